@@ -1,0 +1,47 @@
+# make run    start the daemon with its defaults and a cache in your home
+# make test   everything: linters, types, layers, unit, integration and end-to-end tests
+# make clean  remove what these made
+PYTHON ?= python3
+VENV = .venv
+# The versions of Debian 12, the oldest that the package supports.
+OLDEST = .venv-debian12
+STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/postfix-mtasts
+
+.PHONY: run test lint clean
+
+run: $(VENV)/.run
+	@mkdir -p "$(STATE)"
+	@printf '[cache]\npath = "%s"\n' "$(STATE)/policies.sqlite" > "$(STATE)/postfix-mtasts.toml"
+	@exec $(VENV)/bin/postfix-mtasts-daemon --config "$(STATE)/postfix-mtasts.toml"
+
+test: lint $(OLDEST)/.test
+	.ci/need test
+	tests/namespace $(OLDEST)/bin/python -m pytest tests/unit tests/integration
+	tests/namespace $(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+$(VENV)/.run: pyproject.toml
+	.ci/need build
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml
+	.ci/need build
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable '.[test]'
+	@touch $(VENV)/.run $@
+
+$(OLDEST)/.test: pyproject.toml tests/debian12.txt
+	.ci/need build
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --editable '.[test]' --constraint tests/debian12.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
