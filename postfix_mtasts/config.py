@@ -1,0 +1,254 @@
+"""The configuration file: TOML → a frozen `Config`. Every table and key may be absent.
+
+The dataclasses `Server` to `Discovery` are the reference: each key with its default and what is allowed. Whatever else
+stands in the file raises ConfigError, one line that says file, key, value and what is allowed.
+"""
+
+import dataclasses
+import difflib
+import enum
+import ipaddress
+import re
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+DEFAULT_PATH = "/etc/postfix-mtasts.toml"
+_MAX_SOCKET_PATH = 107  # Octets (unix(7)).
+_INET = re.compile(r"(?:\[(?P<v6>[^]]*)\]|(?P<v4>[^:]*))(?::(?P<port>[0-9]{1,5}))?")
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used: one line for the administrator."""
+
+
+@dataclass(frozen=True, slots=True)
+class InetEndpoint:
+    """A TCP address to listen on, or the address of a nameserver."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"inet:[{self.host}]:{self.port}" if ":" in self.host else f"inet:{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixEndpoint:
+    """A Unix socket to listen on."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+Endpoint = InetEndpoint | UnixEndpoint
+
+
+class StyleSetting(enum.Enum):
+    """Which attributes Postfix is sent."""
+
+    AUTO = "auto"
+    PLAIN = "plain"
+    TLSRPT = "tlsrpt"
+
+
+class OnFailure(enum.Enum):
+    """What Postfix is told when nothing is cached and the discovery fails."""
+
+    NOTFOUND = "notfound"
+    TEMP = "temp"
+
+
+def _inet(text: str, default_port: int | None) -> InetEndpoint:
+    match = _INET.fullmatch(text)
+    host, port = (match["v6"] or match["v4"], match["port"]) if match else (text, None)
+    number = default_port if port is None else int(port)
+    if number is None or not 1 <= number <= 65535:
+        raise ValueError
+    return InetEndpoint(str(ipaddress.ip_address(host)), number)
+
+
+def _listen_address(text: str) -> Endpoint:
+    kind, _, rest = text.partition(":")
+    if kind == "unix" and len(_path(rest).encode()) <= _MAX_SOCKET_PATH:
+        return UnixEndpoint(rest)
+    if kind == "inet":
+        return _inet(rest, None)
+    raise ValueError
+
+
+def _strings(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError
+    return value
+
+
+def _listen(value: Any) -> tuple[Endpoint, ...]:
+    endpoints = tuple(_listen_address(item) for item in _strings(value))
+    if not endpoints or len(set(endpoints)) < len(endpoints):
+        raise ValueError
+    return endpoints
+
+
+def _nameservers(value: Any) -> tuple[InetEndpoint, ...]:
+    servers = tuple(_inet(item, 53) for item in _strings(value))
+    if len({server.host for server in servers}) < len(servers):
+        raise ValueError
+    return servers
+
+
+def _networks(value: Any) -> tuple[IpNetwork, ...]:
+    return tuple(ipaddress.ip_network(item) for item in _strings(value))
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.1 <= value <= 90:
+        raise ValueError
+    return float(value)
+
+
+def _mode(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 0o777:
+        raise ValueError
+    return value
+
+
+def _path(value: Any) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or not value.isprintable():
+        raise ValueError
+    return value
+
+
+def _optional_path(value: Any) -> str:
+    return "" if value == "" else _path(value)
+
+
+def _key(default: Any, parse: Callable[[Any], Any], allowed: str) -> Any:
+    return dataclasses.field(default=default, metadata={"parse": parse, "allowed": allowed})
+
+
+# Postfix gives up after 100 seconds (dict_sockmap(3)), so nothing may take longer than 90.
+_SECONDS = "a number of seconds from 0.1 to 90"
+_PATH = "an absolute path"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where Postfix is answered, and how soon."""
+
+    listen: tuple[Endpoint, ...] = _key(
+        (InetEndpoint("127.0.0.1", 8461),),
+        _listen,
+        'a list of different "inet:ADDRESS:PORT", "inet:[IPV6-ADDRESS]:PORT" and "unix:/PATH", at least one',
+    )
+    socket_mode: int = _key(0o666, _mode, "an octal mode from 0o000 to 0o777")
+    answer_within: float = _key(10.0, _seconds, _SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """Where policies are kept."""
+
+    path: str = _key("/var/lib/postfix-mtasts/policies.sqlite", _path, _PATH)
+
+
+@dataclass(frozen=True, slots=True)
+class Dns:
+    """Whom to ask, and how long for one lookup over all servers. No server: those of resolv.conf(5)."""
+
+    nameservers: tuple[InetEndpoint, ...] = _key(
+        (), _nameservers, 'a list of "ADDRESS", "ADDRESS:PORT" and "[IPV6-ADDRESS]:PORT", each address once'
+    )
+    timeout: float = _key(5.0, _seconds, _SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """How policies are fetched. No CA file: the system's. `allow_addresses` is added to the global addresses."""
+
+    timeout: float = _key(60.0, _seconds, _SECONDS)
+    ca_file: str = _key("", _optional_path, f'{_PATH}, or "" for the CAs of the system')
+    allow_addresses: tuple[IpNetwork, ...] = _key(
+        (), _networks, 'a list of networks such as "192.0.2.0/24", "2001:db8::/32" and "192.0.2.1"'
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What Postfix is sent."""
+
+    style: StyleSetting = _key(StyleSetting.AUTO, StyleSetting, '"auto", "plain" or "tlsrpt"')
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What a failed discovery means."""
+
+    on_failure: OnFailure = _key(OnFailure.NOTFOUND, OnFailure, '"notfound" or "temp"')
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of the configuration."""
+
+    server: Server = Server()
+    cache: Cache = Cache()
+    dns: Dns = Dns()
+    fetch: Fetch = Fetch()
+    reply: Reply = Reply()
+    discovery: Discovery = Discovery()
+
+
+def parse(data: bytes, source: str) -> Config:
+    """The configuration in a file's octets; `source` is what errors call the file. Raises ConfigError."""
+    try:
+        tables = tomllib.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source}: not UTF-8: byte {error.start + 1}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not TOML: {error}") from error
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(Config)}
+    parsed = {}
+    for name, table in tables.items():
+        if name not in kinds:
+            raise ConfigError(f"{source}: {_unknown(name, 'table', kinds)}")
+        if not isinstance(table, dict):
+            raise ConfigError(f"{source}: {name} = {_shown(table)}: must be a table: [{name}]")
+        parsed[name] = _table(kinds[name], name, table, source)
+    return Config(**parsed)
+
+
+def _table(kind: Any, table_name: str, table: dict[str, Any], source: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    parsed = {}
+    for key, value in table.items():
+        if key not in fields:
+            raise ConfigError(f"{source}: {_unknown(key, 'key', fields, f'{table_name}.')}")
+        try:
+            parsed[key] = fields[key].metadata["parse"](value)
+        except ValueError:
+            allowed = fields[key].metadata["allowed"]
+            raise ConfigError(f"{source}: {table_name}.{key} = {_shown(value)}: must be {allowed}") from None
+    return kind(**parsed)
+
+
+def _unknown(name: str, what: str, known: Iterable[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {prefix}{near[0]}?" if near else f"there are {', '.join(prefix + one for one in known)}"
+    return f"unknown {what} {prefix}{name if name.isidentifier() else ascii(name)}: {hint}"
+
+
+def _shown(value: Any) -> str:
+    """A value as TOML writes it, or nearly."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, dict):
+        return "a table"
+    return '"' + ascii(value)[1:-1] + '"' if isinstance(value, str) else str(value)

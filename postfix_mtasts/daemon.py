@@ -1,0 +1,154 @@
+"""postfix-mtasts-daemon: configuration, wiring, signals.
+
+    postfix-mtasts-daemon [--config FILE] [--check]
+
+Exit status: 0 after SIGTERM or SIGINT, 1 if it could not start, 78 (EX_CONFIG of sysexits.h) for a wrong configuration.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import pathlib
+import resource
+import signal
+import socket
+import ssl
+import sys
+
+from postfix_mtasts import __version__, config, log
+from postfix_mtasts.config import Config, ConfigError, StyleSetting
+from postfix_mtasts.fetcher import Fetcher
+from postfix_mtasts.lookup import Lookup
+from postfix_mtasts.network import CaError, in_words, tls_context
+from postfix_mtasts.reply import Style
+from postfix_mtasts.resolver import Resolver
+from postfix_mtasts.server import ListenError, Server, listen
+from postfix_mtasts.store import Store, StoreError
+
+PROGRAM = "postfix-mtasts-daemon"
+_STOP_WITHIN = 10.0  # Seconds for what is under way when the daemon is told to stop.
+
+
+class StartError(Exception):
+    """The daemon cannot start; says which setting, and why."""
+
+
+def main() -> None:
+    """Run the daemon."""
+    parser = argparse.ArgumentParser(
+        PROGRAM, description="Tell Postfix the MTA-STS policies (RFC 8461) of its destinations."
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"configuration (default: {config.DEFAULT_PATH}, if there is one)"
+    )
+    parser.add_argument("--check", action="store_true", help="only check the configuration")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    arguments = parser.parse_args()
+    try:
+        settings = read_config(arguments.config)
+        tls = _tls(settings)
+        if arguments.check:
+            return
+        log.to_stderr()
+        _allow_many_connections()
+        asyncio.run(_run(settings, tls))
+    except ConfigError as error:
+        sys.exit(_fail(str(error), os.EX_CONFIG))
+    except StartError as error:
+        sys.exit(_fail(str(error), 1))
+
+
+def read_config(path: str | None) -> Config:
+    """The configuration in a file, or in the default one, which may be absent. Raises ConfigError."""
+    file = pathlib.Path(path or config.DEFAULT_PATH)
+    try:
+        return config.parse(file.read_bytes(), str(file))
+    except FileNotFoundError as error:
+        if not path:
+            return Config()
+        raise ConfigError(f"{file}: {in_words(error)}") from error
+    except OSError as error:
+        raise ConfigError(f"{file}: {in_words(error)}") from error
+
+
+def _fail(reason: str, status: int) -> int:
+    print(f"{PROGRAM}: error: {reason}", file=sys.stderr)  # noqa: T201 - there is no log yet
+    return status
+
+
+def _tls(settings: Config) -> ssl.SSLContext:
+    try:
+        return tls_context(settings.fetch.ca_file)
+    except CaError as error:
+        raise StartError(f'fetch.ca_file = "{settings.fetch.ca_file}": {error}') from error
+
+
+def _allow_many_connections() -> None:
+    """Postfix keeps a hundred and more connections open for each of its services."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+async def _run(settings: Config, tls: ssl.SSLContext) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        store = _store(settings)
+        stack.push_async_callback(store.aclose)
+        lookup = _lookup(settings, tls, store)
+        stack.push_async_callback(lookup.aclose)
+        server = Server(lookup.reply)
+        await server.start(_listeners(settings))
+        stack.push_async_callback(server.aclose, _STOP_WITHIN)
+        log.ready(_main_cf(settings))
+        _notify("READY=1")
+        await stop.wait()
+        log.stopping()
+        _notify("STOPPING=1")
+
+
+def _store(settings: Config) -> Store:
+    try:
+        return Store(settings.cache.path)
+    except StoreError as error:
+        raise StartError(f'cache.path = "{settings.cache.path}": {error}') from error
+
+
+def _lookup(settings: Config, tls: ssl.SSLContext, store: Store) -> Lookup:
+    resolver = Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
+    return Lookup(
+        store,
+        resolver,
+        Fetcher(resolver, tls, timeout=settings.fetch.timeout, allow_addresses=settings.fetch.allow_addresses),
+        answer_within=settings.server.answer_within,
+        style=Style.TLSRPT if settings.reply.style is StyleSetting.TLSRPT else Style.PLAIN,
+        on_failure=settings.discovery.on_failure,
+    )
+
+
+def _listeners(settings: Config) -> list[socket.socket]:
+    listeners: list[socket.socket] = []
+    for endpoint in settings.server.listen:
+        try:
+            listeners.append(listen(endpoint, settings.server.socket_mode))
+        except ListenError as error:
+            for listener in listeners:
+                listener.close()
+            raise StartError(f'server.listen = "{endpoint}": {error}') from error
+    return listeners
+
+
+def _main_cf(settings: Config) -> str:
+    """The line that makes Postfix ask here."""
+    endpoint = settings.server.listen[0]
+    return f"smtp_tls_policy_maps = socketmap:{endpoint}:postfix"
+
+
+def _notify(state: str) -> None:
+    """Tell the service manager (sd_notify(3)); without one there is none to tell."""
+    if os.environ.get("NOTIFY_SOCKET"):
+        from systemd.daemon import notify
+
+        notify(state)

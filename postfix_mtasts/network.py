@@ -1,0 +1,149 @@
+"""One connection to a policy host, over asyncio, in the shape that httpcore wants a network to have.
+
+The host's addresses come from our own resolver, not from getaddrinfo() and its threads. Only global ones are connected
+to, so that a record in somebody's zone cannot make us speak to a machine inside. httpcore's time-outs are not heeded:
+its user has one deadline for all. Errors are NetworkError, OSError and ssl.SSLError; `stage` is how far it got.
+"""
+
+import asyncio
+import ipaddress
+import os
+import pathlib
+import ssl
+from collections.abc import Sequence
+from typing import Any
+
+from postfix_mtasts.config import IpNetwork
+from postfix_mtasts.observation import Stage
+from postfix_mtasts.resolver import DnsError, Resolver
+
+_CONNECT_TIMEOUT = 3.0  # Seconds for one address, so that a dead one leaves time for the others.
+_NO_TIMEOUT = 3600.0  # Seconds. asyncio must have one for a handshake; the user's deadline comes long before.
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052, 2.1
+
+
+class CaError(Exception):
+    """There are no CA certificates to check hosts with; says where they were looked for."""
+
+
+class NetworkError(Exception):
+    """There is no connection, for a reason that the system has no error for."""
+
+
+def is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address is one of the public Internet; of an IPv6 address that wraps an IPv4 one, whether that is."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner:
+            return is_global(inner)
+    return address.is_global and not address.is_multicast
+
+
+def tls_context(ca_file: str) -> ssl.SSLContext:
+    """What to check policy hosts with (RFC 8461, 3.3 and 7.2): the CAs of a PEM file, or of the system if it is empty.
+
+    Raises CaError.
+    """
+    # Not ssl.create_default_context(): its flags differ between Python versions.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False  # Only a DNS-ID names a host (RFC 8461, 3.3).
+    if not ca_file:
+        context.load_default_certs()
+        paths = ssl.get_default_verify_paths()
+        if not context.get_ca_certs() and not (paths.capath and any(pathlib.Path(paths.capath).iterdir())):
+            raise CaError(f"no CA certificates in {paths.openssl_capath}; install the package ca-certificates")
+        return context
+    try:
+        context.load_verify_locations(cafile=ca_file)
+    except ssl.SSLError as error:
+        raise CaError("no certificate in PEM form") from error
+    except OSError as error:
+        raise CaError(in_words(error)) from error
+    return context
+
+
+def in_words(error: Exception) -> str:
+    """An error of the system or of a library, without its numbers and file names."""
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__
+
+
+class Network:
+    """Makes one connection; `allow_addresses` are networks that may be connected to beside the global addresses."""
+
+    def __init__(self, resolver: Resolver, allow_addresses: Sequence[IpNetwork]) -> None:
+        self._resolver = resolver
+        self._allow_addresses = allow_addresses
+        self._stream: _Stream | None = None
+        self.stage = Stage.ADDRESS
+
+    async def connect_tcp(self, host: str, port: int, **_: object) -> "_Stream":
+        """Connect to the first of the host's addresses that takes the connection."""
+        addresses = await self._addresses(host)
+        self.stage = Stage.CONNECT
+        failures = []
+        for address in addresses:
+            try:
+                async with asyncio.timeout(_CONNECT_TIMEOUT):
+                    self._stream = _Stream(self, *await asyncio.open_connection(address, port))
+                    return self._stream
+            except TimeoutError:
+                failures.append(f"{address}: no answer within {_CONNECT_TIMEOUT:g} seconds")
+            except OSError as error:
+                failures.append(f"{address}: {in_words(error)}")
+        raise NetworkError("; ".join(failures))
+
+    async def aclose(self) -> None:
+        """Close the connection, if there is one: httpcore forgets it when the handshake fails."""
+        if self._stream:
+            await self._stream.aclose()
+
+    async def _addresses(self, host: str) -> list[str]:
+        try:
+            addresses = await self._resolver.addresses(host)
+        except DnsError as error:
+            raise NetworkError(str(error)) from error
+        if not addresses:
+            raise NetworkError(f"{host} has no address")
+        allowed = [address for address in addresses if self._is_allowed(address)]
+        if not allowed:
+            raise NetworkError(f"{host} has no global address, only {', '.join(addresses)}")
+        return allowed
+
+    def _is_allowed(self, text: str) -> bool:
+        address = ipaddress.ip_address(text)
+        return is_global(address) or any(address in network for network in self._allow_addresses)
+
+
+class _Stream:
+    """The connection once it stands."""
+
+    def __init__(self, network: Network, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._network = network
+        self._reader = reader
+        self._writer = writer
+
+    async def start_tls(self, ssl_context: ssl.SSLContext, server_hostname: str, **_: object) -> "_Stream":
+        self._network.stage = Stage.TLS
+        await self._writer.start_tls(ssl_context, server_hostname=server_hostname, ssl_handshake_timeout=_NO_TIMEOUT)
+        self._network.stage = Stage.RESPONSE
+        return self
+
+    async def read(self, max_bytes: int, **_: object) -> bytes:
+        return await self._reader.read(max_bytes)
+
+    async def write(self, buffer: bytes, **_: object) -> None:
+        self._writer.write(buffer)
+        await self._writer.drain()
+
+    async def aclose(self) -> None:
+        self._writer.transport.abort()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._writer.get_extra_info(info)

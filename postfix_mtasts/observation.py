@@ -1,0 +1,104 @@
+"""What the adapters saw: facts for `decide`, in the words of RFC 8461 and RFC 8460."""
+
+import enum
+from dataclasses import dataclass
+
+from postfix_mtasts.policy import Finding, Policy
+from postfix_mtasts.record import Record
+
+
+class ResultType(enum.Enum):
+    """How RFC 8460, 4.3.2 names a failure to get a policy."""
+
+    FETCH_ERROR = "sts-policy-fetch-error"
+    POLICY_INVALID = "sts-policy-invalid"
+    WEBPKI_INVALID = "sts-webpki-invalid"
+
+
+class Stage(enum.Enum):
+    """The step of a discovery that failed; DISCOVERY is all of it."""
+
+    DISCOVERY = "discovery"
+    RECORD = "TXT lookup"
+    ADDRESS = "address of the policy host"
+    CONNECT = "connection to the policy host"
+    TLS = "TLS handshake with the policy host"
+    CERTIFICATE = "certificate of the policy host"
+    RESPONSE = "HTTP response"
+    POLICY = "policy file"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a discovery failed. `result_type` is None where RFC 8460 has no name for it: a failed TXT lookup."""
+
+    stage: Stage
+    reason: str
+    result_type: ResultType | None = ResultType.FETCH_ERROR
+
+    def __str__(self) -> str:
+        return f"{self.stage.value}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Postfix asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFound:
+    """The domain publishes a policy."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class RecordAbsent:
+    """DNS says that there is no record; it may be believed for `ttl` seconds."""
+
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class RecordInvalid:
+    """There is a record, but not one valid one."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DnsFailed:
+    """DNS said nothing: whether there is a record is unknown."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFetched:
+    """A valid policy came over authenticated HTTPS, when the record had `record_id`. `text` is the file as it was."""
+
+    policy: Policy
+    text: str
+    record_id: str
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyInvalid:
+    """A file came over authenticated HTTPS, and it is no valid policy."""
+
+    failure: Failure
+    record_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailed:
+    """No file came."""
+
+    failure: Failure
+    record_id: str
+
+
+RecordObservation = RecordFound | RecordAbsent | RecordInvalid | DnsFailed
+FetchObservation = PolicyFetched | PolicyInvalid | FetchFailed
+Observation = Asked | RecordObservation | FetchObservation

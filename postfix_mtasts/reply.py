@@ -1,0 +1,94 @@
+"""An answer in the words of Postfix's smtp_tls_policy_maps (postconf(5), TLS policy table).
+
+A policy is sent in one of two styles. Postfix before 3.10 defers all mail to a domain whose answer has an attribute
+that it does not know; later ones check MX names only if they get these attributes.
+
+    plain   secure match=mx1.example.com:.example.net servername=hostname
+    tlsrpt  the same, and  policy_type=sts policy_domain=… mx_host_pattern=…  { policy_string = … } …
+
+Only validated fields are printed: hostnames, numbers and fixed words, in ASCII. So nothing in a policy file can add an
+attribute, close a brace or cut the reply short.
+"""
+
+import enum
+
+from postfix_mtasts.config import OnFailure
+from postfix_mtasts.decide import Answer, Apply, NoPolicy, Unavailable
+from postfix_mtasts.domain import PolicyDomain
+from postfix_mtasts.policy import Mode, MxPattern, Policy
+from postfix_mtasts.socketmap import Reply, Status
+
+NOTFOUND = Reply(Status.NOTFOUND)
+_MAX_REASON = 200  # Characters; Postfix logs no more.
+
+
+class Style(enum.Enum):
+    """Which attributes a policy is sent with."""
+
+    PLAIN = "plain"
+    TLSRPT = "tlsrpt"
+
+
+_STYLE_OF_MAP = {b"plain": Style.PLAIN, b"tlsrpt": Style.TLSRPT, b"QUERYwithTLSRPT": Style.TLSRPT}
+
+
+def style_of(map_name: bytes, configured: Style) -> Style:
+    """The style that a map's name in main.cf asks for. Any other name is served too: a typo must not stop mail."""
+    return _STYLE_OF_MAP.get(map_name, configured)
+
+
+def reply_to(domain: PolicyDomain, answer: Answer, style: Style, on_failure: OnFailure) -> Reply:
+    """The reply that tells Postfix an answer. Testing and none leave Postfix its own level (RFC 8461, 5)."""
+    match answer:
+        case Apply(policy, _) if policy.mode is Mode.ENFORCE:
+            return _enforce(domain, policy, style)
+        case Apply() | NoPolicy():
+            return NOTFOUND
+        case Unavailable(failure):
+            return NOTFOUND if on_failure is OnFailure.NOTFOUND else temporary_failure(str(failure))
+
+
+def temporary_failure(reason: str) -> Reply:
+    """The reply that makes Postfix try again later. `reason` goes to its log."""
+    return Reply(Status.TEMP, "".join(c if " " <= c <= "~" else "?" for c in reason)[:_MAX_REASON])
+
+
+def _enforce(domain: PolicyDomain, policy: Policy, style: Style) -> Reply:
+    """The most telling reply that Postfix can take in; one too long for it is never cut."""
+    patterns = _distinct(policy.mx)
+    replies = [Reply(Status.OK, _plain(patterns))]
+    if style is Style.TLSRPT:
+        checked = f"{_plain(patterns)} {_sts(domain, patterns)}"
+        # Postfix 3.10.0 to 3.10.5 crash without any policy_string, so the first one stays.
+        replies = [
+            Reply(Status.OK, checked + _policy_strings(policy)),
+            Reply(Status.OK, f"{checked} {_policy_string('version: STSv1')}"),
+            *replies,
+        ]
+    too_long = temporary_failure(f"the policy of {domain} has too many mx for a reply")
+    return next((reply for reply in replies if reply.fits()), too_long)
+
+
+def _distinct(mx: tuple[MxPattern, ...]) -> list[str]:
+    """The patterns as published, without repetitions, in order."""
+    distinct: dict[str, str] = {}
+    for pattern in mx:
+        distinct.setdefault(pattern.text.lower(), pattern.text)
+    return list(distinct.values())
+
+
+def _plain(patterns: list[str]) -> str:
+    # In match= a wildcard is `.example.net`. servername=hostname makes the MX host's name the SNI (RFC 8461, 7.1).
+    return f"secure match={':'.join(pattern.removeprefix('*') for pattern in patterns)} servername=hostname"
+
+
+def _sts(domain: PolicyDomain, patterns: list[str]) -> str:
+    return " ".join([f"policy_type=sts policy_domain={domain}", *(f"mx_host_pattern={one}" for one in patterns)])
+
+
+def _policy_strings(policy: Policy) -> str:
+    return "".join(f" {_policy_string(line)}" for line in str(policy).splitlines())
+
+
+def _policy_string(line: str) -> str:
+    return f"{{ policy_string = {line} }}"

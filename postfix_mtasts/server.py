@@ -1,0 +1,202 @@
+"""The socketmap server: connections in, requests to `answer`, replies out in the order of their requests.
+
+Postfix asks one thing at a time on a connection, and may leave it idle for minutes; an idle connection is never closed
+while the server runs. A client that asks faster than it is answered is not read from until it has caught up.
+"""
+
+import asyncio
+import collections
+import contextlib
+import os
+import pathlib
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from typing import cast
+
+from postfix_mtasts import log
+from postfix_mtasts.config import Endpoint, InetEndpoint, UnixEndpoint
+from postfix_mtasts.network import in_words
+from postfix_mtasts.reply import temporary_failure
+from postfix_mtasts.socketmap import Decoder, ProtocolError, Reply, Request
+
+_MAX_PENDING = 100  # Requests of one connection that are worked on at once.
+_BACKLOG = 4096  # Connections that wait to be accepted; the kernel may allow fewer (net.core.somaxconn).
+
+Answer = Callable[[Request], Coroutine[None, None, Reply]]
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; says why."""
+
+
+def listen(endpoint: Endpoint, socket_mode: int) -> socket.socket:
+    """A socket that listens there; `socket_mode` is for the file of a Unix socket. Raises ListenError."""
+    try:
+        return _listen_inet(endpoint) if isinstance(endpoint, InetEndpoint) else _listen_unix(endpoint, socket_mode)
+    except OSError as error:
+        raise ListenError(in_words(error)) from error
+
+
+def _listen_inet(endpoint: InetEndpoint) -> socket.socket:
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    # IPv6 sockets made so take no IPv4, so that an address means what it says.
+    return socket.create_server((endpoint.host, endpoint.port), family=family, backlog=_BACKLOG)
+
+
+def _listen_unix(endpoint: UnixEndpoint, mode: int) -> socket.socket:
+    _remove_stale(pathlib.Path(endpoint.path))
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o777 & ~mode)
+    try:
+        listener.bind(endpoint.path)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(umask)
+    return listener
+
+
+def _remove_stale(path: pathlib.Path) -> None:
+    """Remove the socket that a killed daemon left. Raises OSError if there is something else, or a server behind it."""
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise ListenError("there is a file that is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        else:
+            raise ListenError("another process listens there")
+
+
+def _remove_sockets(server: asyncio.Server) -> None:
+    """Before it is closed, so that no socket is removed that another daemon has made in the meantime."""
+    for listener in server.sockets:
+        if listener.family == socket.AF_UNIX:
+            pathlib.Path(listener.getsockname()).unlink(missing_ok=True)
+
+
+class Server:
+    """Answers on the sockets that `listen` made."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[_Connection] = set()
+
+    async def start(self, listeners: Sequence[socket.socket]) -> None:
+        """Begin to answer."""
+        loop = asyncio.get_running_loop()
+        for listener in listeners:
+            make = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
+            self._servers.append(await make(self._connect, sock=listener, backlog=_BACKLOG))
+
+    async def aclose(self, grace: float) -> None:
+        """Stop: refuse connections, answer what was asked, for at most `grace` seconds, and close all."""
+        for server in self._servers:
+            _remove_sockets(server)
+            server.close()
+        for connection in self._connections:
+            connection.finish()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await asyncio.gather(*(connection.closed for connection in self._connections))
+        for connection in self._connections:
+            connection.abort()
+
+    def _connect(self) -> "_Connection":
+        return _Connection(self._answer, self._connections)
+
+
+class _Connection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, answer: Answer, connections: set["_Connection"]) -> None:
+        self.closed = asyncio.get_running_loop().create_future()
+        self._answer = answer
+        self._connections = connections
+        self._decoder = Decoder()
+        self._pending: collections.deque[asyncio.Task[Reply]] = collections.deque()
+        self._finishing = False  # No more requests are taken.
+        self._eof = False  # No more will come.
+        self._takes_replies = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self)
+        self._finishing = True
+        for reply in self._pending:
+            reply.cancel()
+        self._pending.clear()
+        self.closed.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        self._decoder.feed(data)
+        self._go_on()
+
+    def eof_received(self) -> bool:
+        """What the client has asked is still answered."""
+        self._eof = True
+        self._go_on()
+        return True
+
+    def pause_writing(self) -> None:
+        self._takes_replies = False
+
+    def resume_writing(self) -> None:
+        self._takes_replies = True
+        self._go_on()
+
+    def finish(self) -> None:
+        """Take no more requests, and close when all are answered."""
+        self._finishing = True
+        self._go_on()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    def _go_on(self, _: object = None) -> None:
+        """Whatever has happened: send the replies that are due, and take the requests that there is room for."""
+        while self._takes_replies and self._pending and self._pending[0].done():
+            self._transport.write(_reply_of(self._pending.popleft()).encode())
+        while len(self._pending) < _MAX_PENDING and (request := self._next_request()):
+            task = asyncio.get_running_loop().create_task(self._answer(request))
+            task.add_done_callback(self._go_on)
+            self._pending.append(task)
+        if not self._pending and (self._finishing or self._eof):
+            self._transport.close()
+        elif len(self._pending) < _MAX_PENDING:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def _next_request(self) -> Request | None:
+        if self._finishing:
+            return None
+        try:
+            return self._decoder.next_request()
+        except ProtocolError as error:
+            log.not_socketmap(self._peer(), str(error))
+            self._finishing = True
+            return None
+
+    def _peer(self) -> str:
+        name = self._transport.get_extra_info("peername") or self._transport.get_extra_info("sockname")
+        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else f"unix:{name}"
+
+
+def _reply_of(task: asyncio.Task[Reply]) -> Reply:
+    error = task.exception()
+    if not error:
+        return task.result()
+    log.internal_error(error)
+    # Never "not found": there may be a policy (and mail must not bounce for a defect of ours).
+    return temporary_failure("internal error")
