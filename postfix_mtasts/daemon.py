@@ -20,7 +20,7 @@ from postfix_mtasts import __version__, config, log
 from postfix_mtasts.config import Config, ConfigError, StyleSetting
 from postfix_mtasts.fetcher import Fetcher
 from postfix_mtasts.lookup import Lookup
-from postfix_mtasts.network import CaError, in_words, tls_context
+from postfix_mtasts.network import CaError, tls_context
 from postfix_mtasts.reply import Style
 from postfix_mtasts.resolver import Resolver
 from postfix_mtasts.server import ListenError, Server, listen
@@ -64,12 +64,10 @@ def read_config(path: str | None) -> Config:
     file = pathlib.Path(path or config.DEFAULT_PATH)
     try:
         return config.parse(file.read_bytes(), str(file))
-    except FileNotFoundError as error:
-        if not path:
-            return Config()
-        raise ConfigError(f"{file}: {in_words(error)}") from error
     except OSError as error:
-        raise ConfigError(f"{file}: {in_words(error)}") from error
+        if isinstance(error, FileNotFoundError) and not path:
+            return Config()
+        raise ConfigError(f"{file}: {os.strerror(error.errno or 0).lower()}") from error
 
 
 def _fail(reason: str, status: int) -> int:

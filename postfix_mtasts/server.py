@@ -15,7 +15,6 @@ from typing import cast
 
 from postfix_mtasts import log
 from postfix_mtasts.config import Endpoint, InetEndpoint, UnixEndpoint
-from postfix_mtasts.network import in_words
 from postfix_mtasts.reply import temporary_failure
 from postfix_mtasts.socketmap import Decoder, ProtocolError, Reply, Request
 
@@ -34,7 +33,7 @@ def listen(endpoint: Endpoint, socket_mode: int) -> socket.socket:
     try:
         return _listen_inet(endpoint) if isinstance(endpoint, InetEndpoint) else _listen_unix(endpoint, socket_mode)
     except OSError as error:
-        raise ListenError(in_words(error)) from error
+        raise ListenError(os.strerror(error.errno or 0).lower()) from error
 
 
 def _listen_inet(endpoint: InetEndpoint) -> socket.socket:
