@@ -6,7 +6,6 @@ while the server runs. A client that asks faster than it is answered is not read
 
 import asyncio
 import collections
-import contextlib
 import os
 import pathlib
 import socket
@@ -101,9 +100,9 @@ class Server:
             server.close()
         for connection in self._connections:
             connection.finish()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                await asyncio.gather(*(connection.closed for connection in self._connections))
+        closed = [connection.closed for connection in self._connections]
+        if closed:
+            await asyncio.wait(closed, timeout=grace)
         for connection in self._connections:
             connection.abort()
 

@@ -1,0 +1,207 @@
+"""The Postfix of this machine, run in a place of its own, with a log that tests can wait for.
+
+Configuration, queue, data and log lie under one folder, so that /etc/postfix and /var/spool/postfix stay as they are.
+Postfix's processes drop their privileges: the user `postfix` must be able to reach that folder.
+"""
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+
+MASTER_CF = Path("/usr/share/postfix/master.cf.dist")
+NAMESPACE = "POSTFIX_MTASTS_NAMESPACE"
+
+
+def missing() -> str | None:
+    """What a test with a real Postfix needs and does not have here, in words for `pytest.skip`."""
+    users = sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
+    if os.geteuid() != 0 or users < 65536:
+        return "needs root: run `sudo make test`"
+    if NAMESPACE not in os.environ:
+        return "needs a namespace: run through tests/namespace"
+    if shutil.which("postfix") is None or not MASTER_CF.exists():
+        return "needs Postfix: apt install postfix"
+    return None
+
+
+@contextmanager
+def nameserver(address: str, folder: Path) -> Iterator[None]:
+    """Let `address` be the only nameserver in /etc/resolv.conf, by a mount over it that only our namespace sees."""
+    assert NAMESPACE in os.environ
+    ours = folder / "resolv.conf"
+    ours.write_text(f"nameserver {address}\n")
+    theirs = Path("/etc/resolv.conf").resolve()
+    subprocess.run(["mount", "--bind", ours, theirs], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", theirs], check=True)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """The end of one delivery attempt."""
+
+    status: str  # sent, deferred, bounced
+    dsn: str
+    relay: str
+    text: str  # What stands in brackets behind the status.
+    tls: str | None  # Verified, Trusted, Untrusted or Anonymous: how Postfix calls the connection; None: no TLS.
+    mistrust: str | None  # Why the certificate was refused.
+    lines: tuple[str, ...]  # What the delivering process logged.
+
+
+class Postfix:
+    """`with Postfix(folder, {"smtp_tls_policy_maps": …}) as postfix: …`
+
+    The settings add to those of `_main_cf`, the services are more lines for master.cf.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str], services: Iterable[str] = ()) -> None:
+        self.folder = folder
+        self.config = folder / "etc"
+        self.queue = folder / "queue"
+        self.maillog = folder / "maillog"
+        self._messages = itertools.count(1)
+        for place in (self.config, self.queue):
+            place.mkdir()
+        self.config.joinpath("main.cf").write_text(self._main_cf(settings))
+        self.config.joinpath("master.cf").write_text(_master_cf(MASTER_CF.read_text(), services))
+
+    def __enter__(self) -> Self:
+        self.run("postfix", "start")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.run("postfix", "stop")
+
+    def run(self, command: str, *arguments: str) -> str:
+        """Run one of Postfix's commands with our configuration; its standard output."""
+        return self._ask(command, *arguments).stdout
+
+    def send(self, recipient: str, sender: str = "sender@client.test") -> str:
+        """Hand in a message; its queue id."""
+        message_id = f"<{next(self._messages)}@client.test>"
+        command = ["sendmail", "-C", str(self.config), "-i", "-f", sender, recipient]
+        subprocess.run(command, input=f"Message-ID: {message_id}\n\nhello\n", text=True, check=True, timeout=20)
+        return self._wait(rf"/cleanup\[\d+\]: (\w+): message-id={re.escape(message_id)}")[1][1]
+
+    def wait_for(self, queue_id: str, attempt: int = 1) -> Delivery:
+        """How an attempt to deliver a message to its one recipient ends: the first, the second, …"""
+        index, found = self._wait(_STATUS.replace("ID", queue_id), attempt=attempt)
+        process, relay, dsn, status, text = found.groups()
+        lines = [line for line in self.log()[: index + 1] if f"[{process}]: " in line]
+        begin = max((i for i, line in enumerate(lines[:-1], 1) if " status=" in line), default=0)
+        tls = _last(r": (\w+) TLS connection established", lines[begin:])
+        mistrust = _last(r"certificate verification failed for \S+ (?:num=\d+:)?(.*)", lines[begin:])
+        return Delivery(status, dsn, relay, text, tls, mistrust, tuple(lines[begin:]))
+
+    def deliver(self, recipient: str, sender: str = "sender@client.test") -> Delivery:
+        """Send a message, and see how the first attempt to deliver it ends."""
+        return self.wait_for(self.send(recipient, sender))
+
+    def flush(self) -> None:
+        """Let the whole queue be tried again."""
+        self._wait_until_idle()
+        self.run("postqueue", "-f")
+
+    def forget_all(self) -> None:
+        """Delete what is in the queue."""
+        self._wait_until_idle()
+        self.run("postsuper", "-d", "ALL")
+
+    def postmap_q(self, table: str, key: str) -> str | None:
+        """What `postmap -q key table` prints; None when the key is not found. An error of the table raises."""
+        result = self._ask("postmap", "-q", key, table, check=False)
+        if result.returncode and result.stderr:
+            raise LookupError(result.stderr.strip())
+        return None if result.returncode else result.stdout.removesuffix("\n")
+
+    def log(self) -> list[str]:
+        """The complete lines of the log so far."""
+        return self.maillog.read_text().split("\n")[:-1] if self.maillog.exists() else []
+
+    def _ask(self, command: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        line = [command, "-c", str(self.config), *arguments]
+        return subprocess.run(line, check=check, capture_output=True, text=True, timeout=60)
+
+    def _wait(self, pattern: str, attempt: int = 1) -> tuple[int, re.Match[str]]:
+        """The log line that matches, the second that does, …, and its index: now or soon."""
+
+        def look() -> list[tuple[int, re.Match[str]]]:
+            found = [(i, match) for i, line in enumerate(self.log()) if (match := re.search(pattern, line))]
+            return found[attempt - 1 :]
+
+        return self._soon(look, f"line {attempt} that matches {pattern!r}")[0]
+
+    def _wait_until_idle(self) -> None:
+        """Until the queue manager has put away what it logged the end of; it skips that when told to try again."""
+        self._soon(lambda: not any((self.queue / "active").iterdir()), "end of all deliveries")
+
+    def _soon(self, look: Callable[[], T], what: str, timeout: float = 30) -> T:
+        """What `look` gives as soon as that is something."""
+        pause = threading.Event()
+        deadline = time.monotonic() + timeout
+        while not (seen := look()):
+            assert time.monotonic() < deadline, "\n".join([f"no {what} in", *self.log()[-50:]])
+            pause.wait(0.02)
+        return seen
+
+    def _main_cf(self, settings: Mapping[str, str]) -> str:
+        ours = {
+            "compatibility_level": "3.6",
+            "queue_directory": str(self.queue),
+            "data_directory": str(self.folder / "data"),
+            "maillog_file": str(self.maillog),
+            "maillog_file_prefixes": str(self.folder),
+            "myhostname": "client.test",
+            "mydestination": "",
+            "alias_maps": "",
+            "inet_interfaces": "loopback-only",
+            "inet_protocols": "ipv4",
+            "notify_classes": "",
+            "enable_long_queue_ids": "yes",  # The short ones can come again.
+            "smtp_tls_loglevel": "1",
+            "smtp_connection_cache_on_demand": "no",
+            # A message is tried when it comes and when a test asks for it, whatever happened to others before.
+            "minimal_backoff_time": "1h",
+            "queue_run_delay": "1h",
+            "default_destination_concurrency_failed_cohort_limit": "0",
+        }
+        return "".join(f"{name} = {value}\n" for name, value in (ours | dict(settings)).items())
+
+
+_STATUS = r"\[(\d+)\]: ID: to=<.*>, relay=(\S+), .*, dsn=([\d.]+), status=(\w+) \((.*)\)$"
+
+
+def _last(pattern: str, lines: Iterable[str]) -> str | None:
+    found = [match[1] for line in lines if (match := re.search(pattern, line))]
+    return found[-1] if found else None
+
+
+def _master_cf(packaged: str, services: Iterable[str]) -> str:
+    """Debian's services without the SMTP server and none of them in a chroot, and ours."""
+    entries: list[str] = []
+    for line in packaged.splitlines():
+        fields = line.split()
+        if not fields or line.startswith("#") or fields[:2] == ["smtp", "inet"]:
+            continue
+        if not line[0].isspace():
+            fields[4] = "n"
+            line = " ".join(fields)
+        entries.append(line)
+    return "\n".join([*entries, *services]) + "\n"
