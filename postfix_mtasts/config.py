@@ -210,7 +210,7 @@ def parse(data: bytes, source: str) -> Config:
         tables = tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{source}: not UTF-8: byte {error.start + 1}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # Not TOML, a number of thousands of digits, or too deep.
         raise ConfigError(f"{source}: not TOML: {error}") from error
     kinds = {field.name: type(field.default) for field in dataclasses.fields(Config)}
     parsed = {}
@@ -251,4 +251,6 @@ def _shown(value: Any) -> str:
         return f"[{', '.join(map(_shown, value))}]"
     if isinstance(value, dict):
         return "a table"
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a very large number"
     return '"' + ascii(value)[1:-1] + '"' if isinstance(value, str) else str(value)

@@ -149,4 +149,5 @@ def _notify(state: str) -> None:
     if os.environ.get("NOTIFY_SOCKET"):
         from systemd.daemon import notify
 
-        notify(state)
+        with contextlib.suppress(OSError):  # It has gone.
+            notify(state)

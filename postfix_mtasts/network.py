@@ -19,6 +19,7 @@ from postfix_mtasts.resolver import DnsError, Resolver
 
 _CONNECT_TIMEOUT = 3.0  # Seconds for one address, so that a dead one leaves time for the others.
 _NO_TIMEOUT = 3600.0  # Seconds. asyncio must have one for a handshake; the user's deadline comes long before.
+_MAX_WORDS = 200  # Characters.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052, 2.1
 
 
@@ -66,12 +67,15 @@ def tls_context(ca_file: str) -> ssl.SSLContext:
 
 
 def in_words(error: Exception) -> str:
-    """An error of the system or of a library, without its numbers and file names."""
+    """An error of the system or of a library on one line, without its numbers and file names."""
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.replace("_", " ").lower()
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
-    return str(error) or type(error).__name__
+    if isinstance(error, ConnectionError) and not str(error):
+        return "connection closed"
+    # h11 quotes all that it did not understand, up to 100 KB.
+    return ascii(str(error)[:_MAX_WORDS])[1:-1] or type(error).__name__
 
 
 class Network:

@@ -21,6 +21,7 @@ _VERSION = "STSv1"
 _FIELD = re.compile(
     r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31}):[ \t]*([^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?|)[ \t]*"
 )
+_LINE_END = re.compile(r"\r?\n")
 _MAX_AGE = re.compile(r"[0-9]{1,10}")
 _KNOWN = ("version", "mode", "mx", "max_age")
 # A hostile file of 64 KiB must not cost more than a moment, nor fill the log.
@@ -115,9 +116,11 @@ def parse(body: bytes) -> tuple[Policy, tuple[Finding, ...]]:
         fields.note(1, "begins with a byte order mark")
         text = text[1:]
     # Only LF and CRLF end a line: splitlines() would also break at U+2028 and others.
-    lines = text.removesuffix("\n").split("\n")
+    lines = _LINE_END.split(text)
+    if not lines[-1]:
+        del lines[-1]
     for number, line in enumerate(lines, start=1):
-        fields.read(number, line.removesuffix("\r"))
+        fields.read(number, line)
     return fields.policy(), tuple(fields.findings)
 
 

@@ -33,6 +33,8 @@ from postfix_mtasts.record import RecordError, find_record
 RESOLV_CONF = pathlib.Path("/etc/resolv.conf")
 # "If no nameserver entries are present, the default is to use the name server on the local machine" (resolv.conf(5)).
 _LOCAL_NAMESERVER = "127.0.0.1"
+# Seconds. Without an SOA, a negative answer does not say how long it holds; later versions of dnspython take this, too.
+_TTL_WITHOUT_SOA = 300.0
 
 
 class DnsError(Exception):
@@ -65,8 +67,7 @@ class Resolver:
             return RecordInvalid(str(error))
         if record:
             return RecordFound(record)
-        # A negative answer without an SOA says nothing about how long it holds (RFC 2308, 5).
-        return RecordAbsent(float(chain.minimum_ttl) if chain.minimum_ttl < dns.ttl.MAX_TTL else 0.0)
+        return RecordAbsent(float(chain.minimum_ttl) if chain.minimum_ttl < dns.ttl.MAX_TTL else _TTL_WITHOUT_SOA)
 
     async def addresses(self, host: str) -> tuple[str, ...]:
         """The addresses of a host, IPv6 and IPv4 by turns; none if it has none.
@@ -148,5 +149,7 @@ def _each_server(error: dns.exception.DNSException) -> str:
             word = what.strerror or str(what)
         else:
             word = str(what)
-        words[f"{server}" if port == 53 else f"{server} port {port}"] = word
+        # Since dnspython 2.4 a server is called "Do53:192.0.2.1@53".
+        address = str(server).removeprefix("Do53:").rpartition("@")[0] or server
+        words[address if port == 53 else f"{address} port {port}"] = word
     return "; ".join(f"{server}: {word}" for server, word in words.items()) or "no answer"

@@ -188,7 +188,10 @@ class _Connection(asyncio.Protocol):
 
     def _peer(self) -> str:
         name = self._transport.get_extra_info("peername") or self._transport.get_extra_info("sockname")
-        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else f"unix:{name}"
+        if not isinstance(name, tuple):
+            return f"unix:{name}"
+        host, port = name[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _reply_of(task: asyncio.Task[Reply]) -> Reply:
