@@ -73,7 +73,9 @@ class Fetcher:
             failure = Failure(network.stage, f"not done within {self._timeout:g} seconds")
         except ssl.SSLCertVerificationError as error:
             failure = Failure(Stage.CERTIFICATE, error.verify_message, ResultType.WEBPKI_INVALID)
-        except (_ResponseError, NetworkError, OSError, httpcore.RemoteProtocolError) as error:
+        except (_ResponseError, NetworkError) as error:
+            failure = Failure(network.stage, str(error))
+        except (OSError, httpcore.RemoteProtocolError) as error:
             failure = Failure(network.stage, in_words(error))
         else:
             return _read(body, record_id)
