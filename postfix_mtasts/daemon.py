@@ -23,7 +23,7 @@ from postfix_mtasts.lookup import Lookup
 from postfix_mtasts.network import CaError, tls_context
 from postfix_mtasts.reply import Style
 from postfix_mtasts.resolver import Resolver
-from postfix_mtasts.server import ListenError, Server, listen
+from postfix_mtasts.server import ListenError, Server, close, listen
 from postfix_mtasts.store import Store, StoreError
 
 PROGRAM = "postfix-mtasts-daemon"
@@ -133,7 +133,7 @@ def _listeners(settings: Config) -> list[socket.socket]:
             listeners.append(listen(endpoint, settings.server.socket_mode))
         except ListenError as error:
             for listener in listeners:
-                listener.close()
+                close(listener)
             raise StartError(f'server.listen = "{endpoint}": {error}') from error
     return listeners
 

@@ -1,8 +1,8 @@
 """The policy file over HTTPS, through httpx (RFC 8461, 3.3).
 
-One GET of https://mta-sts.DOMAIN/.well-known/mta-sts.txt within one deadline. Status 200 and text/plain or nothing; no
-redirect, cookie, cache, proxy or content encoding; at most 64 KiB. Every failure becomes a `Failure`, the same one with
-httpx 0.23 and 0.28.
+One GET of https://mta-sts.DOMAIN/.well-known/mta-sts.txt within one deadline. Status 200, text/plain, at most 64 KiB,
+or it has failed; no redirect, cookie, cache, proxy or content encoding. Every failure becomes a `Failure`, the same one
+with httpx 0.23 and 0.28.
 """
 
 import asyncio

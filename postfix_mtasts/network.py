@@ -21,6 +21,8 @@ _CONNECT_TIMEOUT = 3.0  # Seconds for one address, so that a dead one leaves tim
 _NO_TIMEOUT = 3600.0  # Seconds. asyncio must have one for a handshake; the user's deadline comes long before.
 _MAX_WORDS = 200  # Characters.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052, 2.1
+# Not in all versions of Python: NAT64 of a network's own (RFC 8215), and IPv4-compatible addresses (RFC 4291, 2.5.5.1).
+_LOCAL_V6 = (ipaddress.IPv6Network("64:ff9b:1::/48"), ipaddress.IPv6Network("::/96"))
 
 
 class CaError(Exception):
@@ -34,6 +36,8 @@ class NetworkError(Exception):
 def is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Whether an address is one of the public Internet; of an IPv6 address that wraps an IPv4 one, whether that is."""
     if isinstance(address, ipaddress.IPv6Address):
+        if address.is_site_local or any(address in network for network in _LOCAL_V6):
+            return False
         inner = address.ipv4_mapped or address.sixtofour
         if address in _NAT64:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
@@ -104,7 +108,7 @@ class Network:
         raise NetworkError("; ".join(failures))
 
     async def aclose(self) -> None:
-        """Close the connection, if there is one: httpcore forgets it when the handshake fails."""
+        """Close the connection, if there is one, whatever became of it."""
         if self._stream:
             await self._stream.aclose()
 

@@ -15,7 +15,7 @@ import dns.exception
 import dns.message
 import dns.rdatatype
 import dns.resolver
-import dns.ttl
+import dns.rrset
 
 from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.domain import PolicyDomain
@@ -33,8 +33,8 @@ from postfix_mtasts.record import RecordError, find_record
 RESOLV_CONF = pathlib.Path("/etc/resolv.conf")
 # "If no nameserver entries are present, the default is to use the name server on the local machine" (resolv.conf(5)).
 _LOCAL_NAMESERVER = "127.0.0.1"
-# Seconds. Without an SOA, a negative answer does not say how long it holds; later versions of dnspython take this, too.
-_TTL_WITHOUT_SOA = 300.0
+_TTL_WITHOUT_SOA = 300.0  # Seconds. Without an SOA a negative answer does not say how long it holds.
+_OTHER_KIND_WITHIN = 0.5  # Seconds that IPv4 addresses wait for IPv6 ones, and the reverse.
 
 
 class DnsError(Exception):
@@ -42,7 +42,7 @@ class DnsError(Exception):
 
 
 class Resolver:
-    """Asks `nameservers`, or without any those of resolv.conf, for at most `timeout` seconds a lookup."""
+    """Asks `nameservers`, or without any those of resolv.conf; a lookup takes `timeout` seconds, or little more."""
 
     def __init__(
         self, nameservers: Sequence[InetEndpoint] = (), *, timeout: float, resolv_conf: pathlib.Path = RESOLV_CONF
@@ -59,43 +59,43 @@ class Resolver:
     async def record(self, domain: PolicyDomain) -> RecordObservation:
         """What DNS says of a domain's record (RFC 8461, 3.1). CNAMEs are followed."""
         try:
-            chain = await self._lookup(domain.record_name(), dns.rdatatype.TXT)
-            record = find_record(rdata.strings for rdata in chain.answer or ())
+            response = await self._lookup(domain.record_name(), dns.rdatatype.TXT)
+            record = find_record(rdata.strings for rdata in _found(response))
         except DnsError as error:
             return DnsFailed(Failure(Stage.RECORD, str(error), result_type=None))
         except RecordError as error:
             return RecordInvalid(str(error))
-        if record:
-            return RecordFound(record)
-        return RecordAbsent(float(chain.minimum_ttl) if chain.minimum_ttl < dns.ttl.MAX_TTL else _TTL_WITHOUT_SOA)
+        return RecordFound(record) if record else RecordAbsent(_ttl(response))
 
     async def addresses(self, host: str) -> tuple[str, ...]:
         """The addresses of a host, IPv6 and IPv4 by turns; none if it has none.
 
         Raises DnsError if there is no address and a lookup failed.
         """
-        lookups = [self._addresses(host, kind) for kind in (dns.rdatatype.AAAA, dns.rdatatype.A)]
-        results = await asyncio.gather(*lookups, return_exceptions=True)
-        found: list[list[str]] = []
-        failures: list[DnsError] = []
-        for result in results:
-            if isinstance(result, DnsError):
-                failures.append(result)
-            elif isinstance(result, BaseException):
-                raise result
-            else:
-                found.append(result)
-        addresses = _by_turns(found)
-        if not addresses and failures:
+        kinds = (dns.rdatatype.AAAA, dns.rdatatype.A)
+        lookups = [asyncio.create_task(self._addresses(host, kind)) for kind in kinds]
+        try:
+            for done in asyncio.as_completed(lookups):
+                with contextlib.suppress(DnsError):
+                    if await done:
+                        # One is enough to begin with: the other kind must not hold up a connection (cf. RFC 8305, 3).
+                        await asyncio.wait(lookups, timeout=_OTHER_KIND_WITHIN)
+                        break
+        finally:
+            for lookup in lookups:
+                lookup.cancel()
+            results = await asyncio.gather(*lookups, return_exceptions=True)
+        addresses = _by_turns([result for result in results if isinstance(result, list)])
+        failures = [result for result in results if isinstance(result, DnsError)]
+        if failures and not addresses:
             raise failures[0]
         return addresses
 
     async def _addresses(self, host: str, kind: dns.rdatatype.RdataType) -> list[str]:
-        chain = await self._lookup(host, kind)
-        return [rdata.address for rdata in chain.answer or ()]
+        return [rdata.address for rdata in _found(await self._lookup(host, kind))]
 
-    async def _lookup(self, name: str, kind: dns.rdatatype.RdataType) -> dns.message.ChainingResult:
-        """The end of the CNAME chain that begins at a name; its answer is None if there are no such records."""
+    async def _lookup(self, name: str, kind: dns.rdatatype.RdataType) -> dns.message.QueryMessage:
+        """The answer, also one that there is no such name or record. Raises DnsError."""
         self._read_resolv_conf()
         try:
             answer = await self._resolver.resolve(
@@ -104,12 +104,12 @@ class Resolver:
         except dns.resolver.NXDOMAIN as error:
             response: dns.message.QueryMessage
             (response,) = error.kwargs["responses"].values()
-            return response.resolve_chaining()
+            return response
         except (dns.resolver.NoNameservers, dns.resolver.LifetimeTimeout) as error:
             raise DnsError(_each_server(error)) from error
         except dns.exception.DNSException as error:
             raise DnsError(str(error)) from error
-        return answer.chaining_result
+        return answer.response
 
     def _read_resolv_conf(self) -> None:
         if not self._resolv_conf:
@@ -132,6 +132,19 @@ class Resolver:
         self._resolver.lifetime = self._timeout
         # So that each server is asked, though all those before it are silent.
         self._resolver.timeout = self._timeout / (len(servers) + 1)
+
+
+def _found(response: dns.message.QueryMessage) -> dns.rrset.RRset | tuple[()]:
+    """The records at the end of the CNAME chain."""
+    return response.resolve_chaining().answer or ()
+
+
+def _ttl(response: dns.message.QueryMessage) -> float:
+    """How many seconds an answer may be believed."""
+    ttl = float(response.resolve_chaining().minimum_ttl)
+    if any(rrset.rdtype == dns.rdatatype.SOA for rrset in response.authority):
+        return ttl
+    return min(ttl, _TTL_WITHOUT_SOA)
 
 
 def _by_turns(lists: list[list[str]]) -> tuple[str, ...]:

@@ -71,11 +71,16 @@ def _remove_stale(path: pathlib.Path) -> None:
             raise ListenError("another process listens there")
 
 
-def _remove_sockets(server: asyncio.Server) -> None:
-    """Before it is closed, so that no socket is removed that another daemon has made in the meantime."""
-    for listener in server.sockets:
-        if listener.family == socket.AF_UNIX:
-            pathlib.Path(listener.getsockname()).unlink(missing_ok=True)
+def close(listener: socket.socket) -> None:
+    """Undo `listen`."""
+    _remove_file(listener)
+    listener.close()
+
+
+def _remove_file(listener: socket.socket) -> None:
+    """Before it is closed, or the file could be that of another daemon that has begun to listen in the meantime."""
+    if listener.family == socket.AF_UNIX:
+        pathlib.Path(listener.getsockname()).unlink(missing_ok=True)
 
 
 class Server:
@@ -83,11 +88,13 @@ class Server:
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
+        self._listeners: Sequence[socket.socket] = ()
         self._servers: list[asyncio.Server] = []
         self._connections: set[_Connection] = set()
 
     async def start(self, listeners: Sequence[socket.socket]) -> None:
         """Begin to answer."""
+        self._listeners = listeners
         loop = asyncio.get_running_loop()
         for listener in listeners:
             make = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
@@ -95,8 +102,9 @@ class Server:
 
     async def aclose(self, grace: float) -> None:
         """Stop: refuse connections, answer what was asked, for at most `grace` seconds, and close all."""
+        for listener in self._listeners:
+            _remove_file(listener)
         for server in self._servers:
-            _remove_sockets(server)
             server.close()
         for connection in self._connections:
             connection.finish()
