@@ -1,5 +1,6 @@
 # make run    start the daemon with its defaults and a cache in your home
 # make test   everything: linters, types, layers, unit, integration and end-to-end tests
+# make demo   as root: watch a real Postfix deliver one mail and hold back another
 # make clean  remove what these made
 PYTHON ?= python3
 VENV = .venv
@@ -7,7 +8,7 @@ VENV = .venv
 OLDEST = .venv-debian12
 STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/postfix-mtasts
 
-.PHONY: run test lint clean
+.PHONY: run test lint demo clean
 
 run: $(VENV)/.run
 	@mkdir -p "$(STATE)"
@@ -18,6 +19,10 @@ test: lint $(OLDEST)/.test
 	.ci/need test
 	tests/namespace $(OLDEST)/bin/python -m pytest tests/unit tests/integration
 	tests/namespace $(VENV)/bin/python -m pytest
+
+demo: $(VENV)/.test
+	.ci/need test
+	@tests/namespace $(VENV)/bin/python -m tests.demo
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check

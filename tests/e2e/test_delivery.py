@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.e2e.conftest import LISTEN, MAP, OWN_DAEMON, Certificate, World, configuration
 from tests.world.ca import Kind
 from tests.world.daemon import Daemon, ask
 from tests.world.https import Hold, answer
+from tests.world.mail import LISTEN, MAP, OWN_DAEMON, Certificate, World, configuration
 from tests.world.postfix import Delivery
 from tests.world.smtp import Message
 

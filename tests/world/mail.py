@@ -1,0 +1,122 @@
+"""A small Internet with mail: DNS, policy hosts, mail servers, the daemon and a real Postfix, all in a namespace."""
+
+import itertools
+import ssl
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tests.world import postfix
+from tests.world.ca import Ca, Kind
+from tests.world.daemon import Daemon
+from tests.world.dns import DnsServer
+from tests.world.https import HttpsServer
+from tests.world.postfix import Postfix
+from tests.world.smtp import SmtpServer
+
+NAMESERVER = "127.0.0.1"
+POLICY_HOST = "127.0.2.1"
+NOBODY = "127.0.2.2"  # Nothing listens there.
+LISTEN = "inet:127.0.0.1:8461"
+MAP = f"socketmap:{LISTEN}:postfix"
+# For these domains Postfix asks another daemon, at the Unix socket of this name in the world's folder.
+OWN_DAEMON = {f"{name}.test": f"{name}.sock" for name in ("open", "closed", "cautious", "slow")}
+
+# What a mail server has to show; None: it does not offer STARTTLS.
+Certificate = Kind | Literal["wrong name"] | None
+
+
+@dataclass
+class World:
+    """Everything that takes part. Domains come while it runs: each test has its own."""
+
+    folder: Path
+    ca: Ca
+    dns: DnsServer
+    https: HttpsServer
+    servers: ExitStack
+    daemon: Daemon
+    postfix: Postfix
+    _hosts: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def add(
+        self,
+        domain: str,
+        certificate: Certificate,
+        policy: str | None,
+        record: bytes | None = b"v=STSv1; id=1;",
+        policy_host: Kind = "good",
+    ) -> SmtpServer:
+        """A domain with one MX host, `mx.` + domain. Without a policy, nothing listens on its policy host."""
+        address = f"127.0.1.{next(self._hosts)}"
+        self.dns.add(domain, "MX", f"10 mx.{domain}.")
+        self.dns.add(f"mx.{domain}", "A", address)
+        if record is not None:
+            self.dns.add_txt(f"_mta-sts.{domain}", record)
+        self.dns.add(f"mta-sts.{domain}", "A", NOBODY if policy is None else POLICY_HOST)
+        if policy is not None:
+            context = self.ca.issue(f"mta-sts.{domain}", kind=policy_host).server_context()
+            self.https.policy(f"mta-sts.{domain}", policy, context)
+        return self.servers.enter_context(SmtpServer(address, context=self.mail_server_context(domain, certificate)))
+
+    def mail_server_context(self, domain: str, certificate: Certificate) -> ssl.SSLContext | None:
+        """What the domain's MX host needs to show this certificate."""
+        match certificate:
+            case None:
+                return None
+            case "wrong name":
+                return self.ca.issue("mx.elsewhere.test").server_context()
+            case _:
+                return self.ca.issue(f"mx.{domain}", kind=certificate).server_context()
+
+    def withdraw_policy_host(self, domain: str) -> None:
+        """From now on nothing listens on the domain's policy host."""
+        self.dns.remove(f"mta-sts.{domain}")
+        self.dns.add(f"mta-sts.{domain}", "A", NOBODY)
+
+
+def configuration(
+    folder: Path, ca: Ca, listen: str, socket_mode: int = 0o666, answer_within: float = 10
+) -> dict[str, dict[str, object]]:
+    """The daemon's configuration for this world."""
+    return {
+        "server": {"listen": [listen], "socket_mode": socket_mode, "answer_within": answer_within},
+        "cache": {"path": str(folder / "policies.sqlite")},
+        "dns": {"nameservers": [NAMESERVER]},
+        "fetch": {"ca_file": str(ca.file), "allow_addresses": ["127.0.0.0/8"]},
+    }
+
+
+@contextmanager
+def mail_world() -> Iterator[World]:
+    """Everything, running; `postfix.missing` says what it needs and this machine lacks."""
+    # Postfix's own user must reach this folder; pytest's are for one user only.
+    with tempfile.TemporaryDirectory(prefix="postfix-mtasts-") as name, ExitStack() as stack:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for part in ("ca", "daemon", "postfix"):
+            (folder / part).mkdir()
+        ca = Ca(folder / "ca")
+        stack.enter_context(postfix.nameserver(NAMESERVER, folder))
+        dns = stack.enter_context(DnsServer(NAMESERVER, 53))
+        https = stack.enter_context(HttpsServer(POLICY_HOST, 443))
+        servers = stack.enter_context(ExitStack())
+        daemon = stack.enter_context(Daemon(folder / "daemon", configuration(folder / "daemon", ca, LISTEN)))
+        yield World(folder, ca, dns, https, servers, daemon, stack.enter_context(_postfix(folder, ca)))
+
+
+def _postfix(folder: Path, ca: Ca) -> Postfix:
+    settings = {
+        "smtp_tls_security_level": "may",
+        "smtp_tls_CAfile": str(ca.file),
+        "smtp_tls_policy_maps": MAP,
+        "transport_maps": "inline:{" + " ".join(f"{{{domain}={domain}:}}" for domain in OWN_DAEMON) + "}",
+    }
+    services = [
+        f"{domain} unix - - n - - smtp -o smtp_tls_policy_maps=socketmap:unix:{folder / socket}:postfix"
+        for domain, socket in OWN_DAEMON.items()
+    ]
+    return Postfix(folder / "postfix", settings, services)
