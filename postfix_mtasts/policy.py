@@ -19,7 +19,7 @@ MAX_AGE_LIMIT = 31_557_600  # Seconds, about a year (RFC 8461, 3.2).
 _VERSION = "STSv1"
 # *WSP belongs to the line, not to the value. UTF-8 beyond ASCII is legal in extension values.
 _FIELD = re.compile(
-    r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31}):[ \t]*([^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?|)[ \t]*"
+    r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31}):[ \t]*+([^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?|)[ \t]*"
 )
 _LINE_END = re.compile(r"\r?\n")
 _MAX_AGE = re.compile(r"[0-9]{1,10}")

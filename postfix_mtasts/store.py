@@ -7,7 +7,7 @@ turns synchronous off; here it is turned on again. All calls are made in a threa
 import asyncio
 import json
 import logging
-import math
+import os
 import pathlib
 import sqlite3
 from collections.abc import Callable
@@ -18,9 +18,13 @@ import sqlitedict
 
 from postfix_mtasts.decide import Entry
 from postfix_mtasts.domain import PolicyDomain
-from postfix_mtasts.policy import Mode, MxPattern, Policy
+from postfix_mtasts.policy import MAX_AGE_LIMIT, Mode, MxPattern, Policy
 
 ROW_VERSION = 1
+# As bytes, in one row at any rate: sqlitedict's thread dies, and its caller waits for ever, if a row cannot be decoded.
+_GET = "SELECT (SELECT ifnull(CAST(value AS BLOB), x'') FROM policies WHERE key = ?)"
+_CREATE = "CREATE TABLE IF NOT EXISTS policies (key TEXT PRIMARY KEY, value BLOB)"
+_MAX_TIME = 1e12  # Seconds; what is later comes from no clock.
 
 
 class StoreError(Exception):
@@ -40,11 +44,13 @@ class Store:
             path, tablename="policies", autocommit=True, journal_mode="WAL", encode=str, decode=str, outer_stack=False
         )
         self._rows.conn.select_one("PRAGMA synchronous = NORMAL")
+        # A lock must not hold up those who only want to read what others wait to write.
+        self._rows.conn.select_one("PRAGMA busy_timeout = 200")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     async def get(self, domain: PolicyDomain) -> Entry | None:
         """What is stored of a domain. Raises StoreError, also for a row that cannot be understood."""
-        row = await self._run(self._rows.get, domain.name)
+        (row,) = await self._run(self._rows.conn.select_one, _GET, (domain.name,))
         return None if row is None else parse_row(row)
 
     async def put(self, domain: PolicyDomain, entry: Entry) -> None:
@@ -65,13 +71,18 @@ class Store:
 
 def _probe(path: pathlib.Path) -> None:
     """Open and write to the database once, where errors can be seen: sqlitedict would print them from its thread."""
-    if not path.parent.is_dir():
-        raise StoreError(f"there is no folder {path.parent}")
+    try:
+        if not path.parent.is_dir():
+            raise StoreError(f"there is no folder {path.parent}")
+    except OSError as error:
+        raise StoreError(os.strerror(error.errno or 0).lower()) from error
     try:
         connection = sqlite3.connect(path, isolation_level=None)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(_CREATE)
             connection.execute("BEGIN IMMEDIATE")
+            connection.execute("REPLACE INTO policies (key, value) VALUES ('', '')")
             connection.execute("ROLLBACK")
         finally:
             connection.close()
@@ -94,18 +105,25 @@ def print_row(entry: Entry) -> str:
     )
 
 
-def parse_row(row: str) -> Entry:
+def parse_row(row: str | bytes) -> Entry:
     """The entry in a stored row. Raises StoreError."""
     try:
-        fields = json.loads(row)
-        if fields["version"] != ROW_VERSION:
-            raise StoreError(f"a row of version {fields['version']!a}, not {ROW_VERSION}")
-        policy = Policy(
-            Mode(fields["mode"]), _integer(fields["max_age"]), tuple(MxPattern(_text(mx)) for mx in fields["mx"])
-        )
-        return Entry(policy, _text(fields["text"]), _text(fields["record_id"]), _time(fields["fetched_at"]))
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise StoreError(f"a row that is no entry: {error!r}") from error
+        return _entry(json.loads(row))
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise StoreError(f"a row that is no entry: {error!a}") from error
+
+
+def _entry(fields: Any) -> Entry:
+    version = fields["version"]
+    if type(version) is not int or version != ROW_VERSION:
+        raise StoreError(f"a row of version {version!a}, not {ROW_VERSION}")
+    mx, max_age = fields["mx"], fields["max_age"]
+    if not isinstance(mx, list) or type(max_age) is not int or not 0 <= max_age <= MAX_AGE_LIMIT:
+        raise TypeError("no policy")
+    policy = Policy(Mode(fields["mode"]), max_age, tuple(MxPattern(_text(pattern)) for pattern in mx))
+    if not policy.mx and policy.mode is not Mode.NONE:
+        raise ValueError("no mx")
+    return Entry(policy, _text(fields["text"]), _text(fields["record_id"]), _time(fields["fetched_at"]))
 
 
 def _text(value: Any) -> str:
@@ -114,13 +132,7 @@ def _text(value: Any) -> str:
     return value
 
 
-def _integer(value: Any) -> int:
-    if type(value) is not int:
-        raise TypeError(f"{value!a} is no whole number")
-    return value
-
-
 def _time(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
+    if type(value) not in (int, float) or not -_MAX_TIME < value < _MAX_TIME:
         raise TypeError(f"{value!a} is no time")
     return float(value)

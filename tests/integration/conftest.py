@@ -1,0 +1,112 @@
+"""What several integration tests share: a small Internet in a namespace, and file systems of our own."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.world.ca import Ca
+from tests.world.daemon import Config
+from tests.world.dns import DnsServer
+from tests.world.https import HttpsServer
+from tests.world.postfix import NAMESPACE
+
+NAMESERVER = "127.0.0.1"
+POLICY_HOST = "127.0.2.1"
+NOBODY = "127.0.2.2"  # Nothing listens there.
+
+
+@pytest.fixture(scope="session")
+def namespace() -> None:
+    """Ports and mounts of our own."""
+    if NAMESPACE not in os.environ:
+        pytest.skip("needs a namespace: run through tests/namespace")
+
+
+@dataclass
+class World:
+    """DNS and policy hosts, where the daemon expects them. Domains come while it runs: each test has its own."""
+
+    ca: Ca
+    dns: DnsServer
+    https: HttpsServer
+
+    def announce(self, domain: str, record: bytes = b"v=STSv1; id=1;", host: str = POLICY_HOST) -> None:
+        """A domain that has a record, and a policy host with an address."""
+        self.dns.add_txt(f"_mta-sts.{domain}", record)
+        self.dns.add(f"mta-sts.{domain}", "A", host)
+
+    def publish(self, domain: str, policy: str) -> None:
+        """A domain that does everything right."""
+        self.announce(domain)
+        self.https.policy(f"mta-sts.{domain}", policy, self.ca.issue(f"mta-sts.{domain}").server_context())
+
+    def asked(self, domain: str) -> tuple[int, int]:
+        """How many TXT queries and HTTPS requests there were for a domain."""
+        records = [query for query in self.dns.queries if query.name == f"_mta-sts.{domain}"]
+        requests = [request for request in self.https.requests if request.host == f"mta-sts.{domain}"]
+        return len(records), len(requests)
+
+    def configuration(self, folder: Path, **tables: dict[str, object]) -> Config:
+        """The daemon's configuration for this world, with its files in a folder."""
+        ours: dict[str, dict[str, object]] = {
+            "server": {"listen": [f"unix:{folder / 'socket'}"]},
+            "cache": {"path": str(folder / "policies.sqlite")},
+            "dns": {"nameservers": [NAMESERVER]},
+            "fetch": {"ca_file": str(self.ca.file), "allow_addresses": ["127.0.0.0/8"]},
+        }
+        return {name: ours.get(name, {}) | tables.get(name, {}) for name in ours | tables}
+
+
+@pytest.fixture(scope="module")
+def world(namespace: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with ExitStack() as stack:
+        dns = stack.enter_context(DnsServer(NAMESERVER, 53))
+        https = stack.enter_context(HttpsServer(POLICY_HOST, 443))
+        yield World(Ca(tmp_path_factory.mktemp("ca")), dns, https)
+
+
+@contextmanager
+def mounted(*arguments: str | Path) -> Iterator[None]:
+    """`mount` with these arguments, the last of which is the place; in a namespace only."""
+    subprocess.run(["mount", *arguments], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", arguments[-1]], check=True)
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A folder on a disk of a megabyte; `fill` leaves no room there."""
+    folder.mkdir()
+    with mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs", folder):
+        yield folder
+
+
+@contextmanager
+def filled(folder: Path) -> Iterator[None]:
+    """No room is left on the disk of a folder until the end of the block."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Nobody, not even root, can write to a folder until the end of the block."""
+    with mounted("--bind", folder, folder):
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        yield

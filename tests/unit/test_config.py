@@ -1,0 +1,229 @@
+import dataclasses
+import ipaddress
+import pathlib
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postfix_mtasts.config import (
+    Cache,
+    Config,
+    ConfigError,
+    Discovery,
+    Dns,
+    Endpoint,
+    Fetch,
+    InetEndpoint,
+    OnFailure,
+    Reply,
+    Server,
+    StyleSetting,
+    UnixEndpoint,
+    parse,
+)
+
+from .strategies import near, toml_texts
+from .vectors import DATA
+
+WRONG = sorted((DATA / "config").glob("*.toml"))
+DEFAULTS = Config(
+    server=Server(listen=(InetEndpoint("127.0.0.1", 8461),), socket_mode=0o666, answer_within=10.0),
+    cache=Cache(path="/var/lib/postfix-mtasts/policies.sqlite"),
+    dns=Dns(nameservers=(), timeout=5.0),
+    fetch=Fetch(timeout=60.0, ca_file="", allow_addresses=()),
+    reply=Reply(style=StyleSetting.AUTO),
+    discovery=Discovery(on_failure=OnFailure.NOTFOUND),
+)
+KEYS = {f"{name}.{key}" for name, table in dataclasses.asdict(DEFAULTS).items() for key in table}
+EVERY_KEY = b"""
+[server]
+listen = ["inet:192.0.2.1:1", "inet:[2001:DB8:0::1]:65535", "unix:/run/postfix mtasts/s\xc3\xb6cket"]
+socket_mode = 0o660
+answer_within = 7.5
+[cache]
+path = "/srv/cache.sqlite"
+[dns]
+nameservers = ["192.0.2.53", "198.51.100.53:5353", "2001:db8::53", "[2001:db8::54]", "[2001:db8::55]:5353"]
+timeout = 90
+[fetch]
+timeout = 0.1
+ca_file = "/etc/ssl/ca.pem"
+allow_addresses = ["10.0.0.0/8", "2001:db8::/32", "192.0.2.1"]
+[reply]
+style = "tlsrpt"
+[discovery]
+on_failure = "temp"
+"""
+
+
+def _parsed(data: bytes) -> Config | str:
+    try:
+        return parse(data, "x.toml")
+    except ConfigError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in WRONG])
+def test_wrong_configuration(path: pathlib.Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(path.read_bytes(), path.name)
+    assert f"{caught.value}\n" == path.with_suffix(".error").read_text("utf-8")
+
+
+def test_every_key_has_a_case_of_wrong_type_and_one_of_wrong_value() -> None:
+    cases = {(f"{table}.{key}", kind.partition("-")[0]) for table, key, kind in _key_cases()}
+    assert cases == {(key, kind) for key in KEYS for kind in ("type", "value")}
+
+
+def _key_cases() -> list[list[str]]:
+    """Cases are called TABLE.KEY.type-WHY and TABLE.KEY.value-WHY, or after another rule, without a dot."""
+    return [path.stem.split(".") for path in WRONG if "." in path.stem]
+
+
+def test_every_case_has_its_error() -> None:
+    assert [path.stem for path in sorted((DATA / "config").glob("*.error"))] == [path.stem for path in WRONG]
+
+
+def test_empty_file_gives_the_defaults() -> None:
+    assert parse(b"", "x.toml") == DEFAULTS
+
+
+def test_empty_tables_give_the_defaults() -> None:
+    assert parse(b"server = {}\n[cache]\n[dns]\n[fetch]\n[reply]\n[discovery]\n", "x.toml") == DEFAULTS
+
+
+def test_file_with_every_key() -> None:
+    tables = tomllib.loads(EVERY_KEY.decode())
+    assert {f"{table}.{key}" for table in tables for key in tables[table]} == KEYS
+    assert parse(EVERY_KEY, "x.toml") == Config(
+        server=Server(
+            listen=(
+                InetEndpoint("192.0.2.1", 1),
+                InetEndpoint("2001:db8::1", 65535),
+                UnixEndpoint("/run/postfix mtasts/söcket"),
+            ),
+            socket_mode=0o660,
+            answer_within=7.5,
+        ),
+        cache=Cache(path="/srv/cache.sqlite"),
+        dns=Dns(
+            nameservers=(
+                InetEndpoint("192.0.2.53", 53),
+                InetEndpoint("198.51.100.53", 5353),
+                InetEndpoint("2001:db8::53", 53),
+                InetEndpoint("2001:db8::54", 53),
+                InetEndpoint("2001:db8::55", 5353),
+            ),
+            timeout=90.0,
+        ),
+        fetch=Fetch(
+            timeout=0.1,
+            ca_file="/etc/ssl/ca.pem",
+            allow_addresses=(
+                ipaddress.ip_network("10.0.0.0/8"),
+                ipaddress.ip_network("2001:db8::/32"),
+                ipaddress.ip_network("192.0.2.1/32"),
+            ),
+        ),
+        reply=Reply(style=StyleSetting.TLSRPT),
+        discovery=Discovery(on_failure=OnFailure.TEMP),
+    )
+
+
+@pytest.mark.parametrize(
+    ("toml", "expected"),
+    [
+        pytest.param("server.socket_mode = 0", Config(server=Server(socket_mode=0)), id="lowest mode"),
+        pytest.param("server.socket_mode = 0o777", Config(server=Server(socket_mode=0o777)), id="highest mode"),
+        pytest.param("dns.timeout = 0.1", Config(dns=Dns(timeout=0.1)), id="shortest time"),
+        pytest.param("server.answer_within = 90.0", Config(server=Server(answer_within=90.0)), id="longest time"),
+        pytest.param('fetch.ca_file = ""', Config(fetch=Fetch(ca_file="")), id="CAs of the system"),
+        pytest.param("dns.nameservers = []", Config(dns=Dns(nameservers=())), id="nameservers of resolv.conf"),
+        pytest.param('reply.style = "plain"', Config(reply=Reply(style=StyleSetting.PLAIN)), id="style plain"),
+        pytest.param('reply.style = "auto"', DEFAULTS, id="style auto"),
+        pytest.param('discovery.on_failure = "notfound"', DEFAULTS, id="on_failure notfound"),
+        pytest.param(
+            f'server.listen = ["unix:/{"x" * 106}"]',
+            Config(server=Server(listen=(UnixEndpoint("/" + "x" * 106),))),
+            id="socket path of 107 octets",
+        ),
+        pytest.param("\r\n# only\r\n", DEFAULTS, id="comment and CRLF"),
+    ],
+)
+def test_accepted(toml: str, expected: Config) -> None:
+    assert parse(toml.encode(), "x.toml") == expected
+
+
+def test_socket_path_is_measured_in_octets() -> None:
+    with pytest.raises(ConfigError, match=r"^x\.toml: server\.listen = "):
+        parse(f'server.listen = ["unix:/{"ü" * 54}"]'.encode(), "x.toml")
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        pytest.param("dns.timeout = " + "1" * 5000, id="int() refuses 5000 digits"),
+        pytest.param("dns.timeout = 0x" + "f" * 5000, id="str() refuses an int of 5000 digits"),
+        pytest.param("server.listen = " + "[" * 100_000, id="deeper than the stack"),
+    ],
+)
+def test_huge_value_is_our_error_too(toml: str) -> None:
+    with pytest.raises(ConfigError):
+        parse(toml.encode(), "x.toml")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "text"),
+    [
+        pytest.param(InetEndpoint("127.0.0.1", 8461), "inet:127.0.0.1:8461", id="IPv4"),
+        pytest.param(InetEndpoint("::1", 8461), "inet:[::1]:8461", id="IPv6"),
+        pytest.param(InetEndpoint("fe80::1%eth0.1", 53), "inet:[fe80::1%eth0.1]:53", id="IPv6 with a zone"),
+        pytest.param(UnixEndpoint("/run/sts"), "unix:/run/sts", id="Unix"),
+    ],
+)
+def test_endpoint_as_text(endpoint: Endpoint, text: str) -> None:
+    assert str(endpoint) == text
+
+
+_addresses = st.ip_addresses().map(str)
+
+
+@given(st.builds(InetEndpoint, _addresses, st.integers(1, 65535)))
+def test_printed_endpoint_parses(endpoint: Endpoint) -> None:
+    config = parse(f'server.listen = ["{endpoint}"]'.encode(), "x.toml")
+    assert config.server.listen == (endpoint,)
+
+
+_TOKENS = (
+    "[server]",
+    "[",
+    "]",
+    "listen",
+    "timeout",
+    "=",
+    ".",
+    '"',
+    "'''",
+    "nan",
+    "true",
+    "1e9",
+    "{",
+    "}",
+    ",",
+    "\n",
+    "#",
+)
+
+
+@given(st.binary() | near(*_TOKENS).map(str.encode) | toml_texts.map(str.encode))
+def test_any_octets_give_a_configuration_or_our_error(data: bytes) -> None:
+    match _parsed(data):
+        case Config() as config:
+            times = (config.server.answer_within, config.dns.timeout, config.fetch.timeout)
+            assert all(0.1 <= time <= 90 for time in times)
+            assert config.server.listen
+        case message:
+            assert message.startswith("x.toml: ")
+            assert message.isprintable()
