@@ -7,6 +7,7 @@ turns synchronous off; here it is turned on again. All calls are made in a threa
 import asyncio
 import json
 import logging
+import math
 import os
 import pathlib
 import sqlite3
@@ -24,7 +25,6 @@ ROW_VERSION = 1
 # As bytes, in one row at any rate: sqlitedict's thread dies, and its caller waits for ever, if a row cannot be decoded.
 _GET = "SELECT (SELECT ifnull(CAST(value AS BLOB), x'') FROM policies WHERE key = ?)"
 _CREATE = "CREATE TABLE IF NOT EXISTS policies (key TEXT PRIMARY KEY, value BLOB)"
-_MAX_TIME = 1e12  # Seconds; what is later comes from no clock.
 
 
 class StoreError(Exception):
@@ -117,10 +117,10 @@ def _entry(fields: Any) -> Entry:
     version = fields["version"]
     if type(version) is not int or version != ROW_VERSION:
         raise StoreError(f"a row of version {version!a}, not {ROW_VERSION}")
-    mx, max_age = fields["mx"], fields["max_age"]
+    mode, max_age, mx = Mode(fields["mode"]), fields["max_age"], fields["mx"]
     if not isinstance(mx, list) or type(max_age) is not int or not 0 <= max_age <= MAX_AGE_LIMIT:
         raise TypeError("no policy")
-    policy = Policy(Mode(fields["mode"]), max_age, tuple(MxPattern(_text(pattern)) for pattern in mx))
+    policy = Policy(mode, max_age, tuple(MxPattern(_text(pattern)) for pattern in mx))
     if not policy.mx and policy.mode is not Mode.NONE:
         raise ValueError("no mx")
     return Entry(policy, _text(fields["text"]), _text(fields["record_id"]), _time(fields["fetched_at"]))
@@ -133,6 +133,6 @@ def _text(value: Any) -> str:
 
 
 def _time(value: Any) -> float:
-    if type(value) not in (int, float) or not -_MAX_TIME < value < _MAX_TIME:
+    if type(value) not in (int, float) or not math.isfinite(value):
         raise TypeError(f"{value!a} is no time")
     return float(value)
