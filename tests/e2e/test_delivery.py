@@ -37,7 +37,9 @@ NO_ANSWER = Outcome("deferred", "4.7.5", None, "client TLS configuration problem
 
 def outcome(delivery: Delivery) -> Outcome:
     text = delivery.text.replace(delivery.relay.removesuffix(":25"), "MX")
-    return Outcome(delivery.status, delivery.dsn, delivery.tls, text, delivery.mistrust)
+    # Later versions of Postfix call a certificate with another name Trusted: its chain is.
+    mismatch = delivery.tls == "Trusted" and delivery.mistrust == "hostname mismatch"
+    return Outcome(delivery.status, delivery.dsn, "Untrusted" if mismatch else delivery.tls, text, delivery.mistrust)
 
 
 def policy(mode: str, *mx: str) -> str:
