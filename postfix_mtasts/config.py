@@ -112,6 +112,12 @@ def _seconds(value: Any) -> float:
     return float(value)
 
 
+def _domains(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1000 <= value <= 10_000_000:
+        raise ValueError
+    return value
+
+
 def _mode(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 0o777:
         raise ValueError
@@ -135,6 +141,7 @@ def _key(default: Any, parse: Callable[[Any], Any], allowed: str) -> Any:
 # Postfix gives up after 100 seconds (dict_sockmap(3)), so nothing may take longer than 90.
 _SECONDS = "a number of seconds from 0.1 to 90"
 _PATH = "an absolute path"
+_DOMAINS = "a number of domains from 1000 to 10000000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +159,11 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """Where policies are kept."""
+    """Where policies are kept, and how many domains with one and without one are kept at hand in memory."""
 
     path: str = _key("/var/lib/postfix-mtasts/policies.sqlite", _path, _PATH)
+    policies_in_memory: int = _key(10_000, _domains, _DOMAINS)
+    no_policies_in_memory: int = _key(100_000, _domains, _DOMAINS)
 
 
 @dataclass(frozen=True, slots=True)

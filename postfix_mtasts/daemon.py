@@ -15,11 +15,13 @@ import signal
 import socket
 import ssl
 import sys
+import time
 
-from postfix_mtasts import __version__, config, log
+from postfix_mtasts import __version__, config, log, refresh
 from postfix_mtasts.config import Config, ConfigError, StyleSetting
 from postfix_mtasts.fetcher import Fetcher
 from postfix_mtasts.lookup import Lookup
+from postfix_mtasts.memory import Memory
 from postfix_mtasts.network import CaError, tls_context
 from postfix_mtasts.reply import Style
 from postfix_mtasts.resolver import Resolver
@@ -93,31 +95,39 @@ async def _run(settings: Config, tls: ssl.SSLContext) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
-        store = _store(settings)
+        store = await _store(settings)
         stack.push_async_callback(store.aclose)
         lookup = _lookup(settings, tls, store)
         stack.push_async_callback(lookup.aclose)
         server = Server(lookup.reply)
         await server.start(_listeners(settings))
         stack.push_async_callback(server.aclose, _STOP_WITHIN)
+        background = [asyncio.create_task(store.run()), asyncio.create_task(refresh.run(store, lookup, time.time))]
+        stack.callback(lambda: [task.cancel() for task in background])
         log.ready(_main_cf(settings))
         _notify("READY=1")
-        await stop.wait()
+        stopping = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
         log.stopping()
         _notify("STOPPING=1")
+        for task in done:
+            task.result()  # Nothing in the background ends but by a defect: say which, and be started anew.
 
 
-def _store(settings: Config) -> Store:
+async def _store(settings: Config) -> Store:
+    store = Store(settings.cache.path)
     try:
-        return Store(settings.cache.path)
+        await store.open()
     except StoreError as error:
         raise StartError(f'cache.path = "{settings.cache.path}": {error}') from error
+    return store
 
 
 def _lookup(settings: Config, tls: ssl.SSLContext, store: Store) -> Lookup:
     resolver = Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
     return Lookup(
         store,
+        Memory(policies=settings.cache.policies_in_memory, notes=settings.cache.no_policies_in_memory),
         resolver,
         Fetcher(resolver, tls, timeout=settings.fetch.timeout, allow_addresses=settings.fetch.allow_addresses),
         answer_within=settings.server.answer_within,

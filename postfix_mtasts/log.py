@@ -6,9 +6,10 @@ Text that comes from others is printed in ASCII, so that it can neither end the 
 import logging
 import sys
 
-from postfix_mtasts.decide import Answer, Apply, NoPolicy, Unavailable
+from postfix_mtasts.decide import HadExpired, Notice, NotRenewed, PolicyChanged
 from postfix_mtasts.domain import PolicyDomain
-from postfix_mtasts.policy import Finding
+from postfix_mtasts.entry import Answer, Apply, NoPolicy, Unavailable
+from postfix_mtasts.policy import Finding, Mode, Policy
 
 _log = logging.getLogger("postfix_mtasts")
 
@@ -42,12 +43,9 @@ def stopping() -> None:
 def decided(domain: PolicyDomain, answer: Answer) -> None:
     """What was found out about a domain."""
     match answer:
-        case Apply(policy, source):
-            mx = ":".join(pattern.text for pattern in policy.mx)
-            _log.info(
-                "domain=%s, source=%s, mode=%s, max_age=%d, mx=%s",
-                *(domain, source.value, policy.mode.value, policy.max_age, mx),
-            )
+        case Apply(policy, fetched):
+            source = "fetch" if fetched else "cache"
+            _log.info("domain=%s, source=%s, %s", domain, source, _policy(policy))
         case NoPolicy(reason):
             _log.info("domain=%s, no policy: %s", domain, reason)
         case Unavailable(failure):
@@ -65,11 +63,49 @@ def not_socketmap(peer: str, reason: str) -> None:
     _log.error("client=%s does not speak socketmap: %s", peer, reason)
 
 
-def store_failed(domain: PolicyDomain, error: Exception) -> None:
-    """The database could not be read or written; answers go on without it."""
-    _log.error("domain=%s, cache.path: %s", domain, error)
+def noticed(domain: PolicyDomain, notice: Notice) -> None:
+    """Something about a cached policy that the administrator should know."""
+    match notice:
+        case PolicyChanged(old, new):
+            weaker = old.mode is Mode.ENFORCE and new.mode is not Mode.ENFORCE
+            _log.log(
+                logging.WARNING if weaker else logging.INFO,
+                "domain=%s, policy changed: now %s; before %s",
+                *(domain, _policy(new), _policy(old)),
+            )
+        case NotRenewed(reason, expires_in, urgent):
+            _log.log(
+                logging.ERROR if urgent else logging.WARNING,
+                "domain=%s, policy cannot be renewed, and ends in %s: %s",
+                *(domain, _span(expires_in), reason),
+            )
+        case HadExpired(policy, since):
+            _log.warning("domain=%s, its policy has ended %s ago: %s", domain, _span(since), _policy(policy))
+
+
+def row_ignored(domain: PolicyDomain, reason: str) -> None:
+    """What is stored of a domain cannot be understood, and will be written over."""
+    _log.warning("domain=%s, cache.path: its row is ignored: %s", domain, reason)
+
+
+def database_trouble(reason: str) -> None:
+    """The database cannot be read or written; answers go on without it."""
+    _log.error("cache.path: %s; answers go on, and writes are tried again", reason)
 
 
 def internal_error(error: BaseException) -> None:
     """A defect of this program; the query got TEMP."""
     _log.error("internal error", exc_info=error)
+
+
+def _policy(policy: Policy) -> str:
+    words = f"mode={policy.mode.value}, max_age={policy.max_age}"
+    return f"{words}, mx={':'.join(map(str, policy.mx))}" if policy.mx else words
+
+
+def _span(seconds: float) -> str:
+    """`3 days`, `5 hours`, `10 minutes`: one unit is enough."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,23 +1,33 @@
-"""From a request to a reply: runs `decide` with the adapters.
+"""From a request to a reply: runs `decide` with the adapters, and keeps what it makes of the entries.
 
-Many may ask for one domain at once; one discovery is under way for it, and all wait for that one. Who has waited for
-`answer_within` seconds is answered without it, while it goes on and what it finds is kept.
+What is known is answered at once. For the rest, many may ask for one domain: one piece of work is under way for it, and
+all wait for that. Who has waited for `answer_within` seconds is answered without it, while it goes on and what it finds
+is kept.
 """
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from postfix_mtasts import log
 from postfix_mtasts.config import OnFailure
-from postfix_mtasts.decide import Action, Answer, Entry, FetchPolicy, LookUpRecord, Unavailable, decide
+from postfix_mtasts.decide import Action, Decision, FetchPolicy, LookUpRecord, decide
 from postfix_mtasts.domain import PolicyDomain, PolicyDomainError, policy_domain
+from postfix_mtasts.entry import Answer, Apply, Entry, Unavailable
 from postfix_mtasts.fetcher import Fetcher
-from postfix_mtasts.observation import Asked, Failure, Observation, PolicyFetched, Stage
+from postfix_mtasts.memory import Memory
+from postfix_mtasts.observation import Asked, Due, Failure, Observation, PolicyFetched, Stage
 from postfix_mtasts.reply import NOTFOUND, Style, reply_to, style_of
 from postfix_mtasts.resolver import Resolver
 from postfix_mtasts.socketmap import Reply, Request
 from postfix_mtasts.store import Store, StoreError
+
+_T = TypeVar("_T")
+
+# With so much work under way, no more is begun behind an answer: the next query will do it, when DNS is well again.
+_MAX_BEHIND = 100
 
 
 class Lookup:
@@ -26,6 +36,7 @@ class Lookup:
     def __init__(
         self,
         store: Store,
+        memory: Memory,
         resolver: Resolver,
         fetcher: Fetcher,
         *,
@@ -35,13 +46,16 @@ class Lookup:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._memory = memory
         self._resolver = resolver
         self._fetcher = fetcher
         self._answer_within = answer_within
         self._style = style
         self._on_failure = on_failure
         self._clock = clock
-        self._discoveries: dict[PolicyDomain, asyncio.Task[Answer]] = {}
+        self._loading: dict[PolicyDomain, asyncio.Task[Entry]] = {}
+        self._following: dict[PolicyDomain, asyncio.Task[Answer]] = {}
+        store.on_damage = self._store_all
 
     async def reply(self, request: Request) -> Reply:
         """The reply to one request."""
@@ -49,62 +63,120 @@ class Lookup:
             domain = policy_domain(request.key)
         except PolicyDomainError:
             return NOTFOUND
-        answer = await self._answer(domain)
+        answer = await self.answer(domain)
         return reply_to(domain, answer, style_of(request.name, self._style), self._on_failure)
 
+    async def answer(self, domain: PolicyDomain) -> Answer:
+        """What is known of a domain, or can be found out in time."""
+        entry: Entry | None = None
+        try:
+            async with asyncio.timeout(self._answer_within):
+                entry = await self._entry(domain)
+                return await self._answer(domain, entry)
+        except TimeoutError:
+            failure = Failure(Stage.DISCOVERY, f"not done within {self._answer_within:g} seconds, goes on")
+            late = Unavailable(failure, unread=not entry or entry.unread)
+            log.decided(domain, late)
+            return late
+
+    async def renew(self, domain: PolicyDomain) -> None:
+        """Fetch a policy again, or forget the domain, if it is time."""
+        entry = await self._entry(domain)
+        decision = self._decide(domain, entry, Due())
+        if decision.action:
+            await asyncio.shield(self._follow(domain, decision))
+
     async def aclose(self) -> None:
-        """Give up the discoveries that are under way."""
-        discoveries = list(self._discoveries.values())
-        for discovery in discoveries:
-            discovery.cancel()
-        await asyncio.gather(*discoveries, return_exceptions=True)
+        """Give up all work that is under way."""
+        tasks: list[asyncio.Task[Any]] = [*self._loading.values(), *self._following.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _answer(self, domain: PolicyDomain) -> Answer:
-        discovery = self._discoveries.get(domain)
-        if not discovery:
-            discovery = asyncio.create_task(self._discover(domain))
-            self._discoveries[domain] = discovery
-            discovery.add_done_callback(lambda _: self._discoveries.pop(domain))
-        done, _ = await asyncio.wait({discovery}, timeout=self._answer_within)
-        if done:
-            return discovery.result()
-        late = Unavailable(Failure(Stage.DISCOVERY, f"not done within {self._answer_within:g} seconds, goes on"))
-        log.decided(domain, late)
-        return late
-
-    async def _discover(self, domain: PolicyDomain) -> Answer:
-        """Follow the decisions until one has the answer, and keep what they made of the entry."""
-        stored = await self._load(domain)
-        decision = decide(stored, Asked(), self._clock())
-        while decision.answer is None:
-            observation = await self._perform(domain, decision.action)
-            decision = decide(decision.entry, observation, self._clock())
-        log.decided(domain, decision.answer)
-        if decision.entry and decision.entry is not stored:
-            await self._save(domain, decision.entry)
+    async def _answer(self, domain: PolicyDomain, entry: Entry) -> Answer:
+        decision = self._decide(domain, entry, Asked())
+        if not decision.answer:
+            return await asyncio.shield(self._follow(domain, decision))
+        if decision.action and len(self._following) < _MAX_BEHIND:
+            self._follow(domain, decision)
+        if isinstance(decision.answer, Apply):
+            log.decided(domain, decision.answer)
         return decision.answer
 
-    async def _perform(self, domain: PolicyDomain, action: Action | None) -> Observation:
+    async def _entry(self, domain: PolicyDomain) -> Entry:
+        entry = self._memory.get(domain)
+        if entry:
+            return entry
+        loaded = await asyncio.shield(_once(self._loading, domain, lambda: self._load(domain)))
+        return self._memory.get(domain) or loaded
+
+    async def _load(self, domain: PolicyDomain) -> Entry:
+        try:
+            entry = await self._store.get(domain)
+        except StoreError:
+            return Entry(unread=True)
+        if entry:
+            self._memory.put(domain, entry)
+        return entry or Entry()
+
+    def _follow(self, domain: PolicyDomain, decision: Decision) -> asyncio.Task[Answer]:
+        """The work that leads from a decision to an answer; if some is under way for the domain, that."""
+        return _once(self._following, domain, lambda: self._work(domain, decision))
+
+    async def _work(self, domain: PolicyDomain, decision: Decision) -> Answer:
+        while decision.action:
+            observation = await self._perform(domain, decision.action)
+            entry = self._memory.get(domain) or decision.entry or Entry()
+            decision = self._decide(domain, entry, observation)
+        if not decision.answer:
+            raise AssertionError("neither an answer nor an action")
+        if not isinstance(decision.answer, Apply) or decision.answer.fetched:
+            log.decided(domain, decision.answer)
+        return decision.answer
+
+    async def _perform(self, domain: PolicyDomain, action: Action) -> Observation:
         match action:
+            case LookUpRecord():
+                return await self._resolver.record(domain)
             case FetchPolicy(record_id):
                 fetched = await self._fetcher.fetch(domain, record_id)
                 if isinstance(fetched, PolicyFetched) and fetched.findings:
                     log.found_in_policy(domain, fetched.findings)
                 return fetched
-            case LookUpRecord():
-                return await self._resolver.record(domain)
-            case None:
-                raise AssertionError("neither an answer nor an action")
 
-    async def _load(self, domain: PolicyDomain) -> Entry | None:
-        try:
-            return await self._store.get(domain)
-        except StoreError as error:
-            log.store_failed(domain, error)
-            return None
+    def _decide(self, domain: PolicyDomain, entry: Entry, observation: Observation) -> Decision:
+        decision = decide(entry, observation, self._clock())
+        for notice in decision.notices:
+            log.noticed(domain, notice)
+        self._keep(domain, entry, decision.entry)
+        return decision
 
-    async def _save(self, domain: PolicyDomain, entry: Entry) -> None:
-        try:
-            await self._store.put(domain, entry)
-        except StoreError as error:
-            log.store_failed(domain, error)
+    def _keep(self, domain: PolicyDomain, before: Entry, after: Entry | None) -> None:
+        if not after:
+            self._memory.forget(domain)
+            self._store.forget(domain, before)
+        elif after is not before and not after.unread:
+            self._memory.put(domain, after)
+            if after.cached and _lasting(after) != _lasting(before):
+                self._store.put(domain, after)
+
+    def _store_all(self) -> None:
+        for domain, entry in self._memory.policies():
+            self._store.put(domain, entry)
+
+
+def _once(
+    tasks: dict[PolicyDomain, asyncio.Task[_T]], domain: PolicyDomain, start: Callable[[], Coroutine[Any, Any, _T]]
+) -> asyncio.Task[_T]:
+    """The task for a domain, begun if there is none."""
+    task = tasks.get(domain)
+    if not task:
+        task = asyncio.create_task(start())
+        tasks[domain] = task
+        task.add_done_callback(lambda _: tasks.pop(domain))
+    return task
+
+
+def _lasting(entry: Entry) -> Entry:
+    """What of an entry is worth a write. The rest is written along, and found out again after a restart."""
+    return replace(entry, note=None, checked_at=0.0)

@@ -46,6 +46,11 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """It is time to see whether a cached policy should be fetched again, or forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
 class RecordFound:
     """The domain publishes a policy."""
 
@@ -61,9 +66,10 @@ class RecordAbsent:
 
 @dataclass(frozen=True, slots=True)
 class RecordInvalid:
-    """There is a record, but not one valid one."""
+    """There is a record, but not one valid one; DNS may be believed for `ttl` seconds."""
 
     reason: str
+    ttl: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +107,4 @@ class FetchFailed:
 
 RecordObservation = RecordFound | RecordAbsent | RecordInvalid | DnsFailed
 FetchObservation = PolicyFetched | PolicyInvalid | FetchFailed
-Observation = Asked | RecordObservation | FetchObservation
+Observation = Asked | Due | RecordObservation | FetchObservation

@@ -13,8 +13,8 @@ attribute, close a brace or cut the reply short.
 import enum
 
 from postfix_mtasts.config import OnFailure
-from postfix_mtasts.decide import Answer, Apply, NoPolicy, Unavailable
 from postfix_mtasts.domain import PolicyDomain
+from postfix_mtasts.entry import Answer, Apply, NoPolicy, Unavailable
 from postfix_mtasts.policy import Mode, MxPattern, Policy
 from postfix_mtasts.socketmap import Reply, Status
 
@@ -40,12 +40,14 @@ def style_of(map_name: bytes, configured: Style) -> Style:
 def reply_to(domain: PolicyDomain, answer: Answer, style: Style, on_failure: OnFailure) -> Reply:
     """The reply that tells Postfix an answer. Testing and none leave Postfix its own level (RFC 8461, 5)."""
     match answer:
-        case Apply(policy, _) if policy.mode is Mode.ENFORCE:
+        case Apply(policy) if policy.mode is Mode.ENFORCE:
             return _enforce(domain, policy, style)
         case Apply() | NoPolicy():
             return NOTFOUND
-        case Unavailable(failure):
-            return NOTFOUND if on_failure is OnFailure.NOTFOUND else temporary_failure(str(failure))
+        case Unavailable(failure, unread):
+            # Mail goes out "as though the domain has not implemented MTA-STS" (RFC 8461, 3.3), if none may be stored.
+            defer = unread or on_failure is OnFailure.TEMP
+            return temporary_failure(str(failure)) if defer else NOTFOUND
 
 
 def temporary_failure(reason: str) -> Reply:

@@ -64,7 +64,7 @@ class Resolver:
         except DnsError as error:
             return DnsFailed(Failure(Stage.RECORD, str(error), result_type=None))
         except RecordError as error:
-            return RecordInvalid(str(error))
+            return RecordInvalid(str(error), _ttl(response))
         return RecordFound(record) if record else RecordAbsent(_ttl(response))
 
     async def addresses(self, host: str) -> tuple[str, ...]:

@@ -1,138 +1,144 @@
-"""Entries in SQLite, through sqlitedict: one JSON row a domain, that a restart or a power cut does not lose.
+"""Entries that outlive the process: what is to be written waits in memory, and goes to the database as soon as it can.
 
-WAL with synchronous=NORMAL: after a crash of the machine a row is the old one or the new one, never half. sqlitedict
-turns synchronous off; here it is turned on again. All calls are made in a thread of their own, off the event loop.
+While one batch is written, the next gathers. What waits is found by `get` as if it were written. If it cannot be
+written, it goes on waiting: a full disk or a locked database loses nothing while the daemon runs, and is tried again.
+The log hears of trouble once a minute.
 """
 
 import asyncio
-import json
-import logging
-import math
-import os
-import pathlib
-import sqlite3
+import itertools
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TypeVar
 
-import sqlitedict
+from postfix_mtasts import log
+from postfix_mtasts.database import Database, DatabaseError
+from postfix_mtasts.domain import PolicyDomain, PolicyDomainError, policy_domain
+from postfix_mtasts.entry import Entry
+from postfix_mtasts.row import RowError, parse_row, print_row
 
-from postfix_mtasts.decide import Entry
-from postfix_mtasts.domain import PolicyDomain
-from postfix_mtasts.policy import MAX_AGE_LIMIT, Mode, MxPattern, Policy
+_T = TypeVar("_T")
 
-ROW_VERSION = 1
-# As bytes, in one row at any rate: sqlitedict's thread dies, and its caller waits for ever, if a row cannot be decoded.
-_GET = "SELECT (SELECT ifnull(CAST(value AS BLOB), x'') FROM policies WHERE key = ?)"
-_CREATE = "CREATE TABLE IF NOT EXISTS policies (key TEXT PRIMARY KEY, value BLOB)"
+BATCH = 1000  # Entries in one transaction.
+RETRY_AFTER = 60.0  # Seconds after a write that failed.
+_COMPLAIN_AFTER = 60.0  # Seconds between two lines in the log.
 
 
 class StoreError(Exception):
-    """The database or a row of it could not be used; says why."""
+    """The database could not be read, so that what it holds of a domain is unknown; says why."""
 
 
 class Store:
-    """The database at a path, which is made if its folder is there. Raises StoreError if it cannot be written to."""
+    """The database at a path. `clock` gives seconds since the epoch. `open` it, let `run` write, and `aclose` it."""
 
-    def __init__(self, path: str) -> None:
-        _probe(pathlib.Path(path))
-        # sqlitedict logs each error with a stack, and raises it as well.
-        logging.getLogger("sqlitedict").setLevel(logging.CRITICAL + 1)
-        # With autocommit, each statement is a transaction of its own. Without, sqlitedict's thread dies if a commit
-        # fails, and its caller waits for ever.
-        self._rows = sqlitedict.SqliteDict(
-            path, tablename="policies", autocommit=True, journal_mode="WAL", encode=str, decode=str, outer_stack=False
-        )
-        self._rows.conn.select_one("PRAGMA synchronous = NORMAL")
-        # A lock must not hold up those who only want to read what others wait to write.
-        self._rows.conn.select_one("PRAGMA busy_timeout = 200")
+    def __init__(self, path: str, clock: Callable[[], float] = time.time) -> None:
+        self._database = Database(path)
+        self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._waiting: dict[PolicyDomain, tuple[Entry, bool]] = {}  # An entry, and whether it is to stay.
+        self._has_waiting = asyncio.Event()
+        self._complained_at = -_COMPLAIN_AFTER
+        self.on_damage: Callable[[], None] = lambda: None  # Called when the database has been begun anew.
+
+    async def open(self) -> None:
+        """Raises StoreError if the database cannot be used and waiting will not help; less is only logged."""
+        try:
+            await self._call(self._database.open)
+        except DatabaseError as error:
+            if error.is_unusable:
+                raise StoreError(str(error)) from error
+            self._complain(error)
 
     async def get(self, domain: PolicyDomain) -> Entry | None:
-        """What is stored of a domain. Raises StoreError, also for a row that cannot be understood."""
-        (row,) = await self._run(self._rows.conn.select_one, _GET, (domain.name,))
-        return None if row is None else parse_row(row)
+        """What is stored of a domain. A row that cannot be understood counts as none. Raises StoreError."""
+        waiting = self._waiting.get(domain)
+        if waiting:
+            entry, stays = waiting
+            return entry if stays else None
+        try:
+            row = await self._call(self._database.get, domain.name)
+            return None if row is None else parse_row(row)
+        except DatabaseError as error:
+            self._complain(error)
+            raise StoreError(str(error)) from error
+        except RowError as error:
+            log.row_ignored(domain, str(error))
+            return None
 
-    async def put(self, domain: PolicyDomain, entry: Entry) -> None:
-        """Store what is known of a domain; it is on disk when this returns. Raises StoreError."""
-        await self._run(self._rows.__setitem__, domain.name, print_row(entry))
+    def put(self, domain: PolicyDomain, entry: Entry) -> None:
+        """Have an entry written, one with a policy."""
+        self._waiting[domain] = (entry, True)
+        self._has_waiting.set()
+
+    def forget(self, domain: PolicyDomain, entry: Entry) -> None:
+        """Have an entry deleted, unless somebody else has seen it used since."""
+        self._waiting[domain] = (entry, False)
+        self._has_waiting.set()
+
+    async def due(self, now: float) -> list[PolicyDomain]:
+        """The domains that are due; those whose policies expire first. None if the database cannot be read."""
+        try:
+            keys = await self._call(self._database.due, now)
+        except DatabaseError as error:
+            self._complain(error)
+            return []
+        return [PolicyDomain(key) for key in keys if _is_domain(key)]
+
+    async def run(self) -> None:
+        """Write what waits, for ever."""
+        while True:
+            await self._has_waiting.wait()
+            if not await self.flush():
+                await asyncio.sleep(RETRY_AFTER)
+
+    async def flush(self) -> bool:
+        """Write what waits now; True if it is on disk, otherwise it goes on waiting."""
+        self._has_waiting.clear()
+        while self._waiting:
+            try:
+                await self._write(dict(itertools.islice(self._waiting.items(), BATCH)))
+            except DatabaseError as error:
+                self._complain(error)
+                self._has_waiting.set()
+                return False
+        return True
+
+    async def _write(self, batch: dict[PolicyDomain, tuple[Entry, bool]]) -> None:
+        rows = [(domain.name, print_row(entry)) for domain, (entry, stays) in batch.items() if stays]
+        await self._call(self._database.put, rows, self._clock())
+        for domain, (entry, stays) in batch.items():
+            if not stays:
+                await self._call(self._database.forget, domain.name, entry.last_used)
+        for domain, written in batch.items():
+            if self._waiting.get(domain) is written:
+                del self._waiting[domain]
 
     async def aclose(self) -> None:
-        """Close the database."""
-        await self._run(self._rows.close)
+        """Write what waits, and close the database."""
+        await self.flush()
+        await self._call(self._database.close)
         self._thread.shutdown()
 
-    async def _run(self, call: Callable[..., Any], *args: object) -> Any:
+    async def _call(self, call: Callable[..., _T], *args: object) -> _T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
-        except sqlite3.Error as error:
-            raise StoreError(str(error)) from error
+        except DatabaseError as error:
+            if error.is_damaged:
+                self.on_damage()
+            raise
+
+    def _complain(self, error: DatabaseError) -> None:
+        """Once a minute, but always when the administrator has a file to look at."""
+        now = time.monotonic()
+        if error.is_damaged or now - self._complained_at >= _COMPLAIN_AFTER:
+            self._complained_at = now
+            log.database_trouble(str(error))
 
 
-def _probe(path: pathlib.Path) -> None:
-    """Open and write to the database once, where errors can be seen: sqlitedict would print them from its thread."""
+def _is_domain(key: str) -> bool:
+    """Whether a key of the database is one of ours."""
     try:
-        if not path.parent.is_dir():
-            raise StoreError(f"there is no folder {path.parent}")
-    except OSError as error:
-        raise StoreError(os.strerror(error.errno or 0).lower()) from error
-    try:
-        connection = sqlite3.connect(path, isolation_level=None)
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(_CREATE)
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("REPLACE INTO policies (key, value) VALUES ('', '')")
-            connection.execute("ROLLBACK")
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise StoreError(str(error)) from error
-
-
-def print_row(entry: Entry) -> str:
-    """An entry as it is stored."""
-    return json.dumps(
-        {
-            "version": ROW_VERSION,
-            "mode": entry.policy.mode.value,
-            "max_age": entry.policy.max_age,
-            "mx": [pattern.text for pattern in entry.policy.mx],
-            "text": entry.text,
-            "record_id": entry.record_id,
-            "fetched_at": entry.fetched_at,
-        }
-    )
-
-
-def parse_row(row: str | bytes) -> Entry:
-    """The entry in a stored row. Raises StoreError."""
-    try:
-        return _entry(json.loads(row))
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise StoreError(f"a row that is no entry: {error!a}") from error
-
-
-def _entry(fields: Any) -> Entry:
-    version = fields["version"]
-    if type(version) is not int or version != ROW_VERSION:
-        raise StoreError(f"a row of version {version!a}, not {ROW_VERSION}")
-    mode, max_age, mx = Mode(fields["mode"]), fields["max_age"], fields["mx"]
-    if not isinstance(mx, list) or type(max_age) is not int or not 0 <= max_age <= MAX_AGE_LIMIT:
-        raise TypeError("no policy")
-    policy = Policy(mode, max_age, tuple(MxPattern(_text(pattern)) for pattern in mx))
-    if not policy.mx and policy.mode is not Mode.NONE:
-        raise ValueError("no mx")
-    return Entry(policy, _text(fields["text"]), _text(fields["record_id"]), _time(fields["fetched_at"]))
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!a} is no text")
-    return value
-
-
-def _time(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise TypeError(f"{value!a} is no time")
-    return float(value)
+        return policy_domain(key.encode()).name == key
+    except PolicyDomainError:
+        return False

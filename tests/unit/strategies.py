@@ -4,8 +4,10 @@ import json
 
 from hypothesis import strategies as st
 
-from postfix_mtasts.decide import Entry
+from postfix_mtasts.decide import MAX_FAILED
 from postfix_mtasts.domain import PolicyDomain
+from postfix_mtasts.entry import CachedPolicy, Entry, FailedFetch
+from postfix_mtasts.observation import Failure, ResultType, Stage
 from postfix_mtasts.policy import MAX_AGE_LIMIT, Mode, MxPattern, Policy
 from postfix_mtasts.record import Record
 
@@ -22,8 +24,23 @@ policies = st.builds(
     ages,
     st.lists(patterns, min_size=1, max_size=8).map(tuple),
 ) | st.builds(Policy, st.just(Mode.NONE), ages, st.lists(patterns, max_size=3).map(tuple))
+record_ids = records.map(lambda record: record.id)
+times = st.floats(-9.9e11, 9.9e11)
+cached_policies = st.builds(CachedPolicy, policies, st.text(), record_ids, times)
+failures = st.builds(Failure, st.sampled_from(Stage), st.text(max_size=20), st.none() | st.sampled_from(ResultType))
+failed_fetches = st.lists(
+    st.builds(FailedFetch, record_ids, st.integers(1, 2**70), times, failures),
+    max_size=MAX_FAILED,
+    unique_by=lambda failed: failed.record_id,
+).map(tuple)
+# Those that are stored.
 entries = st.builds(
-    Entry, policies, st.text(), records.map(lambda record: record.id), st.floats(allow_nan=False, allow_infinity=False)
+    Entry,
+    cached_policies,
+    failed=failed_fetches,
+    checked_at=times,
+    last_used=times,
+    unused_at=st.none() | times,
 )
 
 chunks = st.lists(st.integers(0, 30), max_size=40)
@@ -85,7 +102,18 @@ _toml_values = st.recursive(
     max_leaves=5,
 )
 _keys = st.sampled_from(["listen", "socket_mode", "answer_within", "path", "nameservers", "timeout"]) | st.sampled_from(
-    ["ca_file", "allow_addresses", "style", "on_failure", "lisen", '"é"', '""', "a.b"]
+    [
+        "policies_in_memory",
+        "no_policies_in_memory",
+        "ca_file",
+        "allow_addresses",
+        "style",
+        "on_failure",
+        "lisen",
+        '"é"',
+        '""',
+        "a.b",
+    ]
 )
 _tables = st.sampled_from(["server", "cache", "dns", "fetch", "reply", "discovery", "severr", '"\\u0001"'])
 toml_texts = st.lists(

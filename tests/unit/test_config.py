@@ -30,7 +30,9 @@ from .vectors import DATA
 WRONG = sorted((DATA / "config").glob("*.toml"))
 DEFAULTS = Config(
     server=Server(listen=(InetEndpoint("127.0.0.1", 8461),), socket_mode=0o666, answer_within=10.0),
-    cache=Cache(path="/var/lib/postfix-mtasts/policies.sqlite"),
+    cache=Cache(
+        path="/var/lib/postfix-mtasts/policies.sqlite", policies_in_memory=10_000, no_policies_in_memory=100_000
+    ),
     dns=Dns(nameservers=(), timeout=5.0),
     fetch=Fetch(timeout=60.0, ca_file="", allow_addresses=()),
     reply=Reply(style=StyleSetting.AUTO),
@@ -44,6 +46,8 @@ socket_mode = 0o660
 answer_within = 7.5
 [cache]
 path = "/srv/cache.sqlite"
+policies_in_memory = 2000
+no_policies_in_memory = 3000
 [dns]
 nameservers = ["192.0.2.53", "198.51.100.53:5353", "2001:db8::53", "[2001:db8::54]", "[2001:db8::55]:5353"]
 timeout = 90
@@ -107,7 +111,7 @@ def test_file_with_every_key() -> None:
             socket_mode=0o660,
             answer_within=7.5,
         ),
-        cache=Cache(path="/srv/cache.sqlite"),
+        cache=Cache(path="/srv/cache.sqlite", policies_in_memory=2000, no_policies_in_memory=3000),
         dns=Dns(
             nameservers=(
                 InetEndpoint("192.0.2.53", 53),
@@ -139,6 +143,24 @@ def test_file_with_every_key() -> None:
         pytest.param("server.socket_mode = 0o777", Config(server=Server(socket_mode=0o777)), id="highest mode"),
         pytest.param("dns.timeout = 0.1", Config(dns=Dns(timeout=0.1)), id="shortest time"),
         pytest.param("server.answer_within = 90.0", Config(server=Server(answer_within=90.0)), id="longest time"),
+        pytest.param(
+            "cache.policies_in_memory = 1000", Config(cache=Cache(policies_in_memory=1000)), id="fewest policies"
+        ),
+        pytest.param(
+            "cache.policies_in_memory = 10_000_000",
+            Config(cache=Cache(policies_in_memory=10_000_000)),
+            id="most policies",
+        ),
+        pytest.param(
+            "cache.no_policies_in_memory = 1000",
+            Config(cache=Cache(no_policies_in_memory=1000)),
+            id="fewest domains without",
+        ),
+        pytest.param(
+            "cache.no_policies_in_memory = 0x989680",
+            Config(cache=Cache(no_policies_in_memory=10_000_000)),
+            id="most domains without",
+        ),
         pytest.param('fetch.ca_file = ""', Config(fetch=Fetch(ca_file="")), id="CAs of the system"),
         pytest.param("dns.nameservers = []", Config(dns=Dns(nameservers=())), id="nameservers of resolv.conf"),
         pytest.param('reply.style = "plain"', Config(reply=Reply(style=StyleSetting.PLAIN)), id="style plain"),
@@ -223,6 +245,8 @@ def test_any_octets_give_a_configuration_or_our_error(data: bytes) -> None:
         case Config() as config:
             times = (config.server.answer_within, config.dns.timeout, config.fetch.timeout)
             assert all(0.1 <= time <= 90 for time in times)
+            bounds = (config.cache.policies_in_memory, config.cache.no_policies_in_memory)
+            assert all(type(bound) is int and 1000 <= bound <= 10_000_000 for bound in bounds)
             assert config.server.listen
         case message:
             assert message.startswith("x.toml: ")

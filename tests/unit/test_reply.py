@@ -6,8 +6,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from postfix_mtasts.config import OnFailure
-from postfix_mtasts.decide import Answer, Apply, NoPolicy, Source, Unavailable
 from postfix_mtasts.domain import PolicyDomain
+from postfix_mtasts.entry import Answer, Apply, NoPolicy, Unavailable
 from postfix_mtasts.observation import Failure, ResultType, Stage
 from postfix_mtasts.policy import Mode, MxPattern, Policy, PolicyError, parse
 from postfix_mtasts.reply import Style, reply_to, style_of, temporary_failure
@@ -77,10 +77,10 @@ def _encode(answer: Answer, style: Style, on_failure: OnFailure = OnFailure.NOTF
         pytest.param(_policy(Mode.NONE, 1, "a.example"), b"9:NOTFOUND ,", b"9:NOTFOUND ,", id="none with mx"),
     ],
 )
-@pytest.mark.parametrize("source", Source)
-def test_policy(policy: Policy, plain: bytes, tlsrpt: bytes, source: Source) -> None:
-    assert _encode(Apply(policy, source), Style.PLAIN) == plain
-    assert _encode(Apply(policy, source), Style.TLSRPT) == tlsrpt
+@pytest.mark.parametrize("fetched", [False, True], ids=["cached", "fetched"])
+def test_policy(policy: Policy, plain: bytes, tlsrpt: bytes, fetched: bool) -> None:
+    assert _encode(Apply(policy, fetched), Style.PLAIN) == plain
+    assert _encode(Apply(policy, fetched), Style.TLSRPT) == tlsrpt
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def _of_size(form: Form, octets: int) -> tuple[str, list[str]]:
 )
 def test_reply_that_is_too_long(style: Style, form: Form, octets: int, expected: Form) -> None:
     domain, hosts = _of_size(form, octets)
-    apply = Apply(_policy(Mode.ENFORCE, 86400, *hosts), Source.FETCH)
+    apply = Apply(_policy(Mode.ENFORCE, 86400, *hosts))
     payload = expected(domain, hosts)
     reply = reply_to(PolicyDomain(domain), apply, style, OnFailure.NOTFOUND)
     assert reply.encode() == f"{len(payload)}:{payload},".encode()
@@ -221,8 +221,8 @@ def _tokens(text: str) -> tuple[str, list[tuple[str, str]]]:
 
 def _check_reply(domain: PolicyDomain, policy: Policy) -> None:
     """Postfix reads what the policy says, and nothing else."""
-    plain = reply_to(domain, Apply(policy, Source.FETCH), Style.PLAIN, OnFailure.TEMP)
-    tlsrpt = reply_to(domain, Apply(policy, Source.FETCH), Style.TLSRPT, OnFailure.TEMP)
+    plain = reply_to(domain, Apply(policy), Style.PLAIN, OnFailure.TEMP)
+    tlsrpt = reply_to(domain, Apply(policy), Style.TLSRPT, OnFailure.TEMP)
     if policy.mode is not Mode.ENFORCE:
         assert (plain, tlsrpt) == (Reply(Status.NOTFOUND), Reply(Status.NOTFOUND))
         return
