@@ -1,9 +1,11 @@
 """What several integration tests share: a small Internet in a namespace, and file systems of our own."""
 
 import os
+import sqlite3
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +47,13 @@ class World:
         self.announce(domain)
         self.https.policy(f"mta-sts.{domain}", policy, self.ca.issue(f"mta-sts.{domain}").server_context())
 
+    def publish_all(self, domains: Sequence[str], policy: Callable[[str], str]) -> None:
+        """Domains that do everything right, each with the policy that `policy` makes."""
+        context = self.ca.issue(*(f"mta-sts.{domain}" for domain in domains)).server_context()
+        for domain in domains:
+            self.announce(domain)
+            self.https.policy(f"mta-sts.{domain}", policy(domain), context)
+
     def asked(self, domain: str) -> tuple[int, int]:
         """How many TXT queries and HTTPS requests there were for a domain."""
         records = [query for query in self.dns.queries if query.name == f"_mta-sts.{domain}"]
@@ -68,6 +77,14 @@ def world(namespace: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         dns = stack.enter_context(DnsServer(NAMESERVER, 53))
         https = stack.enter_context(HttpsServer(POLICY_HOST, 443))
         yield World(Ca(tmp_path_factory.mktemp("ca")), dns, https)
+
+
+def wait_until_stored(path: Path, *domains: str) -> None:
+    """Until the daemon has written their policies; nothing tells of that but the database."""
+    deadline = time.monotonic() + 20
+    with closing(sqlite3.connect(path)) as connection:
+        while missing := set(domains) - {key for (key,) in connection.execute("SELECT key FROM policies")}:
+            assert time.monotonic() < deadline, missing
 
 
 @contextmanager

@@ -4,29 +4,44 @@ import asyncio
 import itertools
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
 import sqlite3
 import ssl
 import stat
+import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+import dns.message
 import pytest
 
 from postfix_mtasts import __version__
-from postfix_mtasts.decide import Entry
 from postfix_mtasts.domain import PolicyDomain
+from postfix_mtasts.entry import CachedPolicy, Entry
 from postfix_mtasts.policy import parse
-from postfix_mtasts.store import Store, parse_row
-from tests.integration.conftest import NOBODY, POLICY_HOST, World, filled, mounted, read_only, small_disk
+from postfix_mtasts.row import parse_row
+from postfix_mtasts.store import Store
+from tests.integration.conftest import (
+    NOBODY,
+    POLICY_HOST,
+    World,
+    filled,
+    mounted,
+    read_only,
+    small_disk,
+    wait_until_stored,
+)
 from tests.world.daemon import COMMAND, Daemon, ask, toml
-from tests.world.dns import Behaviour, Query
+from tests.world.dns import Behaviour, DnsServer, Query
 from tests.world.https import HANG, End, Hold, HttpsServer, answer
 from tests.world.postfix import nameserver
 
@@ -35,6 +50,9 @@ pytestmark = pytest.mark.usefixtures("namespace")
 RECORD = b"v=STSv1; id=1;"
 TCP = "inet:127.0.0.1:8461"
 FETCH_ERROR = "(sts-policy-fetch-error)"
+
+
+DAY = 86400
 
 
 def policy(domain: str, mode: str = "enforce", max_age: int = 86400) -> str:
@@ -73,22 +91,35 @@ def about(daemon: Daemon, domain: str) -> list[str]:
     return [line for line in daemon.log if f"domain={domain}, " in line]
 
 
-def store_entry(path: Path, domain: str, text: str, age: float, record_id: str = "1") -> None:
-    """Put into the database what was fetched `age` seconds ago."""
+def fetched(text: str, age: float = 0, record_id: str = "1", checked: float = 0) -> Entry:
+    """What is known after a fetch `age` seconds ago, when DNS was asked again `checked` seconds ago."""
+    parsed, _ = parse(text.encode())
+    now = time.time()
+    return Entry(CachedPolicy(parsed, text, record_id, now - age), checked_at=now - checked, last_used=now)
+
+
+def store_entries(path: Path, entries: Mapping[str, Entry]) -> None:
+    """Put into the database what is known of domains."""
 
     async def put() -> None:
         store = Store(str(path))
-        parsed, _ = parse(text.encode())
-        await store.put(PolicyDomain(domain), Entry(parsed, text, record_id, time.time() - age))
+        for domain, entry in entries.items():
+            store.put(PolicyDomain(domain), entry)
+        assert await store.flush()
         await store.aclose()
 
     asyncio.run(put())
 
 
-def stored_entry(path: Path, domain: str) -> Entry | None:
+def stored_entries(path: Path) -> dict[str, Entry]:
+    """What stands in the database."""
     with closing(sqlite3.connect(path)) as connection:
-        row = connection.execute("SELECT value FROM policies WHERE key = ?", (domain,)).fetchone()
-    return row and parse_row(row[0])
+        return {key: parse_row(row) for key, row in connection.execute("SELECT key, value FROM policies")}
+
+
+def stored_policies(path: Path) -> dict[str, str]:
+    """The policy files in the database."""
+    return {domain: entry.cached.text for domain, entry in stored_entries(path).items() if entry.cached}
 
 
 @contextmanager
@@ -171,9 +202,7 @@ def test_without_a_configuration_file_the_defaults_apply(world: World, tmp_path:
                 f"has no global address, only {POLICY_HOST} {FETCH_ERROR}"
             )
             assert ended(running) == (0, "info: stopping\n")
-        entry = stored_entry(cache / "policies.sqlite", "default.test")
-        assert entry is not None
-        assert entry.text == policy("default.test")
+        assert stored_policies(cache / "policies.sqlite") == {"default.test": policy("default.test")}
 
 
 @pytest.mark.usefixtures("_no_configuration_file")
@@ -359,7 +388,7 @@ def test_a_cache_in_a_folder_of_a_closed_one(world: World, tmp_path: Path, unpri
 
 def test_a_cache_file_that_may_not_be_written_to(world: World, tmp_path: Path, unprivileged: tuple[str, ...]) -> None:
     path = tmp_path / "policies.sqlite"
-    store_entry(path, "a.test", policy("a.test"), age=0)
+    store_entries(path, {"a.test": fetched(policy("a.test"))})
     path.chmod(0o444)
     found = refusal(world, tmp_path, unprivileged)
     assert found == f'cache.path = "{path}": attempt to write a readonly database'
@@ -376,12 +405,6 @@ def test_a_cache_on_a_read_only_disk(world: World, tmp_path: Path) -> None:
 def test_a_cache_that_is_a_folder(world: World, tmp_path: Path) -> None:
     found = refusal(world, tmp_path, cache={"path": str(tmp_path)})
     assert found == f'cache.path = "{tmp_path}": unable to open database file'
-
-
-def test_a_cache_that_is_no_database(world: World, tmp_path: Path) -> None:
-    path = tmp_path / "policies.sqlite"
-    path.write_text("not a database")
-    assert refusal(world, tmp_path) == f'cache.path = "{path}": file is not a database'
 
 
 def test_a_ca_file_that_does_not_exist(world: World, tmp_path: Path) -> None:
@@ -515,9 +538,7 @@ def test_an_answer_that_comes_while_it_stops_is_given_and_kept(world: World, tmp
         hold.release()
         assert (reply.result(), status.result()) == (secure("hold.test"), 0)
     assert daemon.log == [ready(socket_of(daemon)), "info: stopping", applied("hold.test", "fetch")]
-    entry = stored_entry(tmp_path / "policies.sqlite", "hold.test")
-    assert entry is not None
-    assert entry.text == policy("hold.test")
+    assert stored_policies(tmp_path / "policies.sqlite") == {"hold.test": policy("hold.test")}
 
 
 # Listeners and maps
@@ -685,7 +706,7 @@ FOUND: dict[str, tuple[Setup, str, list[str]]] = {
     "none": (
         _published("version: STSv1\nmode: none\nmax_age: 60\n"),
         "NOTFOUND ",
-        ["info: domain={0}, source=fetch, mode=none, max_age=60, mx="],
+        ["info: domain={0}, source=fetch, mode=none, max_age=60"],
     ),
     "a policy to be mended": (
         _published("\ufeffversion: STSv1\n\nmode: enforce\nmx: mx.test\nmx: *.test\nmax_age: 99999999\nMode: none\n"),
@@ -734,7 +755,7 @@ def test_on_failure_temp_defers_what_is_unknown_and_only_that(world: World, tmp_
     for domain, (setup, _, _) in setups.items():
         setup(world, domain)
     with quick(world, tmp_path, discovery={"on_failure": "temp"}) as daemon, ThreadPoolExecutor(len(setups)) as threads:
-        replies = dict(zip(setups, threads.map(lambda key: ask(socket_of(daemon), key), setups), strict=True))
+        replies = dict(zip(setups, threads.map(partial(ask, socket_of(daemon)), setups), strict=True))
     expected = {}
     for domain, (_, reply, lines) in setups.items():
         failure = lines[0].removeprefix(_UNAVAILABLE)
@@ -756,11 +777,11 @@ def test_a_policy_is_served_from_the_cache_though_all_else_is_down(world: World,
     with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
         assert ask(socket_of(daemon), domain) == secure(domain)
         assert ask(socket_of(daemon), "KEPT.test.") == secure(domain)
-        entry = stored_entry(tmp_path / "policies.sqlite", domain)
         world.dns.set_behaviour(f"_mta-sts.{domain}", Behaviour(silent=True))
         world.dns.set_behaviour(f"mta-sts.{domain}", Behaviour(silent=True))
         world.https.site(f"mta-sts.{domain}", None, End.RESET)
         daemon.restart()
+        entries = stored_entries(tmp_path / "policies.sqlite")
         assert ask(socket_of(daemon), domain) == secure(domain)
         daemon.kill()
         daemon.start()
@@ -768,10 +789,18 @@ def test_a_policy_is_served_from_the_cache_though_all_else_is_down(world: World,
         lines = about(daemon, domain)
     cached = applied(domain, "cache")
     assert (lines, world.asked(domain)) == ([applied(domain, "fetch"), cached, cached, cached], (1, 1))
-    assert entry is not None
-    assert before <= entry.fetched_at <= time.time()
+    entry = entries[domain]
+    assert entry.cached
     parsed, _ = parse(policy(domain).encode())
-    assert entry == Entry(parsed, policy(domain), "1", entry.fetched_at)
+    assert entries == {
+        domain: Entry(
+            CachedPolicy(parsed, policy(domain), "1", entry.cached.fetched_at),
+            checked_at=entry.checked_at,
+            last_used=entry.last_used,
+        )
+    }
+    times = [before, entry.last_used, entry.checked_at, entry.cached.fetched_at, time.time()]
+    assert times == sorted(times)
 
 
 def test_a_policy_of_no_age_is_fetched_for_each_query(world: World, common: Daemon) -> None:
@@ -782,56 +811,57 @@ def test_a_policy_of_no_age_is_fetched_for_each_query(world: World, common: Daem
     assert (replies, about(common, domain), world.asked(domain)) == expected
 
 
-DAY = 86400
-
-
 def _down(world: World, domain: str) -> None:
     world.announce(domain, host=NOBODY)
 
 
 _CACHED = "info: domain={0}, source=cache, mode=enforce, max_age=172800, mx=mx.old.{0}"
+_ENDED = "warning: domain={0}, its policy has ended 3 days ago: mode=enforce, max_age=172800, mx=mx.old.{0}"
 # The row is of mx.old.DOMAIN and two days; then: seconds since its fetch, what the world has, reply, lines, asked.
-AGED: dict[str, tuple[int, Setup, str, str, tuple[int, int]]] = {
+AGED: dict[str, tuple[int, Setup, str, list[str], tuple[int, int]]] = {
     "a live policy, and a new one under another id": (
         2 * DAY - 60,
         lambda world, domain: world.publish(domain, policy(domain)),
         secure("old.{0}"),
-        _CACHED,
+        [_CACHED],
         (0, 0),
     ),
     "a live policy, and no domain any more": (
         2 * DAY - 60,
         lambda world, domain: None,
         secure("old.{0}"),
-        _CACHED,
+        [_CACHED],
         (0, 0),
     ),
-    "an expired policy is fetched again": (
+    "an expired policy is fetched again though the id is the same": (
         2 * DAY + 1,
         lambda world, domain: world.publish(domain, policy(domain)),
         secure("{0}"),
-        applied("{0}", "fetch"),
+        [applied("{0}", "fetch")],
         (1, 1),
     ),
     "an expired policy, and the policy host is down": (
-        2 * DAY + 1,
+        5 * DAY,
         _down,
         "NOTFOUND ",
-        _UNAVAILABLE + f"connection to the policy host: {NOBODY}: connection refused {FETCH_ERROR}",
+        [
+            _ENDED,
+            _UNAVAILABLE + f"connection to the policy host: {NOBODY}: connection refused {FETCH_ERROR}",
+        ],
         (1, 0),
     ),
     "an expired policy, and DNS is down": (
-        2 * DAY + 1,
+        5 * DAY,
         lambda world, domain: world.dns.set_behaviour(f"_mta-sts.{domain}", Behaviour(rcode="SERVFAIL")),
         "NOTFOUND ",
-        _UNAVAILABLE + "TXT lookup: 127.0.0.1: SERVFAIL",
+        [_ENDED, _UNAVAILABLE + "TXT lookup: 127.0.0.1: SERVFAIL"],
         (1, 0),
     ),
     "an expired policy, and no record any more": (
-        2 * DAY + 1,
+        5 * DAY,
         lambda world, domain: None,
         "NOTFOUND ",
-        _NO_POLICY + "no _mta-sts TXT record",
+        [_ENDED, _NO_POLICY + "no _mta-sts TXT record"],
         (1, 0),
     ),
 }
@@ -839,12 +869,14 @@ AGED: dict[str, tuple[int, Setup, str, str, tuple[int, int]]] = {
 
 def test_a_policy_lives_until_its_age_exceeds_max_age(world: World, tmp_path: Path) -> None:
     domains = {reason: f"aged{number}.test" for number, reason in enumerate(AGED)}
+    rows = {}
     expected = {}
-    for reason, (age, setup, reply, line, asked) in AGED.items():
+    for reason, (age, setup, reply, lines, asked) in AGED.items():
         domain = domains[reason]
         setup(world, domain)
-        store_entry(tmp_path / "policies.sqlite", domain, policy(f"old.{domain}", max_age=2 * DAY), age)
-        expected[reason] = (reply.replace("{0}", domain), [line.replace("{0}", domain)], asked)
+        rows[domain] = fetched(policy(f"old.{domain}", max_age=2 * DAY), age)
+        expected[reason] = (reply.replace("{0}", domain), [line.replace("{0}", domain) for line in lines], asked)
+    store_entries(tmp_path / "policies.sqlite", rows)
     with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
         found = {
             reason: (ask(socket_of(daemon), domain), about(daemon, domain), world.asked(domain))
@@ -857,14 +889,14 @@ def test_a_policy_that_is_fetched_again_replaces_the_old_one(world: World, tmp_p
     domain = "renewed.test"
     world.publish(domain, policy(domain))
     path = tmp_path / "policies.sqlite"
-    store_entry(path, domain, policy("old.test", max_age=DAY), age=DAY + 1, record_id="0")
+    store_entries(path, {domain: fetched(policy("old.test", max_age=DAY), age=DAY + 1, record_id="0")})
     before = time.time()
     with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
         assert [ask(socket_of(daemon), domain) for _ in range(2)] == [secure(domain)] * 2
-    entry = stored_entry(path, domain)
-    assert entry is not None
-    assert (entry.text, entry.record_id) == (policy(domain), "1")
-    assert before <= entry.fetched_at <= time.time()
+    cached = stored_entries(path)[domain].cached
+    assert cached
+    assert (cached.text, cached.record_id) == (policy(domain), "1")
+    assert before <= cached.fetched_at <= time.time()
     assert world.asked(domain) == (1, 1)
 
 
@@ -872,59 +904,583 @@ def test_a_row_that_cannot_be_understood_is_said_and_replaced(world: World, tmp_
     domain = "row.test"
     world.publish(domain, policy(domain))
     path = tmp_path / "policies.sqlite"
-    store_entry(path, domain, policy(domain), age=0)
+    store_entries(path, {domain: fetched(policy(domain))})
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("UPDATE policies SET value = ?", ('{"version": 2}',))
     with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
         assert [ask(socket_of(daemon), domain) for _ in range(2)] == [secure(domain)] * 2
         assert about(daemon, domain) == [
-            f"error: domain={domain}, cache.path: a row of version 2, not 1",
+            f"warning: domain={domain}, cache.path: its row is ignored: version 2, not 1",
             applied(domain, "fetch"),
             applied(domain, "cache"),
         ]
+    assert stored_policies(path) == {domain: policy(domain)}
+
+
+# With DNS and the policy hosts gone
+
+
+class Silence:
+    """A nameserver that never answers."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((address, 53))
+
+    def questions(self, count: int) -> set[str]:
+        """The names in all queries until now; this many come, now or soon."""
+        names: set[str] = set()
+        self._socket.settimeout(20)
+        while len(names) < count:
+            names.add(self._name())
+        self._socket.settimeout(0)
+        with suppress(BlockingIOError):
+            while True:
+                names.add(self._name())
+        return names
+
+    def _name(self) -> str:
+        query = dns.message.from_wire(self._socket.recv(1000))
+        return query.question[0].name.to_text(omit_final_dot=True)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def silence(namespace: None) -> Iterator[Silence]:
+    with closing(Silence("127.0.3.1")) as server:
+        yield server
+
+
+def deaf(world: World, folder: Path, silence: Silence, **tables: dict[str, object]) -> Daemon:
+    """A daemon whose every lookup takes longer than a test waits for an answer."""
+    server = {"listen": [f"unix:{folder / 'socket'}"], "answer_within": 60}
+    return Daemon(
+        folder,
+        world.configuration(
+            folder,
+            server=server,
+            dns={"nameservers": [silence.address], "timeout": 60},
+            fetch={"timeout": 60},
+            **tables,
+        ),
+    )
+
+
+def test_all_cached_domains_are_answered_at_once_after_a_restart(
+    world: World, tmp_path: Path, silence: Silence
+) -> None:
+    domains = [f"warm{number}.test" for number in range(300)]
+    world.publish_all(domains, policy)
+    with Daemon(tmp_path, world.configuration(tmp_path)) as daemon, ThreadPoolExecutor(50) as threads:
+        assert list(threads.map(partial(ask, socket_of(daemon)), domains)) == list(map(secure, domains))
+    with deaf(world, tmp_path, silence) as daemon, ThreadPoolExecutor(50) as threads:
+        replies = list(threads.map(partial(ask, socket_of(daemon)), domains))
+    assert replies == list(map(secure, domains))
+    assert sorted(daemon.log[1:-1]) == sorted(applied(domain, "cache") for domain in domains)
+
+
+def test_all_cached_domains_are_answered_at_once_though_their_records_are_to_be_checked(
+    world: World, tmp_path: Path, silence: Silence
+) -> None:
+    """More of them than are checked at once."""
+    domains = [f"unchecked{number}.test" for number in range(300)]
+    rows = {domain: fetched(policy(domain), age=3600, checked=3600) for domain in domains}
+    store_entries(tmp_path / "policies.sqlite", rows)
+    with deaf(world, tmp_path, silence) as daemon:
+        replies = [ask(socket_of(daemon), domain) for domain in domains for _ in range(2)]
+        asked = silence.questions(100)
+    assert replies == [secure(domain) for domain in domains for _ in range(2)]
+    assert asked == {f"_mta-sts.{domain}" for domain in domains[:100]}
+    assert daemon.log[1:-1] == [applied(domain, "cache") for domain in domains for _ in range(2)]
+
+
+def test_a_hit_does_not_wait_for_dns(world: World, tmp_path: Path, silence: Silence) -> None:
+    domain = "hit.test"
+    store_entries(tmp_path / "policies.sqlite", {domain: fetched(policy(domain), age=3600, checked=301)})
+    with deaf(world, tmp_path, silence) as daemon:
+        assert ask(socket_of(daemon), domain) == secure(domain)
+        assert silence.questions(1) == {f"_mta-sts.{domain}"}
+        assert [ask(socket_of(daemon), domain) for _ in range(10)] == [secure(domain)] * 10
+    assert daemon.log[1:-1] == [applied(domain, "cache")] * 11
+
+
+def test_a_check_that_fails_is_told_once_and_ends_no_policy(world: World, tmp_path: Path) -> None:
+    reasons = {
+        "gone.test": "no _mta-sts TXT record",
+        "broken.test": "invalid _mta-sts TXT record: no id",
+        "servfail.test": "TXT lookup: 127.0.0.1: SERVFAIL",
+    }
+    world.announce("broken.test", b"v=STSv1;")
+    world.dns.set_behaviour("_mta-sts.servfail.test", Behaviour(rcode="SERVFAIL"))
+    rows = {domain: fetched(policy(domain), age=DAY / 2 - 600, checked=301) for domain in reasons}
+    store_entries(tmp_path / "policies.sqlite", rows)
+    with quick(world, tmp_path) as daemon:
+        for domain in reasons:
+            assert ask(socket_of(daemon), domain) == secure(domain)
+            daemon.wait_for(f"domain={domain}, policy cannot be renewed")
+            assert [ask(socket_of(daemon), domain) for _ in range(20)] == [secure(domain)] * 20
+        lines = {domain: about(daemon, domain) for domain in reasons}
+    assert lines == {
+        domain: [
+            applied(domain, "cache"),
+            f"warning: domain={domain}, policy cannot be renewed, and ends in 12 hours: {reason}",
+            *[applied(domain, "cache")] * 20,
+        ]
+        for domain, reason in reasons.items()
+    }
+    assert [world.asked(domain) for domain in reasons] == [(1, 0)] * 3
+    assert stored_policies(tmp_path / "policies.sqlite") == {domain: policy(domain) for domain in reasons}
+
+
+def test_another_id_brings_the_new_policy_behind_the_answer(world: World, tmp_path: Path, hold: Hold) -> None:
+    domain = "hold.test"
+    before = world.asked(domain)
+    row = fetched(policy("old.test"), age=3600, record_id="0", checked=301)
+    store_entries(tmp_path / "policies.sqlite", {domain: row})
+    with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
+        replies = [ask(socket_of(daemon), domain)]
+        assert hold.reached.wait(20)
+        replies.append(ask(socket_of(daemon), domain))
+        hold.release()
+        daemon.wait_for("source=fetch")
+        replies.append(ask(socket_of(daemon), domain))
+        lines = about(daemon, domain)
+    old = f"mode=enforce, max_age={DAY}, mx=mx.old.test"
+    new = f"mode=enforce, max_age={DAY}, mx=mx.{domain}"
+    asked = tuple(now - then for now, then in zip(world.asked(domain), before, strict=True))
+    assert replies == [secure("old.test"), secure("old.test"), secure(domain)]
+    assert lines == [
+        *[f"info: domain={domain}, source=cache, {old}"] * 2,
+        f"info: domain={domain}, policy changed: now {new}; before {old}",
+        applied(domain, "fetch"),
+        applied(domain, "cache"),
+    ]
+    assert asked == (1, 1)
+    assert stored_policies(tmp_path / "policies.sqlite") == {domain: policy(domain)}
+
+
+def test_another_id_whose_policy_cannot_be_had_ends_no_policy(world: World, tmp_path: Path) -> None:
+    domain = "halfway.test"
+    world.announce(domain, host=NOBODY)
+    row = fetched(policy(domain, max_age=7 * DAY), age=6 * DAY, record_id="0", checked=301)
+    store_entries(tmp_path / "policies.sqlite", {domain: row})
+    with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
+        replies = [ask(socket_of(daemon), domain)]
+        daemon.wait_for("cannot be renewed")
+        daemon.restart()
+        replies.extend(ask(socket_of(daemon), domain) for _ in range(10))
+        lines = about(daemon, domain)
+    cached = applied(domain, "cache", max_age=7 * DAY)
+    failure = f"connection to the policy host: {NOBODY}: connection refused"
+    assert replies == [secure(domain)] * 11
+    assert lines == [
+        cached,
+        f"error: domain={domain}, policy cannot be renewed, and ends in 24 hours: {failure}",
+        *[cached] * 10,
+    ]
+    failed = stored_entries(tmp_path / "policies.sqlite")[domain].failed
+    assert [(one.record_id, one.count, str(one.failure)) for one in failed] == [("1", 1, failure)]
+
+
+# What is noted
+
+
+NOTED: dict[str, tuple[Setup, str, tuple[int, int]]] = {
+    "no record": (lambda world, domain: None, _NO_POLICY + "no _mta-sts TXT record", (1, 0)),
+    "an invalid record": (
+        lambda world, domain: world.announce(domain, b"v=STSv1;"),
+        _INVALID + "no id",
+        (1, 0),
+    ),
+    "DNS fails": (
+        lambda world, domain: world.dns.set_behaviour(f"_mta-sts.{domain}", Behaviour(rcode="SERVFAIL")),
+        _UNAVAILABLE + "TXT lookup: 127.0.0.1: SERVFAIL",
+        (1, 0),
+    ),
+    "the fetch fails": (
+        _site(answer(status=404)),
+        _UNAVAILABLE + f"HTTP response: status 404 {FETCH_ERROR}",
+        (1, 1),
+    ),
+    "the policy is invalid": (
+        _published("version: STSv1\nmode: enforce\nmx: mx.test\n"),
+        _UNAVAILABLE + "policy file: no max_age line (sts-policy-invalid)",
+        (1, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize(("setup", "line", "asked"), NOTED.values(), ids=NOTED.keys())
+def test_what_led_to_no_policy_is_noted(
+    world: World, common: Daemon, setup: Setup, line: str, asked: tuple[int, int]
+) -> None:
+    domain = f"noted{next(_numbers)}.test"
+    setup(world, domain)
+    replies = {ask(socket_of(common), domain) for _ in range(50)}
+    found = replies, about(common, domain), world.asked(domain)
+    assert found == ({"NOTFOUND "}, [line.replace("{0}", domain)], asked)
+
+
+def test_a_mended_record_is_seen_when_the_note_has_ended_only(world: World, common: Daemon) -> None:
+    domain = "mended.test"
+    assert ask(socket_of(common), domain) == "NOTFOUND "
+    world.publish(domain, policy(domain))
+    assert ask(socket_of(common), domain) == "NOTFOUND "
+    assert world.asked(domain) == (1, 0)
+
+
+def test_a_flood_of_unknown_domains_pushes_no_policy_out(world: World, tmp_path: Path) -> None:
+    """The policy is in memory: its row is gone."""
+    domain = "dry.test"
+    flood = [f"flood{number}.test" for number in range(1500)]
+    path = tmp_path / "policies.sqlite"
+    store_entries(path, {domain: fetched(policy(domain))})
+    with DnsServer("127.0.3.2", 53) as dns, ThreadPoolExecutor(20) as threads:
+        cache = {"path": str(path), "no_policies_in_memory": 1000}
+        config = world.configuration(tmp_path, cache=cache, dns={"nameservers": [dns.address]})
+        with Daemon(tmp_path, config) as daemon:
+            assert ask(socket_of(daemon), domain) == secure(domain)
+            with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                connection.execute("DELETE FROM policies")
+            assert set(threads.map(partial(ask, socket_of(daemon)), flood)) == {"NOTFOUND "}
+            assert ask(socket_of(daemon), domain) == secure(domain)
+            # The first note had to go, the last is there.
+            assert [ask(socket_of(daemon), key) for key in (flood[0], flood[-1])] == ["NOTFOUND "] * 2
+        asked = Counter(query.name.removeprefix("_mta-sts.") for query in dns.queries)
+    assert asked == Counter([*flood, flood[0]])
+
+
+def test_more_policies_than_there_is_room_for_in_memory(world: World, tmp_path: Path, silence: Silence) -> None:
+    domains = [f"many{number}.test" for number in range(1200)]
+    path = tmp_path / "policies.sqlite"
+    store_entries(path, {domain: fetched(policy(domain)) for domain in domains})
+    with deaf(world, tmp_path, silence, cache={"path": str(path), "policies_in_memory": 1000}) as daemon:
+        replies = [ask(socket_of(daemon), domain) for domain in [*domains, *domains]]
+    assert replies == [secure(domain) for domain in [*domains, *domains]]
+
+
+def test_a_hundred_thousand_policies(world: World, tmp_path: Path, silence: Silence) -> None:
+    domains = [f"d{number}.test" for number in range(100_000)]
+    path = tmp_path / "policies.sqlite"
+    store_entries(path, {domain: fetched(policy(domain)) for domain in domains})
+    some = domains[::100]
+    begin = time.monotonic()
+    with deaf(world, tmp_path, silence, cache={"path": str(path), "policies_in_memory": 1000}) as daemon:
+        first = ask(socket_of(daemon), domains[-1])
+        seconds = time.monotonic() - begin
+        replies = [ask(socket_of(daemon), domain) for domain in some]
+        memory = re.findall(r"VmHWM:\s*(\d+ kB)", Path(f"/proc/{pid_of(daemon)}/status").read_text())
+    print(f"first answer after {seconds:.2f} s, at most {memory[0]}")  # noqa: T201 - for who wants to know
+    assert (first, replies) == (secure(domains[-1]), list(map(secure, some)))
+
+
+def pid_of(daemon: Daemon) -> int:
+    """Of the process that answers at the daemon's socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(socket_of(daemon).removeprefix("unix:"))
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, _, _ = struct.unpack("3i", credentials)
+    return int(pid)
+
+
+# Trouble with the database
+
+
+def trouble(reason: str) -> str:
+    return f"error: cache.path: {reason}; answers go on, and writes are tried again"
+
+
+def troubles(daemon: Daemon) -> list[str]:
+    return [line for line in daemon.log if "cache.path" in line]
+
+
+@contextmanager
+def locked(path: Path, *statements: str) -> Iterator[sqlite3.Connection]:
+    """The database is locked, until the end of the block."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        yield connection
+
+
+# Readers pass by a writer in WAL mode, but not by this.
+LOCKED_FOR_ALL = ("PRAGMA locking_mode = EXCLUSIVE", "BEGIN EXCLUSIVE")
+
+
+def test_an_empty_database_is_opened_once(world: World, tmp_path: Path) -> None:
+    with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
+        assert {ask(socket_of(daemon), f"empty{number}.test") for number in range(20)} == {"NOTFOUND "}
+        files = open_files(pid_of(daemon))
+    path = tmp_path / "policies.sqlite"
+    opened = sorted(str(file) for file in files if file.parent == tmp_path)
+    assert opened == [str(path), f"{path}-shm", f"{path}-wal"]
+
+
+def open_files(pid: int) -> list[Path]:
+    """What a process has open."""
+    files = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # Closed in the meantime.
+            files.append(descriptor.readlink())
+    return files
 
 
 def test_a_full_disk_does_not_stop_answers(world: World, tmp_path: Path) -> None:
-    for domain in ("before.test", "full.test"):
-        world.publish(domain, policy(domain))
+    domains = [f"full{number}.test" for number in range(6)]
+    world.publish_all(domains, policy)
     with small_disk(tmp_path / "disk") as folder:
-        config = world.configuration(tmp_path, cache={"path": str(folder / "policies.sqlite")})
+        path = folder / "policies.sqlite"
+        config = world.configuration(tmp_path, cache={"path": str(path)})
         with Daemon(tmp_path, config) as daemon:
-            assert ask(socket_of(daemon), "before.test") == secure("before.test")
+            assert ask(socket_of(daemon), domains[0]) == secure(domains[0])
+            wait_until_stored(path, domains[0])
             with filled(folder):
-                for domain in ("full.test", "before.test", "full.test"):
-                    assert ask(socket_of(daemon), domain) == secure(domain)
-            assert ask(socket_of(daemon), "full.test") == secure("full.test")
-            daemon.restart()
-            assert ask(socket_of(daemon), "full.test") == secure("full.test")
-            full = ["error: domain=full.test, cache.path: database or disk is full"]
-            fetched = [applied("full.test", "fetch")]
-            assert about(daemon, "full.test") == [
-                *(fetched + full) * 2,
-                *fetched,
-                applied("full.test", "cache"),
+                assert ask(socket_of(daemon), domains[1]) == secure(domains[1])
+                daemon.wait_for("cache.path")
+                replies = [ask(socket_of(daemon), domain) for domain in [*domains, *domains]]
+            assert replies == list(map(secure, [*domains, *domains]))
+            assert troubles(daemon) == [trouble("database or disk is full")]
+            assert stored_policies(path) == {domains[0]: policy(domains[0])}
+            assert daemon.stop() == 0
+            assert stored_policies(path) == {domain: policy(domain) for domain in domains}
+            daemon.start()
+            assert ask(socket_of(daemon), domains[-1]) == secure(domains[-1])
+            assert about(daemon, domains[-1]) == [
+                applied(domains[-1], "fetch"),
+                *[applied(domains[-1], "cache")] * 2,
             ]
-            assert about(daemon, "before.test") == [
-                applied("before.test", "fetch"),
-                applied("before.test", "cache"),
-            ]
+    assert [world.asked(domain) for domain in domains] == [(1, 1)] * 6
+
+
+def test_a_full_disk_at_the_start(world: World, tmp_path: Path) -> None:
+    domain = "full-start.test"
+    world.publish(domain, policy(domain))
+    with small_disk(tmp_path / "disk") as folder:
+        path = folder / "policies.sqlite"
+        with filled(folder):
+            daemon = Daemon(tmp_path, world.configuration(tmp_path, cache={"path": str(path)}))
+            daemon.start()
+            assert [ask(socket_of(daemon), domain) for _ in range(2)] == [secure(domain)] * 2
+        assert daemon.stop() == 0
+        assert stored_policies(path) == {domain: policy(domain)}
+    assert troubles(daemon) == [trouble("database or disk is full")]
 
 
 def test_a_locked_database_does_not_stop_answers(world: World, tmp_path: Path) -> None:
-    """Neither of what is kept nor of what is new; SQLite waits 5 seconds for each row that it cannot write."""
-    domains = [f"locked{number}.test" for number in range(5)]
-    for domain in domains:
-        world.publish(domain, policy(domain))
-    with Daemon(tmp_path, world.configuration(tmp_path)) as daemon, ThreadPoolExecutor() as threads:
+    domains = [f"locked{number}.test" for number in range(20)]
+    world.publish_all(domains, policy)
+    path = tmp_path / "policies.sqlite"
+    with Daemon(tmp_path, world.configuration(tmp_path)) as daemon, ThreadPoolExecutor(20) as threads:
         assert ask(socket_of(daemon), domains[0]) == secure(domains[0])
-        with closing(sqlite3.connect(tmp_path / "policies.sqlite", isolation_level=None)) as connection:
-            connection.execute("BEGIN EXCLUSIVE")
-            new = [threads.submit(ask, socket_of(daemon), domain) for domain in domains[1:]]
-            for domain in domains[1:]:
-                daemon.wait_for(f"^{re.escape(applied(domain, 'fetch'))}$")
-            replies = [ask(socket_of(daemon), domains[0]), *(reply.result() for reply in new)]
-        assert replies == list(map(secure, domains))
-        assert about(daemon, domains[0]) == [applied(domains[0], "fetch"), applied(domains[0], "cache")]
+        wait_until_stored(path, domains[0])
+        with locked(path, "BEGIN EXCLUSIVE"):
+            replies = list(threads.map(partial(ask, socket_of(daemon)), domains))
+            daemon.wait_for("cache.path")
+            replies.extend(threads.map(partial(ask, socket_of(daemon)), domains))
+        assert replies == list(map(secure, [*domains, *domains]))
+        assert troubles(daemon) == [trouble("database is locked")]
+        assert stored_policies(path) == {domains[0]: policy(domains[0])}
+    assert stored_policies(path) == {domain: policy(domain) for domain in domains}
+    assert [world.asked(domain) for domain in domains] == [(1, 1)] * 20
+
+
+def test_what_cannot_be_read_is_never_taken_for_no_policy(world: World, tmp_path: Path) -> None:
+    domains = [f"unread{number}.test" for number in range(30)]
+    for domain in domains:
+        world.dns.set_behaviour(f"_mta-sts.{domain}", Behaviour(rcode="SERVFAIL"))
+    fresh, none = "fresh.test", "none.test"
+    world.publish(fresh, policy(fresh))
+    path = tmp_path / "policies.sqlite"
+    store_entries(path, {domain: fetched(policy(domain)) for domain in domains})
+    server = {"listen": [f"unix:{tmp_path / 'socket'}"], "answer_within": 3}
+    daemon = Daemon(tmp_path, world.configuration(tmp_path, server=server))
+    with locked(path, *LOCKED_FOR_ALL), ThreadPoolExecutor(40) as threads:
+        daemon.start()
+        failed = "TEMP TXT lookup: 127.0.0.1: SERVFAIL"
+        late = "TEMP discovery: not done within 3 seconds, goes on"
+        single = [ask(socket_of(daemon), key) for key in (domains[0], domains[0], none, fresh, fresh)]
+        # The last of these wait for longer than they may.
+        crowd = list(threads.map(partial(ask, socket_of(daemon)), domains))
+    replies = [ask(socket_of(daemon), domain) for domain in domains]
+    lines = troubles(daemon)
+    assert daemon.stop() == 0
+    assert single == [failed, failed, "NOTFOUND ", secure(fresh), secure(fresh)]
+    assert set(crowd) == {failed, late}
+    assert replies == list(map(secure, domains))
+    assert lines == [trouble("database is locked")]
+    assert stored_policies(path) == {domain: policy(domain) for domain in [*domains, fresh]}
+
+
+def test_what_is_fetched_while_the_database_cannot_be_read_replaces_the_old(world: World, tmp_path: Path) -> None:
+    domain = "unread-new.test"
+    world.publish(domain, policy(domain))
+    path = tmp_path / "policies.sqlite"
+    store_entries(path, {domain: fetched(policy("old.test"), age=60, record_id="0")})
+    daemon = Daemon(tmp_path, world.configuration(tmp_path))
+    with locked(path, *LOCKED_FOR_ALL):
+        daemon.start()
+        assert ask(socket_of(daemon), domain) == secure(domain)
+    assert daemon.stop() == 0
+    assert stored_policies(path) == {domain: policy(domain)}
+
+
+def set_aside(folder: Path) -> list[Path]:
+    return [file for file in folder.iterdir() if re.fullmatch(r".*damaged-\d{8}T\d{6}Z", file.name)]
+
+
+def test_a_database_that_is_none_is_set_aside_at_the_start(world: World, tmp_path: Path) -> None:
+    domain = "aside.test"
+    world.publish(domain, policy(domain))
+    path = tmp_path / "policies.sqlite"
+    path.write_text("not a database")
+    with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
+        assert [ask(socket_of(daemon), domain) for _ in range(2)] == [secure(domain)] * 2
+        aside = set_aside(tmp_path)
+        assert [file.read_text() for file in aside] == ["not a database"]
+        assert troubles(daemon) == [trouble(f"file is not a database; set aside as {aside[0]}")]
+    assert stored_policies(path) == {domain: policy(domain)}
+
+
+def damage(path: Path, begin: int, end: int) -> None:
+    """Overwrite a part of a file."""
+    with path.open("r+b") as file:
+        file.seek(begin)
+        file.write(b"\xff" * (end - begin))
+
+
+def test_a_damaged_database_is_set_aside_at_the_start_and_what_can_be_read_goes_on(
+    world: World, tmp_path: Path
+) -> None:
+    domains = [f"damaged{number}.test" for number in range(1000)]
+    path = tmp_path / "policies.sqlite"
+    store_entries(path, {domain: fetched(policy(domain)) for domain in domains})
+    # The first page, from which all else is found, stays; in the middle four are lost.
+    middle = path.stat().st_size // 2 // 4096 * 4096
+    damage(path, middle, middle + 4 * 4096)
+    with quick(world, tmp_path) as daemon:
+        replies = {domain: ask(socket_of(daemon), domain) for domain in domains}
+        aside = set_aside(tmp_path)
+        assert troubles(daemon) == [trouble(f"database disk image is malformed; set aside as {aside[0]}")]
+    wrong = {domain: reply for domain, reply in replies.items() if reply not in (secure(domain), "NOTFOUND ")}
+    lost = [domain for domain, reply in replies.items() if reply == "NOTFOUND "]
+    assert (wrong, len(aside), 0 < len(lost) < 100) == ({}, 1, True), lost
+
+
+def test_a_database_that_is_damaged_while_it_runs(world: World, tmp_path: Path) -> None:
+    """What is in memory is answered, and written anew."""
+    domains = [f"known{number}.test" for number in range(300)]
+    others = [f"other{number}.test" for number in range(300)]
+    world.publish_all(others, policy)
+    path = tmp_path / "policies.sqlite"
+    store_entries(path, {domain: fetched(policy(domain)) for domain in [*domains, *others]})
+    with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
+        assert [ask(socket_of(daemon), domain) for domain in domains] == list(map(secure, domains))
+        damage(path, 4096, path.stat().st_size)
+        replies = [ask(socket_of(daemon), domain) for domain in [*others, *domains]]
+        aside = set_aside(tmp_path)
+        assert replies == list(map(secure, [*others, *domains]))
+        assert troubles(daemon) == [trouble(f"database disk image is malformed; set aside as {aside[0]}")]
+    assert len(aside) == 1
+    assert stored_policies(path) == {domain: policy(domain) for domain in [*domains, *others]}
+
+
+def test_a_disk_that_takes_no_more_writes(world: World, tmp_path: Path) -> None:
+    domains = [f"frozen{number}.test" for number in range(6)]
+    world.publish_all(domains, policy)
+    path = tmp_path / "policies.sqlite"
+    with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
+        assert ask(socket_of(daemon), domains[0]) == secure(domains[0])
+        wait_until_stored(path, domains[0])
+        pid = pid_of(daemon)
+        limits = resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        assert ask(socket_of(daemon), domains[1]) == secure(domains[1])
+        daemon.wait_for("cache.path")
+        replies = [ask(socket_of(daemon), domain) for domain in [*domains, *domains]]
+        assert replies == list(map(secure, [*domains, *domains]))
+        assert troubles(daemon) == [trouble("disk I/O error")]
+        assert stored_policies(path) == {domains[0]: policy(domains[0])}
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+    assert stored_policies(path) == {domain: policy(domain) for domain in domains}
+
+
+# Ends
+
+
+def test_a_stop_right_after_an_answer_keeps_the_policy(world: World, tmp_path: Path) -> None:
+    """Before the daemon has written it by itself."""
+    domain = "hasty.test"
+    world.publish(domain, policy(domain))
+    with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
+        assert ask(socket_of(daemon), domain) == secure(domain)
+    assert stored_policies(tmp_path / "policies.sqlite") == {domain: policy(domain)}
+
+
+def test_what_was_in_the_database_survives_a_kill(world: World, tmp_path: Path) -> None:
+    """Again and again, under load."""
+    rounds = [[f"kill{number}-{part}.test" for part in range(120)] for number in range(6)]
+    world.publish_all([domain for domains in rounds for domain in domains], policy)
+    path = tmp_path / "policies.sqlite"
+    daemon = Daemon(tmp_path, world.configuration(tmp_path))
+    kept: dict[str, str] = {}
+    with ThreadPoolExecutor(20) as threads:
+        for number, domains in enumerate(rounds):
+            daemon.start()
+            assert [ask(socket_of(daemon), domain) for domain in kept] == list(map(secure, kept))
+            replies = threads.map(partial(ask_or_none, socket_of(daemon)), domains)
+            wait_until_stored(path, domains[number])
+            before = stored_policies(path)
+            daemon.kill()
+            wrong = set(replies) - set(map(secure, domains)) - {None}
+            after = stored_policies(path)
+            assert (wrong, kept.items() <= before.items() <= after.items()) == (set(), True)
+            kept = after
+    assert kept == {domain: policy(domain) for domain in kept}
+    assert [world.asked(domain) for domain in kept] == [(1, 1)] * len(kept)
+    assert troubles(daemon) == []
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def ask_or_none(endpoint: str, key: str) -> str | None:
+    """None: the daemon was killed before it answered."""
+    try:
+        return ask(endpoint, key)
+    except (OSError, ValueError):
+        return None
+
+
+def test_two_daemons_with_one_database(world: World, tmp_path: Path) -> None:
+    domain, other = "shared.test", "mine.test"
+    world.publish(domain, policy(domain))
+    path = tmp_path / "policies.sqlite"
+    store_entries(path, {domain: fetched(policy("old.test"), age=3600, record_id="0")})
+    folders = tmp_path / "one", tmp_path / "two"
+    for folder in folders:
+        folder.mkdir()
+    one, two = (Daemon(folder, world.configuration(folder, cache={"path": str(path)})) for folder in folders)
+    with one:
+        # Known to the one: the old policy, whose record was just checked.
+        assert ask(socket_of(one), domain) == secure("old.test")
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("UPDATE policies SET value = json_set(value, '$.checked_at', 0)")
+        with two:
+            assert ask(socket_of(two), domain) == secure("old.test")
+            two.wait_for("source=fetch")
+            assert ask(socket_of(two), domain) == secure(domain)
+            # What one has fetched is there for the other.
+            world.publish(other, policy(other))
+            assert ask(socket_of(one), other) == secure(other)
+            wait_until_stored(path, other)
+            assert ask(socket_of(two), other) == secure(other)
+            assert world.asked(other) == (1, 1)
+        assert ask(socket_of(one), domain) == secure("old.test")
+        one.restart()
+        assert ask(socket_of(one), domain) == secure(domain)
+    assert stored_policies(path) == {domain: policy(domain), other: policy(other)}
+    assert troubles(one) + troubles(two) == []
 
 
 # Many at once, and slow ones

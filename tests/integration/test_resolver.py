@@ -93,9 +93,17 @@ async def test_case(dns: DnsServer, case: dict[str, Any]) -> None:
 RECORDS: list[tuple[str, list[tuple[bytes, ...]], RecordObservation]] = [
     ("strings are joined without a blank", [(b"v=STSv1; i", b"d=1", b";")], FOUND),
     ("other records are passed over", [(b"v=spf1 -all",), (b"v=STSv1; id=1;",), (b"\xff\x00",)], FOUND),
-    ("two records", [(b"v=STSv1; id=1;",), (b"v=STSv1; id=2;",)], RecordInvalid("2 records begin with v=STSv1;")),
-    ("no id", [(b"v=STSv1;",)], RecordInvalid("no id")),
-    ("not ASCII", [(b"v=STSv1; id=\xc3\xa9;",)], RecordInvalid(r"column 10: expected name=value, got 'id=\xc3\xa9;'")),
+    (
+        "two records",
+        [(b"v=STSv1; id=1;",), (b"v=STSv1; id=2;",)],
+        RecordInvalid("2 records begin with v=STSv1;", 300.0),
+    ),
+    ("no id", [(b"v=STSv1;",)], RecordInvalid("no id", 300.0)),
+    (
+        "not ASCII",
+        [(b"v=STSv1; id=\xc3\xa9;",)],
+        RecordInvalid(r"column 10: expected name=value, got 'id=\xc3\xa9;'", 300.0),
+    ),
     ("an empty string", [(b"",)], RecordAbsent(300.0)),
     ("too large for a datagram", [(b"v=STSv1; id=1;",), *[(b"%d" % i + b"x" * 250,) for i in range(20)]], FOUND),
 ]
@@ -111,6 +119,11 @@ async def test_record(dns: DnsServer, records: list[tuple[bytes, ...]], expected
 async def test_junk_from_a_wildcard_is_no_record(dns: DnsServer) -> None:
     dns.add_txt("*.example.com", b"v=spf1 -all", ttl=120)
     assert await resolver(dns).record(DOMAIN) == RecordAbsent(120.0)
+
+
+async def test_an_invalid_record_is_believed_as_long_as_dns_says(dns: DnsServer) -> None:
+    dns.add_txt(NAME, b"v=STSv1; id=;", ttl=45)
+    assert await resolver(dns).record(DOMAIN) == RecordInvalid("column 10: expected name=value, got 'id=;'", 45.0)
 
 
 async def test_truncated_answer_is_asked_for_over_tcp(dns: DnsServer) -> None:
