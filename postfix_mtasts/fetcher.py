@@ -128,6 +128,7 @@ class _Transport(httpx.AsyncBaseTransport):
         self._network = network
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """One request, and the beginning of its response. Raises what `network` and httpcore raise."""
         url = httpcore.URL(
             scheme=request.url.raw_scheme,
             host=request.url.raw_host,

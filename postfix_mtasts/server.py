@@ -136,6 +136,7 @@ class _Connection(asyncio.Protocol):
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody waits for the replies any more."""
         self._connections.discard(self)
         self._finishing = True
         for reply in self._pending:
