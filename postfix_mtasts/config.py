@@ -57,6 +57,13 @@ class StyleSetting(enum.Enum):
     TLSRPT = "tlsrpt"
 
 
+class OnTesting(enum.Enum):
+    """What Postfix is told of a policy in mode testing; REPORT only where it can take it in, in style tlsrpt."""
+
+    IGNORE = "ignore"
+    REPORT = "report"
+
+
 class OnFailure(enum.Enum):
     """What Postfix is told when nothing is cached and the discovery fails."""
 
@@ -192,6 +199,7 @@ class Reply:
     """What Postfix is sent."""
 
     style: StyleSetting = _key(StyleSetting.AUTO, StyleSetting, '"auto", "plain" or "tlsrpt"')
+    testing: OnTesting = _key(OnTesting.IGNORE, OnTesting, '"ignore" or "report"')
 
 
 @dataclass(frozen=True, slots=True)

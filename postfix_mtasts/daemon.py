@@ -18,11 +18,12 @@ import sys
 import time
 
 from postfix_mtasts import __version__, config, log, refresh
-from postfix_mtasts.config import Config, ConfigError, StyleSetting
+from postfix_mtasts.config import Config, ConfigError
 from postfix_mtasts.fetcher import Fetcher
 from postfix_mtasts.lookup import Lookup
 from postfix_mtasts.memory import Memory
 from postfix_mtasts.network import CaError, tls_context
+from postfix_mtasts.postfix import NoPostfix, Postfix, choose_style, local_postfix
 from postfix_mtasts.reply import Style
 from postfix_mtasts.resolver import Resolver
 from postfix_mtasts.server import ListenError, Server, close, listen
@@ -97,14 +98,15 @@ async def _run(settings: Config, tls: ssl.SSLContext) -> None:
     async with contextlib.AsyncExitStack() as stack:
         store = await _store(settings)
         stack.push_async_callback(store.aclose)
-        lookup = _lookup(settings, tls, store)
+        style, reason = choose_style(settings.reply.style, await _postfix(), settings.server.listen)
+        lookup = _lookup(settings, tls, store, style)
         stack.push_async_callback(lookup.aclose)
         server = Server(lookup.reply)
         await server.start(_listeners(settings))
         stack.push_async_callback(server.aclose, _STOP_WITHIN)
         background = [asyncio.create_task(store.run()), asyncio.create_task(refresh.run(store, lookup, time.time))]
         stack.callback(lambda: [task.cancel() for task in background])
-        log.ready(_main_cf(settings))
+        log.ready(style, reason, _main_cf(settings))
         _notify("READY=1")
         stopping = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
@@ -123,7 +125,14 @@ async def _store(settings: Config) -> Store:
     return store
 
 
-def _lookup(settings: Config, tls: ssl.SSLContext, store: Store) -> Lookup:
+async def _postfix() -> Postfix | NoPostfix:
+    try:
+        return await local_postfix()
+    except NoPostfix as none:
+        return none
+
+
+def _lookup(settings: Config, tls: ssl.SSLContext, store: Store, style: Style) -> Lookup:
     resolver = Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
     return Lookup(
         store,
@@ -131,8 +140,9 @@ def _lookup(settings: Config, tls: ssl.SSLContext, store: Store) -> Lookup:
         resolver,
         Fetcher(resolver, tls, timeout=settings.fetch.timeout, allow_addresses=settings.fetch.allow_addresses),
         answer_within=settings.server.answer_within,
-        style=Style.TLSRPT if settings.reply.style is StyleSetting.TLSRPT else Style.PLAIN,
+        style=style,
         on_failure=settings.discovery.on_failure,
+        testing=settings.reply.testing,
     )
 
 

@@ -10,6 +10,7 @@ from postfix_mtasts.decide import HadExpired, Notice, NotRenewed, PolicyChanged
 from postfix_mtasts.domain import PolicyDomain
 from postfix_mtasts.entry import Answer, Apply, NoPolicy, Unavailable
 from postfix_mtasts.policy import Finding, Mode, Policy
+from postfix_mtasts.reply import Style
 
 _log = logging.getLogger("postfix_mtasts")
 
@@ -30,9 +31,9 @@ def to_stderr() -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
-def ready(line: str) -> None:
-    """The daemon answers. `line` is what main.cf needs."""
-    _log.info("ready; in main.cf: %s", line)
+def ready(style: Style, reason: str, line: str) -> None:
+    """The daemon answers, in this style unless the name of a map asks for another. `line` is what main.cf needs."""
+    _log.info("ready with reply.style %s (%s); in main.cf: %s", style.value, reason, line)
 
 
 def stopping() -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from postfix_mtasts import log
-from postfix_mtasts.config import OnFailure
+from postfix_mtasts.config import OnFailure, OnTesting
 from postfix_mtasts.decide import Action, Decision, FetchPolicy, LookUpRecord, decide
 from postfix_mtasts.domain import PolicyDomain, PolicyDomainError, policy_domain
 from postfix_mtasts.entry import Answer, Apply, Entry, Unavailable
@@ -43,6 +43,7 @@ class Lookup:
         answer_within: float,
         style: Style,
         on_failure: OnFailure,
+        testing: OnTesting = OnTesting.IGNORE,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -52,6 +53,7 @@ class Lookup:
         self._answer_within = answer_within
         self._style = style
         self._on_failure = on_failure
+        self._testing = testing
         self._clock = clock
         self._loading: dict[PolicyDomain, asyncio.Task[Entry]] = {}
         self._following: dict[PolicyDomain, asyncio.Task[Answer]] = {}
@@ -64,7 +66,7 @@ class Lookup:
         except PolicyDomainError:
             return NOTFOUND
         answer = await self.answer(domain)
-        return reply_to(domain, answer, style_of(request.name, self._style), self._on_failure)
+        return reply_to(domain, answer, style_of(request.name, self._style), self._on_failure, self._testing)
 
     async def answer(self, domain: PolicyDomain) -> Answer:
         """What is known of a domain, or can be found out in time."""

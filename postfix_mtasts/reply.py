@@ -11,8 +11,9 @@ attribute, close a brace or cut the reply short.
 """
 
 import enum
+from collections.abc import Iterator
 
-from postfix_mtasts.config import OnFailure
+from postfix_mtasts.config import OnFailure, OnTesting
 from postfix_mtasts.domain import PolicyDomain
 from postfix_mtasts.entry import Answer, Apply, NoPolicy, Unavailable
 from postfix_mtasts.policy import Mode, MxPattern, Policy
@@ -37,11 +38,19 @@ def style_of(map_name: bytes, configured: Style) -> Style:
     return _STYLE_OF_MAP.get(map_name, configured)
 
 
-def reply_to(domain: PolicyDomain, answer: Answer, style: Style, on_failure: OnFailure) -> Reply:
-    """The reply that tells Postfix an answer. Testing and none leave Postfix its own level (RFC 8461, 5)."""
+def reply_to(
+    domain: PolicyDomain, answer: Answer, style: Style, on_failure: OnFailure, testing: OnTesting = OnTesting.IGNORE
+) -> Reply:
+    """The reply that tells Postfix an answer. Testing and none leave Postfix its own level (RFC 8461, 5).
+
+    To have a policy in mode testing reported, Postfix must be given a level with it, and that is `may`: `encrypt` would
+    refuse mail, and `match=` makes Postfix defer it. So its own level, if stricter, does not apply to these domains.
+    """
     match answer:
         case Apply(policy) if policy.mode is Mode.ENFORCE:
             return _enforce(domain, policy, style)
+        case Apply(policy) if policy.mode is Mode.TESTING and (style, testing) == (Style.TLSRPT, OnTesting.REPORT):
+            return next(_with_attributes("may", domain, policy), NOTFOUND)
         case Apply() | NoPolicy():
             return NOTFOUND
         case Unavailable(failure, unread):
@@ -57,18 +66,22 @@ def temporary_failure(reason: str) -> Reply:
 
 def _enforce(domain: PolicyDomain, policy: Policy, style: Style) -> Reply:
     """The most telling reply that Postfix can take in; one too long for it is never cut."""
-    patterns = _distinct(policy.mx)
-    replies = [Reply(Status.OK, _plain(patterns))]
+    plain = _plain(_distinct(policy.mx))
     if style is Style.TLSRPT:
-        checked = f"{_plain(patterns)} {_sts(domain, patterns)}"
-        # Postfix 3.10.0 to 3.10.5 crash without any policy_string, so the first one stays.
-        replies = [
-            Reply(Status.OK, checked + _policy_strings(policy)),
-            Reply(Status.OK, f"{checked} {_policy_string('version: STSv1')}"),
-            *replies,
-        ]
-    too_long = temporary_failure(f"the policy of {domain} has too many mx for a reply")
-    return next((reply for reply in replies if reply.fits()), too_long)
+        for reply in _with_attributes(plain, domain, policy):
+            return reply
+    reply = Reply(Status.OK, plain)
+    return reply if reply.fits() else temporary_failure(f"the policy of {domain} has too many mx for a reply")
+
+
+def _with_attributes(level: str, domain: PolicyDomain, policy: Policy) -> Iterator[Reply]:
+    """The level with the attributes of tlsrpt: all, or what fits."""
+    checked = f"{level} {_sts(domain, _distinct(policy.mx))}"
+    # Postfix 3.10.0 to 3.10.5 crash without any policy_string, so the first one stays.
+    for strings in (_policy_strings(policy), f" {_policy_string('version: STSv1')}"):
+        reply = Reply(Status.OK, checked + strings)
+        if reply.fits():
+            yield reply
 
 
 def _distinct(mx: tuple[MxPattern, ...]) -> list[str]:

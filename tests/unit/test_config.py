@@ -17,6 +17,7 @@ from postfix_mtasts.config import (
     Fetch,
     InetEndpoint,
     OnFailure,
+    OnTesting,
     Reply,
     Server,
     StyleSetting,
@@ -35,7 +36,7 @@ DEFAULTS = Config(
     ),
     dns=Dns(nameservers=(), timeout=5.0),
     fetch=Fetch(timeout=60.0, ca_file="", allow_addresses=()),
-    reply=Reply(style=StyleSetting.AUTO),
+    reply=Reply(style=StyleSetting.AUTO, testing=OnTesting.IGNORE),
     discovery=Discovery(on_failure=OnFailure.NOTFOUND),
 )
 KEYS = {f"{name}.{key}" for name, table in dataclasses.asdict(DEFAULTS).items() for key in table}
@@ -57,6 +58,7 @@ ca_file = "/etc/ssl/ca.pem"
 allow_addresses = ["10.0.0.0/8", "2001:db8::/32", "192.0.2.1"]
 [reply]
 style = "tlsrpt"
+testing = "report"
 [discovery]
 on_failure = "temp"
 """
@@ -131,7 +133,7 @@ def test_file_with_every_key() -> None:
                 ipaddress.ip_network("192.0.2.1/32"),
             ),
         ),
-        reply=Reply(style=StyleSetting.TLSRPT),
+        reply=Reply(style=StyleSetting.TLSRPT, testing=OnTesting.REPORT),
         discovery=Discovery(on_failure=OnFailure.TEMP),
     )
 

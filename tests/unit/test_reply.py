@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from postfix_mtasts.config import OnFailure
+from postfix_mtasts.config import OnFailure, OnTesting
 from postfix_mtasts.domain import PolicyDomain
 from postfix_mtasts.entry import Answer, Apply, NoPolicy, Unavailable
 from postfix_mtasts.observation import Failure, ResultType, Stage
@@ -264,3 +264,34 @@ def test_reason_is_short_printable_ascii(reason: str) -> None:
     assert text.isascii()
     assert text.isprintable() or not text
     assert len(text) == min(len(reason), 200)
+
+
+def test_a_policy_in_mode_testing_is_reported_where_postfix_can_take_it_in() -> None:
+    """At level may, for encrypt would refuse mail, and without match=, which is an error there."""
+    testing = Apply(_policy(Mode.TESTING, 1, "a.example", "*.b.example"))
+    replies = {
+        (style, setting): reply_to(DOMAIN, testing, style, OnFailure.TEMP, setting).encode()
+        for style in Style
+        for setting in OnTesting
+    }
+    reported = (
+        b"272:OK may policy_type=sts policy_domain=example.com mx_host_pattern=a.example mx_host_pattern=*.b.example"
+        b" { policy_string = version: STSv1 } { policy_string = mode: testing } { policy_string = mx: a.example }"
+        b" { policy_string = mx: *.b.example } { policy_string = max_age: 1 },"
+    )
+    nothing = b"9:NOTFOUND ,"
+    assert replies == {
+        (Style.PLAIN, OnTesting.IGNORE): nothing,
+        (Style.PLAIN, OnTesting.REPORT): nothing,
+        (Style.TLSRPT, OnTesting.IGNORE): nothing,
+        (Style.TLSRPT, OnTesting.REPORT): reported,
+    }
+
+
+@pytest.mark.parametrize(
+    "policy", [_policy(Mode.ENFORCE, 1, "a.example"), _policy(Mode.NONE, 1)], ids=["enforce", "none"]
+)
+@pytest.mark.parametrize("style", Style)
+def test_other_modes_are_answered_the_same_whatever_becomes_of_testing(policy: Policy, style: Style) -> None:
+    ignored, reported = (reply_to(DOMAIN, Apply(policy), style, OnFailure.TEMP, setting) for setting in OnTesting)
+    assert ignored == reported
