@@ -109,6 +109,7 @@ class Database:
 
     def forget(self, key: str, last_used: float) -> None:
         """Delete the row of a key, unless it was used after that time."""
+        self._saved.pop(key, None)
         with self._errors():
             self._do(_FORGET, key, last_used)
 
