@@ -156,7 +156,7 @@ class Database:
 
     def _probe(self) -> None:
         """Use the file once where errors can be seen: sqlitedict would print them from its thread."""
-        with contextlib.closing(sqlite3.connect(self._path, _BUSY_TIMEOUT, isolation_level=None)) as connection:
+        with contextlib.closing(sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT, isolation_level=None)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(_CREATE)
             connection.execute("BEGIN IMMEDIATE")
