@@ -569,9 +569,7 @@ TLSRPT = (
 )
 
 
-@pytest.mark.parametrize(
-    ("style", "default"), [("auto", PLAIN), ("plain", PLAIN), ("tlsrpt", TLSRPT)], ids=["auto", "plain", "tlsrpt"]
-)
+@pytest.mark.parametrize(("style", "default"), [("plain", PLAIN), ("tlsrpt", TLSRPT)], ids=["plain", "tlsrpt"])
 def test_the_name_of_the_map_chooses_the_style(world: World, tmp_path: Path, style: str, default: str) -> None:
     world.publish(
         "maps.test",
