@@ -194,7 +194,6 @@ def _no_record(entry: Entry, answer: NoPolicy | Unavailable, ttl: float, now: fl
 def _fetched(entry: Entry, fetched: PolicyFetched, now: float) -> Decision:
     """The only way in which a policy begins to live, or goes on living."""
     live = entry.live(now)
-    changed = live and live.policy != fetched.policy
     return Decision(
         replace(
             entry,
@@ -204,7 +203,7 @@ def _fetched(entry: Entry, fetched: PolicyFetched, now: float) -> Decision:
             unread=False,
         ),
         Apply(fetched.policy, fetched=True),
-        notices=(PolicyChanged(live.policy, fetched.policy),) if live and changed else (),
+        notices=(PolicyChanged(live.policy, fetched.policy),) if live and live.policy != fetched.policy else (),
     )
 
 

@@ -6,6 +6,7 @@ the whole lookup; a truncated answer is asked for again over TCP. resolv.conf is
 
 import asyncio
 import contextlib
+import itertools
 import pathlib
 from collections.abc import Sequence
 
@@ -140,16 +141,15 @@ def _found(response: dns.message.QueryMessage) -> dns.rrset.RRset | tuple[()]:
 
 
 def _ttl(response: dns.message.QueryMessage) -> float:
-    """How many seconds an answer may be believed."""
+    """How many seconds an answer, or that there is none, may be believed."""
     ttl = float(response.resolve_chaining().minimum_ttl)
-    if any(rrset.rdtype == dns.rdatatype.SOA for rrset in response.authority):
+    if _found(response) or any(rrset.rdtype == dns.rdatatype.SOA for rrset in response.authority):
         return ttl
     return min(ttl, _TTL_WITHOUT_SOA)
 
 
 def _by_turns(lists: list[list[str]]) -> tuple[str, ...]:
-    longest = max((len(one) for one in lists), default=0)
-    return tuple(one[i] for i in range(longest) for one in lists if i < len(one))
+    return tuple(one for turn in itertools.zip_longest(*lists) for one in turn if one)
 
 
 def _each_server(error: dns.exception.DNSException) -> str:

@@ -57,18 +57,21 @@ def _listen_unix(endpoint: UnixEndpoint, mode: int) -> socket.socket:
 
 
 def _remove_stale(path: pathlib.Path) -> None:
-    """Remove the socket that a killed daemon left. Raises OSError if there is something else, or a server behind it."""
+    """Remove the socket that a killed daemon left. Raises ListenError if it is something else, or has a server."""
     if not path.exists():
         return
     if not path.is_socket():
         raise ListenError("there is a file that is no socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
             path.unlink()
-        else:
-            raise ListenError("another process listens there")
+            return
+        except BlockingIOError:  # It has more connections waiting than it takes.
+            pass
+        raise ListenError("another process listens there")
 
 
 def close(listener: socket.socket) -> None:
@@ -88,13 +91,11 @@ class Server:
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self._listeners: Sequence[socket.socket] = ()
         self._servers: list[asyncio.Server] = []
         self._connections: set[_Connection] = set()
 
     async def start(self, listeners: Sequence[socket.socket]) -> None:
         """Begin to answer."""
-        self._listeners = listeners
         loop = asyncio.get_running_loop()
         for listener in listeners:
             make = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
@@ -102,9 +103,9 @@ class Server:
 
     async def aclose(self, grace: float) -> None:
         """Stop: refuse connections, answer what was asked, for at most `grace` seconds, and close all."""
-        for listener in self._listeners:
-            _remove_file(listener)
         for server in self._servers:
+            for listener in server.sockets:
+                _remove_file(listener)
             server.close()
         for connection in self._connections:
             connection.finish()

@@ -121,9 +121,10 @@ async def test_junk_from_a_wildcard_is_no_record(dns: DnsServer) -> None:
     assert await resolver(dns).record(DOMAIN) == RecordAbsent(120.0)
 
 
-async def test_an_invalid_record_is_believed_as_long_as_dns_says(dns: DnsServer) -> None:
-    dns.add_txt(NAME, b"v=STSv1; id=;", ttl=45)
-    assert await resolver(dns).record(DOMAIN) == RecordInvalid("column 10: expected name=value, got 'id=;'", 45.0)
+@pytest.mark.parametrize("ttl", [45, 3000])
+async def test_an_invalid_record_is_believed_as_long_as_dns_says(dns: DnsServer, ttl: int) -> None:
+    dns.add_txt(NAME, b"v=STSv1; id=;", ttl=ttl)
+    assert await resolver(dns).record(DOMAIN) == RecordInvalid("column 10: expected name=value, got 'id=;'", ttl)
 
 
 async def test_truncated_answer_is_asked_for_over_tcp(dns: DnsServer) -> None:

@@ -645,6 +645,15 @@ def test_a_unix_socket_that_another_process_listens_on(tmp_path: Path) -> None:
     assert path.is_socket()
 
 
+def test_a_unix_socket_whose_server_takes_no_more_connections(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    code = "s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(0); print('ready', flush=True)"
+    with other_process(code, str(path)), socket.socket(socket.AF_UNIX) as waiting:
+        waiting.connect(str(path))
+        assert refusal(UnixEndpoint(str(path))) == "another process listens there"
+    assert path.is_socket()
+
+
 def test_an_address_of_another_machine() -> None:
     assert refusal(InetEndpoint("192.0.2.1", 8461)) == "cannot assign requested address"
 
