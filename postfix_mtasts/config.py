@@ -57,6 +57,15 @@ class StyleSetting(enum.Enum):
     TLSRPT = "tlsrpt"
 
 
+class DaneSetting(enum.Enum):
+    """What Postfix is told where MX hosts have TLSA records: nothing, so that its own level `dane` applies; or that."""
+
+    AUTO = "auto"
+    YIELD = "yield"
+    DANE_ONLY = "dane-only"
+    OFF = "off"
+
+
 class OnTesting(enum.Enum):
     """What Postfix is told of a policy in mode testing; REPORT only where it can take it in, in style tlsrpt."""
 
@@ -199,6 +208,7 @@ class Reply:
     """What Postfix is sent."""
 
     style: StyleSetting = _key(StyleSetting.AUTO, StyleSetting, '"auto", "plain" or "tlsrpt"')
+    dane: DaneSetting = _key(DaneSetting.AUTO, DaneSetting, '"auto", "yield", "dane-only" or "off"')
     testing: OnTesting = _key(OnTesting.IGNORE, OnTesting, '"ignore" or "report"')
 
 

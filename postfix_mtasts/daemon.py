@@ -2,6 +2,9 @@
 
     postfix-mtasts-daemon [--config FILE] [--check]
 
+SIGTERM and SIGINT: finish what is under way, and end. SIGHUP: read the tables [reply] and [discovery] again, and look
+again what Postfix this machine has; a wrong configuration changes nothing.
+
 Exit status: 0 after SIGTERM or SIGINT, 1 if it could not start, 78 (EX_CONFIG of sysexits.h) for a wrong configuration.
 """
 
@@ -16,15 +19,17 @@ import socket
 import ssl
 import sys
 import time
+from dataclasses import fields, replace
 
 from postfix_mtasts import __version__, config, log, refresh
 from postfix_mtasts.config import Config, ConfigError
+from postfix_mtasts.dane import Dane
 from postfix_mtasts.fetcher import Fetcher
 from postfix_mtasts.lookup import Lookup
 from postfix_mtasts.memory import Memory
 from postfix_mtasts.network import CaError, tls_context
-from postfix_mtasts.postfix import NoPostfix, Postfix, choose_style, local_postfix
-from postfix_mtasts.reply import Style
+from postfix_mtasts.postfix import NoPostfix, Postfix, choose_dane, choose_style, local_postfix
+from postfix_mtasts.reply import Manner
 from postfix_mtasts.resolver import Resolver
 from postfix_mtasts.server import ListenError, Server, close, listen
 from postfix_mtasts.store import Store, StoreError
@@ -55,7 +60,7 @@ def main() -> None:
             return
         log.to_stderr()
         _allow_many_connections()
-        asyncio.run(_run(settings, tls))
+        asyncio.run(_run(arguments.config, settings, tls))
     except ConfigError as error:
         sys.exit(_fail(str(error), os.EX_CONFIG))
     except StartError as error:
@@ -91,22 +96,24 @@ def _allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-async def _run(settings: Config, tls: ssl.SSLContext) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> None:
+    stop, hang_up = asyncio.Event(), asyncio.Event()
+    for number, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, hang_up)):
+        asyncio.get_running_loop().add_signal_handler(number, event.set)
     async with contextlib.AsyncExitStack() as stack:
         store = await _store(settings)
         stack.push_async_callback(store.aclose)
-        style, reason = choose_style(settings.reply.style, await _postfix(), settings.server.listen)
-        lookup = _lookup(settings, tls, store, style)
+        manner, *why = await _manner(settings)
+        lookup = _lookup(settings, tls, store, manner)
         stack.push_async_callback(lookup.aclose)
         server = Server(lookup.reply)
         await server.start(_listeners(settings))
         stack.push_async_callback(server.aclose, _STOP_WITHIN)
-        background = [asyncio.create_task(store.run()), asyncio.create_task(refresh.run(store, lookup, time.time))]
+        work = (store.run(), refresh.run(store, lookup, time.time), _reload(path, settings, lookup, hang_up))
+        background = [asyncio.create_task(one) for one in work]
         stack.callback(lambda: [task.cancel() for task in background])
-        log.ready(style, reason, _main_cf(settings))
+        log.manner(manner, *why)
+        log.ready(_main_cf(settings))
         _notify("READY=1")
         stopping = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
@@ -114,6 +121,31 @@ async def _run(settings: Config, tls: ssl.SSLContext) -> None:
         _notify("STOPPING=1")
         for task in done:
             task.result()  # Nothing in the background ends but by a defect: say which, and be started anew.
+
+
+async def _reload(path: str | None, running: Config, lookup: Lookup, hang_up: asyncio.Event) -> None:
+    """Each time when told to, read anew how Postfix is to be answered; the rest takes a restart."""
+    while True:
+        await hang_up.wait()
+        hang_up.clear()
+        try:
+            fresh = read_config(path)
+        except ConfigError as error:
+            log.not_reloaded(str(error))
+            continue
+        taken = replace(running, reply=fresh.reply, discovery=fresh.discovery)
+        names = (field.name for field in fields(Config))
+        log.reloaded([name for name in names if getattr(fresh, name) != getattr(taken, name)])
+        lookup.manner, *why = await _manner(taken)
+        log.manner(lookup.manner, *why)
+
+
+async def _manner(settings: Config) -> tuple[Manner, str, str]:
+    """How Postfix is answered, and why in that style and with DANE or without."""
+    found = await _postfix()
+    style, why_style = choose_style(settings.reply.style, found, settings.server.listen)
+    dane, why_dane = choose_dane(settings.reply.dane, found, settings.server.listen)
+    return Manner(style, settings.discovery.on_failure, settings.reply.testing, dane), why_style, why_dane
 
 
 async def _store(settings: Config) -> Store:
@@ -132,17 +164,16 @@ async def _postfix() -> Postfix | NoPostfix:
         return none
 
 
-def _lookup(settings: Config, tls: ssl.SSLContext, store: Store, style: Style) -> Lookup:
+def _lookup(settings: Config, tls: ssl.SSLContext, store: Store, manner: Manner) -> Lookup:
     resolver = Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
     return Lookup(
         store,
         Memory(policies=settings.cache.policies_in_memory, notes=settings.cache.no_policies_in_memory),
         resolver,
         Fetcher(resolver, tls, timeout=settings.fetch.timeout, allow_addresses=settings.fetch.allow_addresses),
+        Dane(resolver, settings.cache.no_policies_in_memory),
+        manner,
         answer_within=settings.server.answer_within,
-        style=style,
-        on_failure=settings.discovery.on_failure,
-        testing=settings.reply.testing,
     )
 
 

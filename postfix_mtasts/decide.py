@@ -19,6 +19,8 @@ from dataclasses import dataclass, replace
 from postfix_mtasts.entry import Answer, Apply, CachedPolicy, Entry, FailedFetch, NoPolicy, Note, Unavailable
 from postfix_mtasts.observation import (
     Asked,
+    DaneFailed,
+    DaneObservation,
     DnsFailed,
     Due,
     Failure,
@@ -120,6 +122,12 @@ def decide(entry: Entry, observation: Observation, now: float) -> Decision:
             return _fetched(entry, observation, now)
         case PolicyInvalid(failure, record_id) | FetchFailed(failure, record_id):
             return _fetch_failed(entry, failure, record_id, now)
+
+
+def dane_holds(dane: DaneObservation, seen_at: float, now: float) -> bool:
+    """Whether what was seen of a next hop's TLSA records may still be believed."""
+    ttl = NOTE_AT_LEAST if isinstance(dane, DaneFailed) else min(max(dane.ttl, NOTE_AT_LEAST), NOTE_AT_MOST)
+    return _recently(seen_at, now, ttl)
 
 
 def refresh_at(entry: Entry, cached: CachedPolicy) -> float:
@@ -224,7 +232,7 @@ def _without_policy(entry: Entry, answer: NoPolicy | Unavailable, ttl: float, no
         notices = (HadExpired(entry.cached.policy, now - entry.cached.expires_at()),)
     if entry.unread:
         # What might be known is not known: nothing is noted, and mail must not pass for a failure of two things.
-        return Decision(entry, replace(answer, unread=True) if isinstance(answer, Unavailable) else answer)
+        return Decision(entry, replace(answer, defer=True) if isinstance(answer, Unavailable) else answer)
     return Decision(replace(entry, note=Note(answer, ttl)), answer, notices=notices)
 
 

@@ -13,8 +13,10 @@ import idna
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOSTNAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _NUMERIC = re.compile(r"[0-9]+")
-_PORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
+_PORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,30}")
+_BRACKETED = re.compile(rf"\[(?P<host>[^]]*)\](?::(?P<port>{_PORT.pattern}))?")
 _MAX_NAME = 253  # Octets of a name without the root dot (RFC 1035, 2.3.4, in presentation format).
+SMTP_PORT = "25"
 _RECORD_LABEL = "_mta-sts."
 _HOST_LABEL = "mta-sts."
 
@@ -45,6 +47,19 @@ class PolicyDomain:
         return self.name
 
 
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """Where Postfix sends mail, and whose policy holds for it."""
+
+    domain: PolicyDomain
+    mx: bool = True  # To the MX hosts of the domain; otherwise to the host of that name.
+    port: str = SMTP_PORT  # A number, or the name of a service.
+
+    def __str__(self) -> str:
+        port = "" if self.port == SMTP_PORT else f":{self.port}"
+        return f"{self.domain}{port}" if self.mx else f"[{self.domain}]{port}"
+
+
 def hostname(text: str) -> str:
     """The hostname in lower-case A-labels, without the root dot (RFC 5321, 4.1.2; RFC 1123, 2.1).
 
@@ -68,33 +83,34 @@ def hostname(text: str) -> str:
     return name
 
 
-def policy_domain(key: bytes) -> PolicyDomain:
-    """The Policy Domain that a socketmap key asks for.
+def next_hop(key: bytes) -> NextHop:
+    """The next hop that a socketmap key asks for; a smart host's own domain is its Policy Domain (RFC 8461, 3.4).
 
-    A smart host's own domain is the Policy Domain (RFC 8461, 3.4); its port is Postfix's affair. Raises
-    PolicyDomainError.
+    Raises PolicyDomainError.
     """
     try:
         text = key.decode("utf-8")
     except UnicodeDecodeError as error:
         raise PolicyDomainError("not UTF-8") from error
+    host, mx, port = _parts(text)
     try:
-        name = hostname(_without_port(text))
+        name = hostname(host)
     except HostnameError as error:
         raise PolicyDomainError(str(error)) from error
     if "." not in name:
         raise PolicyDomainError("a single label")
     if len(_RECORD_LABEL) + len(name) > _MAX_NAME:
         raise PolicyDomainError(f"too long for {_RECORD_LABEL}")
-    return PolicyDomain(name)
+    return NextHop(PolicyDomain(name), mx, port)
 
 
-def _without_port(text: str) -> str:
-    """The host of `[host]`, `[host]:port` and `host:port`; other shapes are left for `hostname` to refuse."""
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if bracket and (not rest or (rest.startswith(":") and _PORT.fullmatch(rest[1:]))):
-            return host
-        return text
+def _parts(text: str) -> tuple[str, bool, str]:
+    """Host, whether its MX records count, and port, of `[host]`, `[host]:port` and `host:port`.
+
+    Other shapes are left for `hostname` to refuse.
+    """
+    bracketed = _BRACKETED.fullmatch(text)
+    if bracketed:
+        return bracketed["host"], False, bracketed["port"] or SMTP_PORT
     host, colon, port = text.partition(":")
-    return host if colon and _PORT.fullmatch(port) else text
+    return (host, True, port) if colon and _PORT.fullmatch(port) else (text, True, SMTP_PORT)

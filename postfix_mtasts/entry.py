@@ -26,13 +26,20 @@ class NoPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """Whether the domain has a policy could not be found out, and none is cached, or that is unknown too: `unread`."""
+    """What holds for mail to the domain could not be found out, and no policy is cached."""
 
     failure: Failure
-    unread: bool = False
+    defer: bool = False  # Mail must wait: a policy may be cached after all, or DANE may have to be applied.
 
 
-Answer = Apply | NoPolicy | Unavailable
+@dataclass(frozen=True, slots=True)
+class YieldToDane:
+    """These MX hosts of the domain are checked by their TLSA records, whatever its policy (RFC 8461, 2)."""
+
+    hosts: tuple[str, ...]
+
+
+Answer = Apply | NoPolicy | Unavailable | YieldToDane
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,13 @@ Text that comes from others is printed in ASCII, so that it can neither end the 
 
 import logging
 import sys
+from collections.abc import Sequence
 
 from postfix_mtasts.decide import HadExpired, Notice, NotRenewed, PolicyChanged
 from postfix_mtasts.domain import PolicyDomain
-from postfix_mtasts.entry import Answer, Apply, NoPolicy, Unavailable
+from postfix_mtasts.entry import Answer, Apply, NoPolicy, Unavailable, YieldToDane
 from postfix_mtasts.policy import Finding, Mode, Policy
-from postfix_mtasts.reply import Style
+from postfix_mtasts.reply import Manner
 
 _log = logging.getLogger("postfix_mtasts")
 
@@ -31,9 +32,26 @@ def to_stderr() -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
-def ready(style: Style, reason: str, line: str) -> None:
-    """The daemon answers, in this style unless the name of a map asks for another. `line` is what main.cf needs."""
-    _log.info("ready with reply.style %s (%s); in main.cf: %s", style.value, reason, line)
+def manner(chosen: Manner, why_style: str, why_dane: str) -> None:
+    """How answers are put from now on, unless the name of a map asks for another style."""
+    _log.info("reply.style is %s: %s", chosen.style.value, why_style)
+    _log.info("reply.dane is %s: %s", chosen.dane.value, why_dane)
+
+
+def ready(line: str) -> None:
+    """The daemon answers. `line` is what main.cf needs."""
+    _log.info("ready; in main.cf: %s", line)
+
+
+def reloaded(restart_for: Sequence[str]) -> None:
+    """The configuration was read again; changes of these tables take a restart."""
+    later = f", but a change of {', '.join(restart_for)} takes a restart" if restart_for else ""
+    _log.info("configuration reloaded%s", later)
+
+
+def not_reloaded(reason: str) -> None:
+    """The configuration is wrong: what was read before goes on holding."""
+    _log.error("configuration not reloaded: %s", reason)
 
 
 def stopping() -> None:
@@ -49,9 +67,12 @@ def decided(domain: PolicyDomain, answer: Answer) -> None:
             _log.info("domain=%s, source=%s, %s", domain, source, _policy(policy))
         case NoPolicy(reason):
             _log.info("domain=%s, no policy: %s", domain, reason)
-        case Unavailable(failure):
+        case YieldToDane(hosts):
+            _log.info("domain=%s, DANE goes before MTA-STS: TLSA records of %s", domain, ", ".join(hosts))
+        case Unavailable(failure, defer):
             kind = f" ({failure.result_type.value})" if failure.result_type else ""
-            _log.warning("domain=%s, no policy can be had: %s%s", domain, failure, kind)
+            what = "mail must wait" if defer else "no policy can be had"
+            _log.warning("domain=%s, %s: %s%s", domain, what, failure, kind)
 
 
 def found_in_policy(domain: PolicyDomain, findings: tuple[Finding, ...]) -> None:

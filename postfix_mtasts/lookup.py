@@ -2,29 +2,28 @@
 
 What is known is answered at once. For the rest, many may ask for one domain: one piece of work is under way for it, and
 all wait for that. Who has waited for `answer_within` seconds is answered without it, while it goes on and what it finds
-is kept.
+is kept. Where DANE may decide, it is looked up beside the record.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
 
 from postfix_mtasts import log
-from postfix_mtasts.config import OnFailure, OnTesting
+from postfix_mtasts.config import DaneSetting
+from postfix_mtasts.dane import Dane
 from postfix_mtasts.decide import Action, Decision, FetchPolicy, LookUpRecord, decide
-from postfix_mtasts.domain import PolicyDomain, PolicyDomainError, policy_domain
+from postfix_mtasts.domain import NextHop, PolicyDomain, PolicyDomainError, next_hop
 from postfix_mtasts.entry import Answer, Apply, Entry, Unavailable
 from postfix_mtasts.fetcher import Fetcher
 from postfix_mtasts.memory import Memory
-from postfix_mtasts.observation import Asked, Due, Failure, Observation, PolicyFetched, Stage
-from postfix_mtasts.reply import NOTFOUND, Style, reply_to, style_of
+from postfix_mtasts.observation import Asked, DaneObservation, Due, Failure, Observation, PolicyFetched, Stage
+from postfix_mtasts.reply import NOTFOUND, Manner, beside_dane, reply_to
 from postfix_mtasts.resolver import Resolver
 from postfix_mtasts.socketmap import Reply, Request
 from postfix_mtasts.store import Store, StoreError
-
-_T = TypeVar("_T")
+from postfix_mtasts.work import Work
 
 # With so much work under way, no more is begun behind an answer: the next query will do it, when DNS is well again.
 _MAX_BEHIND = 100
@@ -39,46 +38,49 @@ class Lookup:
         memory: Memory,
         resolver: Resolver,
         fetcher: Fetcher,
+        dane: Dane,
+        manner: Manner,
         *,
         answer_within: float,
-        style: Style,
-        on_failure: OnFailure,
-        testing: OnTesting = OnTesting.IGNORE,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.manner = manner
         self._store = store
         self._memory = memory
         self._resolver = resolver
         self._fetcher = fetcher
+        self._dane = dane
         self._answer_within = answer_within
-        self._style = style
-        self._on_failure = on_failure
-        self._testing = testing
         self._clock = clock
-        self._loading: dict[PolicyDomain, asyncio.Task[Entry]] = {}
-        self._following: dict[PolicyDomain, asyncio.Task[Answer]] = {}
+        self._loading: Work[PolicyDomain, Entry] = Work()
+        self._following: Work[PolicyDomain, Answer] = Work()
         store.on_damage = self._store_all
 
     async def reply(self, request: Request) -> Reply:
         """The reply to one request."""
         try:
-            domain = policy_domain(request.key)
+            hop = next_hop(request.key)
         except PolicyDomainError:
             return NOTFOUND
-        answer = await self.answer(domain)
-        return reply_to(domain, answer, style_of(request.name, self._style), self._on_failure, self._testing)
+        manner = self.manner.of_map(request.name)
+        return reply_to(hop.domain, await self.answer(hop, manner), manner)
 
-    async def answer(self, domain: PolicyDomain) -> Answer:
-        """What is known of a domain, or can be found out in time."""
+    async def answer(self, hop: NextHop, manner: Manner) -> Answer:
+        """What is known of a next hop, or can be found out in time."""
         entry: Entry | None = None
+        answer: Answer | None = None
         try:
             async with asyncio.timeout(self._answer_within):
-                entry = await self._entry(domain)
-                return await self._answer(domain, entry)
+                entry = await self._entry(hop.domain)
+                answer = await self._answer(hop, entry, manner)
+                if manner.heeds_dane(answer):
+                    answer = self._beside_dane(hop, answer, await self._dane.of(hop))
+                return answer
         except TimeoutError:
             failure = Failure(Stage.DISCOVERY, f"not done within {self._answer_within:g} seconds, goes on")
-            late = Unavailable(failure, unread=not entry or entry.unread)
-            log.decided(domain, late)
+            # If there is an answer, it is DANE that is still unknown.
+            late = Unavailable(failure, defer=bool(answer) or not entry or entry.unread)
+            log.decided(hop.domain, late)
             return late
 
     async def renew(self, domain: PolicyDomain) -> None:
@@ -86,30 +88,37 @@ class Lookup:
         entry = await self._entry(domain)
         decision = self._decide(domain, entry, Due())
         if decision.action:
-            await asyncio.shield(self._follow(domain, decision))
+            await self._follow(domain, decision)
 
     async def aclose(self) -> None:
         """Give up all work that is under way."""
-        tasks: list[asyncio.Task[Any]] = [*self._loading.values(), *self._following.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for work in (self._loading, self._following, self._dane):
+            await work.aclose()
 
-    async def _answer(self, domain: PolicyDomain, entry: Entry) -> Answer:
+    async def _answer(self, hop: NextHop, entry: Entry, manner: Manner) -> Answer:
+        domain = hop.domain
         decision = self._decide(domain, entry, Asked())
         if not decision.answer:
-            return await asyncio.shield(self._follow(domain, decision))
+            if manner.dane is not DaneSetting.OFF:
+                self._dane.begin(hop)
+            return await self._follow(domain, decision)
         if decision.action and len(self._following) < _MAX_BEHIND:
-            self._follow(domain, decision)
+            self._following.begin(domain, lambda: self._work(domain, decision))
         if isinstance(decision.answer, Apply):
             log.decided(domain, decision.answer)
         return decision.answer
+
+    def _beside_dane(self, hop: NextHop, answer: Answer, dane: DaneObservation) -> Answer:
+        left = beside_dane(answer, dane)
+        if left is not answer:
+            log.decided(hop.domain, left)
+        return left
 
     async def _entry(self, domain: PolicyDomain) -> Entry:
         entry = self._memory.get(domain)
         if entry:
             return entry
-        loaded = await asyncio.shield(_once(self._loading, domain, lambda: self._load(domain)))
+        loaded = await self._loading.result(domain, lambda: self._load(domain))
         return self._memory.get(domain) or loaded
 
     async def _load(self, domain: PolicyDomain) -> Entry:
@@ -121,9 +130,9 @@ class Lookup:
             self._memory.put(domain, entry)
         return entry or Entry()
 
-    def _follow(self, domain: PolicyDomain, decision: Decision) -> asyncio.Task[Answer]:
-        """The work that leads from a decision to an answer; if some is under way for the domain, that."""
-        return _once(self._following, domain, lambda: self._work(domain, decision))
+    async def _follow(self, domain: PolicyDomain, decision: Decision) -> Answer:
+        """What the work comes to that leads from a decision to an answer; if some is under way for the domain, that."""
+        return await self._following.result(domain, lambda: self._work(domain, decision))
 
     async def _work(self, domain: PolicyDomain, decision: Decision) -> Answer:
         while decision.action:
@@ -165,18 +174,6 @@ class Lookup:
     def _store_all(self) -> None:
         for domain, entry in self._memory.policies():
             self._store.put(domain, entry)
-
-
-def _once(
-    tasks: dict[PolicyDomain, asyncio.Task[_T]], domain: PolicyDomain, start: Callable[[], Coroutine[Any, Any, _T]]
-) -> asyncio.Task[_T]:
-    """The task for a domain, begun if there is none."""
-    task = tasks.get(domain)
-    if not task:
-        task = asyncio.create_task(start())
-        tasks[domain] = task
-        task.add_done_callback(lambda _: tasks.pop(domain))
-    return task
 
 
 def _lasting(entry: Entry) -> Entry:

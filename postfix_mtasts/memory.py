@@ -4,41 +4,67 @@ Policies and "no policy" notes have bounds of their own: no flood of domains wit
 """
 
 from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Generic, TypeVar
 
 from postfix_mtasts.domain import PolicyDomain
 from postfix_mtasts.entry import Entry
+
+_K = TypeVar("_K", bound=Hashable)
+_V = TypeVar("_V")
+
+
+class Bounded(Generic[_K, _V]):
+    """At most `limit` values by their keys; the least recently used one goes first."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._values: OrderedDict[_K, _V] = OrderedDict()
+
+    def get(self, key: _K) -> _V | None:
+        """The value of a key; it counts as used."""
+        value = self._values.get(key)
+        if value is not None:
+            self._values.move_to_end(key)
+        return value
+
+    def put(self, key: _K, value: _V) -> None:
+        """Note a value."""
+        self._values[key] = value
+        self._values.move_to_end(key)
+        if len(self._values) > self._limit:
+            self._values.popitem(last=False)
+
+    def forget(self, key: _K) -> None:
+        """Drop what a key has."""
+        self._values.pop(key, None)
+
+    def items(self) -> list[tuple[_K, _V]]:
+        """All keys with their values."""
+        return list(self._values.items())
 
 
 class Memory:
     """At most `policies` entries with a policy and `notes` entries without; the least recently used one goes first."""
 
     def __init__(self, *, policies: int, notes: int) -> None:
-        self._policies: OrderedDict[PolicyDomain, Entry] = OrderedDict()
-        self._notes: OrderedDict[PolicyDomain, Entry] = OrderedDict()
-        self._limits = ((self._policies, policies), (self._notes, notes))
+        self._policies: Bounded[PolicyDomain, Entry] = Bounded(policies)
+        self._notes: Bounded[PolicyDomain, Entry] = Bounded(notes)
 
     def get(self, domain: PolicyDomain) -> Entry | None:
         """What is known of a domain; it counts as used."""
-        for entries in (self._policies, self._notes):
-            entry = entries.get(domain)
-            if entry:
-                entries.move_to_end(domain)
-                return entry
-        return None
+        return self._policies.get(domain) or self._notes.get(domain)
 
     def put(self, domain: PolicyDomain, entry: Entry) -> None:
         """Note what is known of a domain."""
         self.forget(domain)
-        (self._policies if entry.cached else self._notes)[domain] = entry
-        for entries, limit in self._limits:
-            if len(entries) > limit:
-                entries.popitem(last=False)
+        (self._policies if entry.cached else self._notes).put(domain, entry)
 
     def forget(self, domain: PolicyDomain) -> None:
         """Drop what is known of a domain."""
-        self._policies.pop(domain, None)
-        self._notes.pop(domain, None)
+        self._policies.forget(domain)
+        self._notes.forget(domain)
 
     def policies(self) -> list[tuple[PolicyDomain, Entry]]:
         """All entries with a policy."""
-        return list(self._policies.items())
+        return self._policies.items()

@@ -26,11 +26,12 @@ class Stage(enum.Enum):
     CERTIFICATE = "certificate of the policy host"
     RESPONSE = "HTTP response"
     POLICY = "policy file"
+    TLSA = "TLSA lookup"
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a discovery failed. `result_type` is None where RFC 8460 has no name for it: a failed TXT lookup."""
+    """Why a discovery failed. `result_type` is None where RFC 8460 has no name for it: a failed lookup in DNS."""
 
     stage: Stage
     reason: str
@@ -105,6 +106,30 @@ class FetchFailed:
     record_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class DaneUsable:
+    """These MX hosts have TLSA records that Postfix can check them by; DNS may be believed for `ttl` seconds."""
+
+    hosts: tuple[str, ...]
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class DaneAbsent:
+    """No host has, for this reason; DNS may be believed for `ttl` seconds."""
+
+    reason: str
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class DaneFailed:
+    """Whether the hosts of a signed domain have TLSA records is unknown: mail must wait (RFC 7672, 2.1.2)."""
+
+    failure: Failure
+
+
 RecordObservation = RecordFound | RecordAbsent | RecordInvalid | DnsFailed
 FetchObservation = PolicyFetched | PolicyInvalid | FetchFailed
+DaneObservation = DaneUsable | DaneAbsent | DaneFailed
 Observation = Asked | Due | RecordObservation | FetchObservation

@@ -11,11 +11,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from postfix_mtasts.config import Endpoint, InetEndpoint, StyleSetting
+from postfix_mtasts.config import DaneSetting, Endpoint, InetEndpoint, StyleSetting
 from postfix_mtasts.reply import Style
 
 _DEADLINE = 5.0  # Seconds.
 _PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
+_DANE_LEVELS = ("dane", "dane-only")
 _TLSRPT_SINCE = (3, 10)  # The first version that knows policy_type= and its like; earlier ones defer the mail.
 
 
@@ -25,9 +26,11 @@ class NoPostfix(Exception):  # noqa: N818 - nothing has gone wrong
 
 @dataclass(frozen=True, slots=True)
 class Postfix:
-    """The Postfix on this machine."""
+    """The Postfix on this machine, and its settings in main.cf; those of single services in master.cf are not seen."""
 
     version: tuple[int, int]
+    smtp_tls_security_level: str = ""
+    smtp_dns_support_level: str = ""
 
     def __str__(self) -> str:
         return f"Postfix {'.'.join(map(str, self.version))}"
@@ -41,29 +44,38 @@ async def local_postfix(path: str = _PATH) -> Postfix:
     try:
         async with asyncio.timeout(_DEADLINE):
             # -d: the version is built in, and main.cf need not be readable.
-            process = await asyncio.create_subprocess_exec(
-                *(command, "-d", "-h", "mail_version"),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-            )
-            try:
-                output, _ = await process.communicate()
-            finally:
-                if process.returncode is None:
-                    process.kill()
+            version = _version(await _run(command, "-d", "-h", "mail_version"))
+            # -x: one may be set to the other, or to a name of the administrator's.
+            settings = await _run(command, "-x", "-h", "smtp_tls_security_level", "smtp_dns_support_level")
     except TimeoutError as error:
         raise NoPostfix(f"{command} gave no answer within {_DEADLINE:g} seconds") from error
     except OSError as error:
         raise NoPostfix(f"{command} cannot be run") from error
-    return _parse(output.decode("ascii", "replace"))
+    level, dns, *_ = [*(line.strip() for line in settings.split("\n")), "", ""]
+    return Postfix(version, level, dns)
 
 
-def _parse(output: str) -> Postfix:
+async def _run(command: str, *arguments: str) -> str:
+    """What a command says, if only an error."""
+    process = await asyncio.create_subprocess_exec(
+        *(command, *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    return output.decode("ascii", "replace")
+
+
+def _version(output: str) -> tuple[int, int]:
     version = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", output)
     if not version:
         raise NoPostfix("postconf names no version")
-    return Postfix((int(version[1]), int(version[2])))
+    return int(version[1]), int(version[2])
 
 
 def choose_style(
@@ -72,14 +84,37 @@ def choose_style(
     """The style for maps whose name asks for none, and the reason in words."""
     if setting is not StyleSetting.AUTO:
         return Style(setting.value), "configured"
+    known = _who_asks(postfix, listeners)
+    if isinstance(known, str):
+        return Style.PLAIN, known
+    if known.version < _TLSRPT_SINCE:
+        return Style.PLAIN, f"{known} does not know the attributes of tlsrpt"
+    return Style.TLSRPT, f"{known} knows its attributes, and checks MX names by them"
+
+
+def choose_dane(
+    setting: DaneSetting, postfix: Postfix | NoPostfix, listeners: Sequence[Endpoint]
+) -> tuple[DaneSetting, str]:
+    """What becomes of DANE, and the reason in words."""
+    if setting is not DaneSetting.AUTO:
+        return setting, "configured"
+    known = _who_asks(postfix, listeners)
+    if isinstance(known, str):
+        return DaneSetting.OFF, known
+    if known.smtp_tls_security_level not in _DANE_LEVELS:
+        level = known.smtp_tls_security_level or "(empty)"
+        return DaneSetting.OFF, f"{known} has smtp_tls_security_level = {level}"
+    if known.smtp_dns_support_level != "dnssec":
+        return DaneSetting.OFF, f"{known} applies no DANE without smtp_dns_support_level = dnssec"
+    return DaneSetting.YIELD, f"{known} has smtp_tls_security_level = {known.smtp_tls_security_level}"
+
+
+def _who_asks(postfix: Postfix | NoPostfix, listeners: Sequence[Endpoint]) -> Postfix | str:
+    """The Postfix that will ask, or why it is unknown."""
     remote = [endpoint for endpoint in listeners if not _is_local(endpoint)]
     if remote:
-        return Style.PLAIN, f"{remote[0]} can be reached from other machines, whose Postfix is unknown"
-    if isinstance(postfix, NoPostfix):
-        return Style.PLAIN, str(postfix)
-    if postfix.version < _TLSRPT_SINCE:
-        return Style.PLAIN, f"{postfix} does not know the attributes of tlsrpt"
-    return Style.TLSRPT, f"{postfix} knows its attributes, and checks MX names by them"
+        return f"{remote[0]} can be reached from other machines, whose Postfix is unknown"
+    return str(postfix) if isinstance(postfix, NoPostfix) else postfix
 
 
 def _is_local(endpoint: Endpoint) -> bool:

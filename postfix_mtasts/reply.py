@@ -12,10 +12,12 @@ attribute, close a brace or cut the reply short.
 
 import enum
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from postfix_mtasts.config import OnFailure, OnTesting
+from postfix_mtasts.config import DaneSetting, OnFailure, OnTesting
 from postfix_mtasts.domain import PolicyDomain
-from postfix_mtasts.entry import Answer, Apply, NoPolicy, Unavailable
+from postfix_mtasts.entry import Answer, Apply, NoPolicy, Unavailable, YieldToDane
+from postfix_mtasts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable
 from postfix_mtasts.policy import Mode, MxPattern, Policy
 from postfix_mtasts.socketmap import Reply, Status
 
@@ -33,14 +35,50 @@ class Style(enum.Enum):
 _STYLE_OF_MAP = {b"plain": Style.PLAIN, b"tlsrpt": Style.TLSRPT, b"QUERYwithTLSRPT": Style.TLSRPT}
 
 
-def style_of(map_name: bytes, configured: Style) -> Style:
-    """The style that a map's name in main.cf asks for. Any other name is served too: a typo must not stop mail."""
-    return _STYLE_OF_MAP.get(map_name, configured)
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How answers are put; `style` is that of maps whose name in main.cf asks for none."""
+
+    style: Style
+    on_failure: OnFailure = OnFailure.NOTFOUND
+    testing: OnTesting = OnTesting.IGNORE
+    dane: DaneSetting = DaneSetting.OFF
+
+    def of_map(self, name: bytes) -> "Manner":
+        """That of a map with this name. An unknown name is served too: a typo must not stop mail."""
+        return replace(self, style=_STYLE_OF_MAP.get(name, self.style))
+
+    def heeds_dane(self, answer: Answer) -> bool:
+        """Whether it must be known if DANE decides before an answer is sent.
+
+        Where Postfix has a level `dane` of its own, that needs no help unless we are about to take its place.
+        """
+        match self.dane, answer:
+            case DaneSetting.DANE_ONLY, _:
+                return True
+            case DaneSetting.YIELD, Apply(policy):
+                return policy.mode is Mode.ENFORCE or self.reports(policy)
+            case _:
+                return False
+
+    def reports(self, policy: Policy) -> bool:
+        """Whether Postfix is to report a policy that it is not to enforce."""
+        wanted = (Mode.TESTING, Style.TLSRPT, OnTesting.REPORT)
+        return (policy.mode, self.style, self.testing) == wanted
 
 
-def reply_to(
-    domain: PolicyDomain, answer: Answer, style: Style, on_failure: OnFailure, testing: OnTesting = OnTesting.IGNORE
-) -> Reply:
+def beside_dane(answer: Answer, dane: DaneObservation) -> Answer:
+    """What DANE leaves of an answer: MTA-STS must not "override a failing DANE validation" (RFC 8461, 2)."""
+    match dane:
+        case DaneUsable(hosts):
+            return YieldToDane(hosts)
+        case DaneFailed(failure):
+            return Unavailable(failure, defer=True)
+        case DaneAbsent():
+            return answer
+
+
+def reply_to(domain: PolicyDomain, answer: Answer, manner: Manner) -> Reply:
     """The reply that tells Postfix an answer. Testing and none leave Postfix its own level (RFC 8461, 5).
 
     To have a policy in mode testing reported, Postfix must be given a level with it, and that is `may`: `encrypt` would
@@ -48,14 +86,17 @@ def reply_to(
     """
     match answer:
         case Apply(policy) if policy.mode is Mode.ENFORCE:
-            return _enforce(domain, policy, style)
-        case Apply(policy) if policy.mode is Mode.TESTING and (style, testing) == (Style.TLSRPT, OnTesting.REPORT):
+            return _enforce(domain, policy, manner.style)
+        case Apply(policy) if manner.reports(policy):
             return next(_with_attributes("may", domain, policy), NOTFOUND)
         case Apply() | NoPolicy():
             return NOTFOUND
-        case Unavailable(failure, unread):
+        case YieldToDane():
+            # Without the attributes of tlsrpt: by them Postfix would hold the MX hosts against the policy.
+            return Reply(Status.OK, "dane-only") if manner.dane is DaneSetting.DANE_ONLY else NOTFOUND
+        case Unavailable(failure, defer):
             # Mail goes out "as though the domain has not implemented MTA-STS" (RFC 8461, 3.3), if none may be stored.
-            defer = unread or on_failure is OnFailure.TEMP
+            defer = defer or manner.on_failure is OnFailure.TEMP
             return temporary_failure(str(failure)) if defer else NOTFOUND
 
 

@@ -1,19 +1,27 @@
-"""DNS, through dnspython: the `_mta-sts` record of a domain, and the addresses of its policy host.
+"""DNS, through dnspython: the `_mta-sts` record of a domain, the addresses of its policy host, and what DANE asks for.
 
 The nameservers of resolv.conf(5), or the configured ones, are asked in turn until one answers, within one time-out for
 the whole lookup; a truncated answer is asked for again over TCP. resolv.conf is read again when it has changed.
+
+Whether DNSSEC proves an answer is what the nameserver says with its AD bit. That of configured nameservers is believed;
+of those of resolv.conf only under `options trust-ad`, as libc does it for Postfix.
 """
 
 import asyncio
 import contextlib
+import io
 import itertools
 import pathlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import dns.asyncbackend
 import dns.asyncresolver
 import dns.exception
+import dns.flags
 import dns.message
+import dns.name
 import dns.rdatatype
 import dns.resolver
 import dns.rrset
@@ -31,6 +39,8 @@ from postfix_mtasts.observation import (
 )
 from postfix_mtasts.record import RecordError, find_record
 
+_T = TypeVar("_T")
+
 RESOLV_CONF = pathlib.Path("/etc/resolv.conf")
 # "If no nameserver entries are present, the default is to use the name server on the local machine" (resolv.conf(5)).
 _LOCAL_NAMESERVER = "127.0.0.1"
@@ -40,6 +50,30 @@ _OTHER_KIND_WITHIN = 0.5  # Seconds that IPv4 addresses wait for IPv6 ones, and 
 
 class DnsError(Exception):
     """No nameserver gave an answer; says why, server by server."""
+
+
+class MalformedError(DnsError):
+    """There is an answer, but a record in it has no valid form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[_T]):
+    """What DNS has at a name, perhaps nothing; it may be believed for `ttl` seconds."""
+
+    records: tuple[_T, ...]
+    name: str  # The end of the CNAME chain.
+    secure: bool  # Whether DNSSEC proves it, with the whole chain.
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tlsa:
+    """A TLSA record (RFC 6698, 2.1)."""
+
+    usage: int
+    selector: int
+    matching_type: int
+    data: bytes
 
 
 class Resolver:
@@ -53,7 +87,7 @@ class Resolver:
         self._resolv_conf_read: tuple[int, int] | None = None
         self._resolver = dns.asyncresolver.Resolver(configure=False)
         self._resolver.nameserver_ports = {server.host: server.port for server in nameservers}
-        self._use([server.host for server in nameservers])
+        self._use([server.host for server in nameservers], trust_ad=True)
         # Named here, or dnspython looks at every lookup which event loop is running.
         self._backend = dns.asyncbackend.get_backend("asyncio")
 
@@ -92,22 +126,66 @@ class Resolver:
             raise failures[0]
         return addresses
 
+    async def mx_hosts(self, name: str) -> Found[str]:
+        """The MX hosts of a domain, the most preferred ones first; `.` says that it takes no mail (RFC 7505).
+
+        Raises DnsError.
+        """
+        response = await self._lookup(name, dns.rdatatype.MX)
+        mx = sorted(_found(response), key=lambda rdata: rdata.preference)
+        return self._with_security(response, [_text(rdata.exchange) for rdata in mx])
+
+    async def host(self, name: str) -> Found[str]:
+        """The addresses of an MX host: of the kind that is secure, if only one is. Raises DnsError."""
+        kinds = (dns.rdatatype.AAAA, dns.rdatatype.A)
+        results = await asyncio.gather(*(self._host(name, kind) for kind in kinds), return_exceptions=True)
+        answers = [result for result in results if isinstance(result, Found)]
+        with_address = [answer for answer in answers if answer.records]
+        failures = [result for result in results if isinstance(result, DnsError)]
+        if failures and not with_address:
+            raise failures[0]
+        return max(with_address or answers, key=lambda answer: answer.secure)
+
+    async def alias(self, name: str) -> Found[str]:
+        """What a name is an alias of. Raises DnsError."""
+        response = await self._lookup(name, dns.rdatatype.CNAME)
+        return self._with_security(response, [_text(rdata.target) for rdata in _found(response)])
+
+    async def tlsa(self, name: str) -> Found[Tlsa]:
+        """The TLSA records at a name. Raises DnsError, MalformedError among them."""
+        try:
+            response = await self._lookup(name, dns.rdatatype.TLSA)
+        except DnsError:
+            # dnspython since 2.9 takes an answer with a digest of wrong length for a forged one, and waits for another.
+            response = await self._lookup(name, dns.rdatatype.TLSA, tcp=True)
+        records = [Tlsa(rdata.usage, rdata.selector, rdata.mtype, rdata.cert) for rdata in _found(response)]
+        return self._with_security(response, records)
+
+    async def _host(self, name: str, kind: dns.rdatatype.RdataType) -> Found[str]:
+        response = await self._lookup(name, kind)
+        return self._with_security(response, [rdata.address for rdata in _found(response)])
+
+    def _with_security(self, response: dns.message.QueryMessage, records: Sequence[_T]) -> Found[_T]:
+        secure = self._trust_ad and bool(response.flags & dns.flags.AD)
+        return Found(tuple(records), _text(response.resolve_chaining().canonical_name), secure, _ttl(response))
+
     async def _addresses(self, host: str, kind: dns.rdatatype.RdataType) -> list[str]:
         return [rdata.address for rdata in _found(await self._lookup(host, kind))]
 
-    async def _lookup(self, name: str, kind: dns.rdatatype.RdataType) -> dns.message.QueryMessage:
+    async def _lookup(self, name: str, kind: dns.rdatatype.RdataType, *, tcp: bool = False) -> dns.message.QueryMessage:
         """The answer, also one that there is no such name or record. Raises DnsError."""
         self._read_resolv_conf()
         try:
             answer = await self._resolver.resolve(
-                f"{name}.", kind, raise_on_no_answer=False, search=False, backend=self._backend
+                f"{name}.", kind, tcp=tcp, raise_on_no_answer=False, search=False, backend=self._backend
             )
         except dns.resolver.NXDOMAIN as error:
             response: dns.message.QueryMessage
             (response,) = error.kwargs["responses"].values()
             return response
         except (dns.resolver.NoNameservers, dns.resolver.LifetimeTimeout) as error:
-            raise DnsError(_each_server(error)) from error
+            malformed = all(isinstance(what, dns.exception.FormError) for *_, what, _ in error.kwargs["errors"])
+            raise (MalformedError if malformed else DnsError)(_each_server(error)) from error
         except dns.exception.DNSException as error:
             raise DnsError(str(error)) from error
         return answer.response
@@ -124,15 +202,30 @@ class Resolver:
             return
         self._resolv_conf_read = version
         fresh = dns.resolver.Resolver(configure=False)
-        with contextlib.suppress(dns.resolver.NoResolverConfiguration):
-            fresh.read_resolv_conf(str(self._resolv_conf))
-        self._use([str(server) for server in fresh.nameservers] or [_LOCAL_NAMESERVER])
+        trust_ad = False
+        with contextlib.suppress(dns.resolver.NoResolverConfiguration, OSError):
+            text = self._resolv_conf.read_text("utf-8", "replace")
+            fresh.read_resolv_conf(io.StringIO(text))
+            trust_ad = _trusts_ad(text)
+        self._use([str(server) for server in fresh.nameservers] or [_LOCAL_NAMESERVER], trust_ad=trust_ad)
 
-    def _use(self, servers: list[str]) -> None:
+    def _use(self, servers: list[str], *, trust_ad: bool) -> None:
+        self._trust_ad = trust_ad
+        # A query with AD asks for it in the answer (RFC 6840, 5.7).
+        self._resolver.set_flags(dns.flags.RD | (dns.flags.AD if trust_ad else 0))
         self._resolver.nameservers = list(servers)
         self._resolver.lifetime = self._timeout
         # So that each server is asked, though all those before it are silent.
         self._resolver.timeout = self._timeout / (len(servers) + 1)
+
+
+def _trusts_ad(resolv_conf: str) -> bool:
+    lines = (line.split() for line in resolv_conf.splitlines())
+    return any(words[:1] == ["options"] and "trust-ad" in words for words in lines)
+
+
+def _text(name: dns.name.Name) -> str:
+    return name.to_text(omit_final_dot=True).lower()
 
 
 def _found(response: dns.message.QueryMessage) -> dns.rrset.RRset | tuple[()]:

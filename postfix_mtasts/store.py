@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from postfix_mtasts import log
 from postfix_mtasts.database import Database, DatabaseError
-from postfix_mtasts.domain import PolicyDomain, PolicyDomainError, policy_domain
+from postfix_mtasts.domain import PolicyDomain, PolicyDomainError, next_hop
 from postfix_mtasts.entry import Entry
 from postfix_mtasts.row import RowError, parse_row, print_row
 
@@ -139,6 +139,6 @@ class Store:
 def _is_domain(key: str) -> bool:
     """Whether a key of the database is one of ours."""
     try:
-        return policy_domain(key.encode()).name == key
+        return next_hop(key.encode()).domain.name == key
     except PolicyDomainError:
         return False

@@ -1,17 +1,20 @@
 """Which style the daemon chooses by itself, beside the Postfix of this machine."""
 
 import re
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from postfix_mtasts.postfix import NoPostfix, Postfix, local_postfix
+from tests.integration.conftest import mounted
 from tests.world import postfix
-from tests.world.daemon import Daemon
+from tests.world.daemon import Config, Daemon
 
-PLAIN = "plain (Postfix {} does not know the attributes of tlsrpt)"
-TLSRPT = "tlsrpt (Postfix {} knows its attributes, and checks MX names by them)"
+PLAIN = "plain: Postfix {} does not know the attributes of tlsrpt"
+TLSRPT = "tlsrpt: Postfix {} knows its attributes, and checks MX names by them"
 
 
 @pytest.fixture
@@ -23,17 +26,60 @@ def version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
-async def test_postfix_is_asked(version: tuple[int, int]) -> None:
-    assert await local_postfix() == Postfix(version)
+@pytest.fixture
+def main_cf(tmp_path: Path) -> Iterator[Path]:
+    """An /etc/postfix/main.cf of our own, by a mount over it that only our namespace sees."""
+    ours, theirs = tmp_path / "etc", Path("/etc/postfix")
+    shutil.copytree(theirs, ours)
+    with mounted("--bind", ours, theirs):
+        yield theirs / "main.cf"
 
 
-def test_auto_follows_the_version(version: tuple[int, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "level", "dns"),
+    [
+        ("", "", ""),
+        ("smtp_tls_security_level = may\n", "may", ""),
+        ("smtp_tls_security_level = dane\nsmtp_dns_support_level = dnssec\n", "dane", "dnssec"),
+        ("mine = dane\nsmtp_tls_security_level = $mine\nsmtp_dns_support_level=${mine?dnssec}\n", "dane", "dnssec"),
+    ],
+)
+async def test_postfix_is_asked(version: tuple[int, int], main_cf: Path, settings: str, level: str, dns: str) -> None:
+    main_cf.write_text(f"compatibility_level = 3.6\n{settings}")
+    assert await local_postfix() == Postfix(version, level, dns)
+
+
+async def test_a_postfix_that_is_not_configured(version: tuple[int, int], main_cf: Path) -> None:
+    main_cf.unlink(missing_ok=True)
+    assert await local_postfix() == Postfix(version, "", "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "dane"),
+    [
+        ("smtp_tls_security_level = may\n", "off: Postfix {} has smtp_tls_security_level = may"),
+        (
+            "smtp_tls_security_level = dane\nsmtp_dns_support_level = dnssec\n",
+            "yield: Postfix {} has smtp_tls_security_level = dane",
+        ),
+    ],
+)
+def test_auto_follows_postfix(
+    version: tuple[int, int], main_cf: Path, tmp_path: Path, settings: str, dane: str
+) -> None:
+    main_cf.write_text(f"compatibility_level = 3.6\n{settings}")
     endpoint = f"unix:{tmp_path / 'socket'}"
-    with Daemon(tmp_path, {"server": {"listen": [endpoint]}, "cache": {"path": str(tmp_path / "p.sqlite")}}) as daemon:
-        (line,) = daemon.log
-    chosen = (TLSRPT if version >= (3, 10) else PLAIN).format(".".join(map(str, version)))
-    main_cf = f"smtp_tls_policy_maps = socketmap:{endpoint}:postfix"
-    assert line == f"info: ready with reply.style {chosen}; in main.cf: {main_cf}"
+    config: Config = {"server": {"listen": [endpoint]}, "cache": {"path": str(tmp_path / "p.sqlite")}}
+    with Daemon(tmp_path, config) as daemon:
+        assert daemon.log == [
+            f"info: reply.style is {(TLSRPT if version >= (3, 10) else PLAIN).format('.'.join(map(str, version)))}",
+            f"info: reply.dane is {dane.format('.'.join(map(str, version)))}",
+            f"info: ready; in main.cf: smtp_tls_policy_maps = socketmap:{endpoint}:postfix",
+        ]
+        main_cf.write_text("compatibility_level = 3.6\nsmtp_tls_security_level = encrypt\n")
+        daemon.hang_up()
+        encrypt = f"off: Postfix {'.'.join(map(str, version))} has smtp_tls_security_level = encrypt"
+        daemon.wait_for(re.escape(f"reply.dane is {encrypt}"))
 
 
 @pytest.mark.parametrize(

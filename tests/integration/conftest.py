@@ -67,7 +67,7 @@ class World:
             "cache": {"path": str(folder / "policies.sqlite")},
             "dns": {"nameservers": [NAMESERVER]},
             "fetch": {"ca_file": str(self.ca.file), "allow_addresses": ["127.0.0.0/8"]},
-            "reply": {"style": "plain"},
+            "reply": {"style": "plain", "dane": "off"},
         }
         return {name: ours.get(name, {}) | tables.get(name, {}) for name in ours | tables}
 

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from postfix_mtasts.config import InetEndpoint, OnFailure
-from postfix_mtasts.domain import PolicyDomain
+from postfix_mtasts.config import InetEndpoint
+from postfix_mtasts.dane import Dane
+from postfix_mtasts.domain import NextHop, PolicyDomain
 from postfix_mtasts.entry import Answer, Apply
 from postfix_mtasts.fetcher import Fetcher
 from postfix_mtasts.lookup import Lookup
 from postfix_mtasts.memory import Memory
 from postfix_mtasts.network import tls_context
-from postfix_mtasts.reply import Style
+from postfix_mtasts.reply import Manner, Style
 from postfix_mtasts.resolver import Resolver
 from postfix_mtasts.store import Store
 from tests.world.ca import Ca
@@ -25,6 +26,7 @@ from tests.world.scenarios import Scenario, Step, Words, read, seconds
 
 POLICIES, SCENARIOS = read()
 DOMAIN = PolicyDomain("example.com")
+MANNER = Manner(Style.PLAIN)
 START = 1_700_000_000.0
 
 
@@ -47,9 +49,9 @@ class RealWorld:
             self._memory,
             resolver,
             fetcher,
+            Dane(resolver, 10, lambda: self._now),
+            MANNER,
             answer_within=30,
-            style=Style.PLAIN,
-            on_failure=OnFailure.NOTFOUND,
             clock=lambda: self._now,
         )
 
@@ -77,7 +79,7 @@ class RealWorld:
         before = self._requests()
         answers: list[Answer] = []
         if verb == "ask":
-            answers.append(await self._lookup.answer(DOMAIN))
+            answers.append(await self._lookup.answer(NextHop(DOMAIN), MANNER))
         else:
             await self._lookup.renew(DOMAIN)
         work = asyncio.all_tasks() - {asyncio.current_task()}
@@ -93,7 +95,7 @@ class RealWorld:
         if verb == "refresh" and live:
             answers.append(Apply(live.policy))
         elif work:
-            answers.append(await self._lookup.answer(DOMAIN))
+            answers.append(await self._lookup.answer(NextHop(DOMAIN), MANNER))
         told = ", then ".join(dict.fromkeys(map(self._words.answer, answers)))
         return "; ".join([told, *([", ".join(asked)] if asked else [])])
 

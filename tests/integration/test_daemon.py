@@ -72,9 +72,12 @@ def late(domain: str, seconds: float) -> str:
     return f"warning: domain={domain}, no policy can be had: {failure}"
 
 
-def ready(listen: str) -> str:
-    main_cf = f"smtp_tls_policy_maps = socketmap:{listen}:postfix"
-    return f"info: ready with reply.style plain (configured); in main.cf: {main_cf}"
+def ready(listen: str) -> list[str]:
+    return [
+        "info: reply.style is plain: configured",
+        "info: reply.dane is off: configured",
+        f"info: ready; in main.cf: smtp_tls_policy_maps = socketmap:{listen}:postfix",
+    ]
 
 
 def socket_of(daemon: Daemon) -> str:
@@ -139,6 +142,10 @@ def line_of(running: subprocess.Popen[str]) -> str:
     return running.stderr.readline().removesuffix("\n")
 
 
+def start_of(running: subprocess.Popen[str]) -> list[str]:
+    return [line_of(running) for _ in range(3)]
+
+
 def ended(running: subprocess.Popen[str], how: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
     """The status and what else was printed."""
     running.send_signal(how)
@@ -195,8 +202,9 @@ def test_without_a_configuration_file_the_defaults_apply(world: World, tmp_path:
         cache.mkdir()
         with process(SSL_CERT_FILE=str(world.ca.file)) as running:
             # What Postfix this machine has is another's test (tests/e2e/test_style.py).
-            line = re.sub(r"reply.style \w+ \(.*\);", "reply.style plain (configured);", line_of(running))
-            assert line == ready(TCP)
+            style, dane, line = start_of(running)
+            assert (style.split(" is ")[0], dane.split(" is ")[0]) == ("info: reply.style", "info: reply.dane")
+            assert line == ready(TCP)[-1]
             assert ask(TCP, "default.test", name="plain") == secure("default.test")
             assert line_of(running) == applied("default.test", "fetch")
             assert ask(TCP, "inside.test") == "NOTFOUND "
@@ -458,7 +466,7 @@ def test_a_signal_stops_it(world: World, tmp_path: Path, how: signal.Signals) ->
     config.write_text(toml(world.configuration(tmp_path)))
     endpoint = f"unix:{tmp_path / 'socket'}"
     with process("--config", config) as running:
-        assert line_of(running) == ready(endpoint)
+        assert start_of(running) == ready(endpoint)
         with socket.socket(socket.AF_UNIX) as idle:
             idle.connect(str(tmp_path / "socket"))
             assert ask(endpoint, "none.test") == "NOTFOUND "
@@ -488,7 +496,7 @@ def test_a_service_manager_that_has_gone_is_no_reason_to_fail(world: World, tmp_
     config = tmp_path / "config"
     config.write_text(toml(world.configuration(tmp_path)))
     with process("--config", config, NOTIFY_SOCKET=str(tmp_path / "none")) as running:
-        assert line_of(running) == ready(f"unix:{tmp_path / 'socket'}")
+        assert start_of(running) == ready(f"unix:{tmp_path / 'socket'}")
         assert ask(f"unix:{tmp_path / 'socket'}", "none.test") == "NOTFOUND "
         assert ended(running)[0] == 0
 
@@ -528,7 +536,7 @@ def test_the_end_waits_for_an_answer_as_long_as_postfix_would(world: World, tmp_
         assert hold.reached.wait(20)
         assert daemon.stop() == 0
         assert reply.result() == "NOTFOUND "
-    assert daemon.log == [ready(socket_of(daemon)), "info: stopping", late("hold.test", 2)]
+    assert daemon.log == [*ready(socket_of(daemon)), "info: stopping", late("hold.test", 2)]
 
 
 def test_an_answer_that_comes_while_it_stops_is_given_and_kept(world: World, tmp_path: Path, hold: Hold) -> None:
@@ -540,7 +548,7 @@ def test_an_answer_that_comes_while_it_stops_is_given_and_kept(world: World, tmp
         daemon.wait_for("^info: stopping$")
         hold.release()
         assert (reply.result(), status.result()) == (secure("hold.test"), 0)
-    assert daemon.log == [ready(socket_of(daemon)), "info: stopping", applied("hold.test", "fetch")]
+    assert daemon.log == [*ready(socket_of(daemon)), "info: stopping", applied("hold.test", "fetch")]
     assert stored_policies(tmp_path / "policies.sqlite") == {"hold.test": policy("hold.test")}
 
 
@@ -558,7 +566,7 @@ def test_all_kinds_of_listeners_at_once(world: World, tmp_path: Path) -> None:
     with Daemon(tmp_path, world.configuration(tmp_path, server={"listen": listen, "socket_mode": 0o640})) as daemon:
         assert [ask(endpoint, "listen.test") for endpoint in listen] == [secure("listen.test")] * 5
         modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("one", "two")]
-        assert (modes, daemon.log[0]) == ([0o640, 0o640], ready("inet:[::1]:8461"))
+        assert (modes, daemon.log[:3]) == ([0o640, 0o640], ready("inet:[::1]:8461"))
 
 
 PLAIN = "OK secure match=mx1.maps.test:.maps.test servername=hostname"
@@ -980,7 +988,7 @@ def test_all_cached_domains_are_answered_at_once_after_a_restart(
     with deaf(world, tmp_path, silence) as daemon, ThreadPoolExecutor(50) as threads:
         replies = list(threads.map(partial(ask, socket_of(daemon)), domains))
     assert replies == list(map(secure, domains))
-    assert sorted(daemon.log[1:-1]) == sorted(applied(domain, "cache") for domain in domains)
+    assert sorted(daemon.log[3:-1]) == sorted(applied(domain, "cache") for domain in domains)
 
 
 def test_all_cached_domains_are_answered_at_once_though_their_records_are_to_be_checked(
@@ -995,7 +1003,7 @@ def test_all_cached_domains_are_answered_at_once_though_their_records_are_to_be_
         asked = silence.questions(100)
     assert replies == [secure(domain) for domain in domains for _ in range(2)]
     assert asked == {f"_mta-sts.{domain}" for domain in domains[:100]}
-    assert daemon.log[1:-1] == [applied(domain, "cache") for domain in domains for _ in range(2)]
+    assert daemon.log[3:-1] == [applied(domain, "cache") for domain in domains for _ in range(2)]
 
 
 def test_a_hit_does_not_wait_for_dns(world: World, tmp_path: Path, silence: Silence) -> None:
@@ -1005,7 +1013,7 @@ def test_a_hit_does_not_wait_for_dns(world: World, tmp_path: Path, silence: Sile
         assert ask(socket_of(daemon), domain) == secure(domain)
         assert silence.questions(1) == {f"_mta-sts.{domain}"}
         assert [ask(socket_of(daemon), domain) for _ in range(10)] == [secure(domain)] * 10
-    assert daemon.log[1:-1] == [applied(domain, "cache")] * 11
+    assert daemon.log[3:-1] == [applied(domain, "cache")] * 11
 
 
 def test_a_check_that_fails_is_told_once_and_ends_no_policy(world: World, tmp_path: Path) -> None:

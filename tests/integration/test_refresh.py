@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from postfix_mtasts import refresh
-from postfix_mtasts.config import InetEndpoint, OnFailure
+from postfix_mtasts.config import InetEndpoint
+from postfix_mtasts.dane import Dane
 from postfix_mtasts.decide import FORGET_AFTER, FORGET_GRACE
 from postfix_mtasts.domain import PolicyDomain
 from postfix_mtasts.entry import CachedPolicy, Entry
@@ -16,7 +17,7 @@ from postfix_mtasts.lookup import Lookup
 from postfix_mtasts.memory import Memory
 from postfix_mtasts.network import tls_context
 from postfix_mtasts.policy import Mode, MxPattern, Policy
-from postfix_mtasts.reply import Style
+from postfix_mtasts.reply import Manner, Style
 from postfix_mtasts.resolver import Resolver
 from postfix_mtasts.store import Store
 from tests.world.ca import Ca
@@ -49,9 +50,9 @@ def lookup(store: Store, dns: DnsServer, tmp_path: Path) -> Lookup:
         Memory(policies=1000, notes=1000),
         resolver,
         Fetcher(resolver, tls_context(str(Ca(tmp_path).file)), timeout=30),
+        Dane(resolver, 1000, lambda: NOW),
+        Manner(Style.PLAIN),
         answer_within=30,
-        style=Style.PLAIN,
-        on_failure=OnFailure.NOTFOUND,
         clock=lambda: NOW,
     )
 

@@ -11,6 +11,7 @@ from postfix_mtasts.config import (
     Cache,
     Config,
     ConfigError,
+    DaneSetting,
     Discovery,
     Dns,
     Endpoint,
@@ -36,7 +37,7 @@ DEFAULTS = Config(
     ),
     dns=Dns(nameservers=(), timeout=5.0),
     fetch=Fetch(timeout=60.0, ca_file="", allow_addresses=()),
-    reply=Reply(style=StyleSetting.AUTO, testing=OnTesting.IGNORE),
+    reply=Reply(style=StyleSetting.AUTO, dane=DaneSetting.AUTO, testing=OnTesting.IGNORE),
     discovery=Discovery(on_failure=OnFailure.NOTFOUND),
 )
 KEYS = {f"{name}.{key}" for name, table in dataclasses.asdict(DEFAULTS).items() for key in table}
@@ -58,6 +59,7 @@ ca_file = "/etc/ssl/ca.pem"
 allow_addresses = ["10.0.0.0/8", "2001:db8::/32", "192.0.2.1"]
 [reply]
 style = "tlsrpt"
+dane = "dane-only"
 testing = "report"
 [discovery]
 on_failure = "temp"
@@ -133,7 +135,7 @@ def test_file_with_every_key() -> None:
                 ipaddress.ip_network("192.0.2.1/32"),
             ),
         ),
-        reply=Reply(style=StyleSetting.TLSRPT, testing=OnTesting.REPORT),
+        reply=Reply(style=StyleSetting.TLSRPT, dane=DaneSetting.DANE_ONLY, testing=OnTesting.REPORT),
         discovery=Discovery(on_failure=OnFailure.TEMP),
     )
 

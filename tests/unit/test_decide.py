@@ -16,6 +16,7 @@ from postfix_mtasts.decide import (
     HadExpired,
     LookUpRecord,
     NotRenewed,
+    dane_holds,
     decide,
     forget_at,
     refresh_at,
@@ -23,6 +24,9 @@ from postfix_mtasts.decide import (
 from postfix_mtasts.entry import Apply, CachedPolicy, Entry, FailedFetch, NoPolicy, Note, Unavailable
 from postfix_mtasts.observation import (
     Asked,
+    DaneAbsent,
+    DaneFailed,
+    DaneUsable,
     DnsFailed,
     Due,
     Failure,
@@ -240,7 +244,7 @@ def failed(entry: Entry, times: int, now: float) -> Entry:
         pytest.param(
             Entry(unread=True),
             DnsFailed(FAILURE),
-            Decision(Entry(unread=True, checked_at=START), Unavailable(FAILURE, unread=True)),
+            Decision(Entry(unread=True, checked_at=START), Unavailable(FAILURE, defer=True)),
             id="nothing known of anything",
         ),
         pytest.param(
@@ -330,3 +334,18 @@ def test_failures_of_many_ids_are_bounded() -> None:
     for number in range(20):
         entry = decide(entry, FetchFailed(FAILURE, str(number)), START + number).entry or entry
     assert [one.record_id for one in entry.failed] == ["19", "18", "17", "16", "15", "14", "13", "12"]
+
+
+@pytest.mark.parametrize(
+    ("ttl", "holds_for"),
+    [(0.0, 60.0), (59.0, 60.0), (60.0, 60.0), (300.0, 300.0), (3600.0, 3600.0), (86400.0, 3600.0), (math.inf, 3600.0)],
+)
+def test_what_dns_says_of_dane_holds_for_its_ttl_within_a_minute_and_an_hour(ttl: float, holds_for: float) -> None:
+    for seen in (DaneUsable(("mx.example.com",), ttl), DaneAbsent("none", ttl)):
+        holds = [dane_holds(seen, START, START + later) for later in (-1.0, 0.0, holds_for - 1, holds_for)]
+        assert holds == [False, True, True, False]
+
+
+def test_a_failed_tlsa_lookup_holds_for_a_minute() -> None:
+    holds = [dane_holds(DaneFailed(FAILURE), START, START + later) for later in (-1.0, 0.0, 59.0, 60.0)]
+    assert holds == [False, True, True, False]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postfix_mtasts.domain import HostnameError, PolicyDomain, PolicyDomainError, hostname, policy_domain
+from postfix_mtasts.domain import HostnameError, NextHop, PolicyDomain, PolicyDomainError, hostname, next_hop
 
 from .strategies import domains, near
 from .vectors import load
@@ -37,7 +37,7 @@ _KEY_TOKENS = (
 
 def _parsed(key: bytes) -> PolicyDomain | str:
     try:
-        return policy_domain(key)
+        return next_hop(key).domain
     except PolicyDomainError as error:
         return str(error)
 
@@ -78,7 +78,7 @@ def test_every_ambiguous_vector_has_our_answer() -> None:
     ],
 )
 def test_name_of_a_key(key: str, name: str) -> None:
-    domain = policy_domain(key.encode())
+    domain = next_hop(key.encode()).domain
     assert domain == PolicyDomain(name)
     assert (domain.record_name(), domain.policy_host(), str(domain)) == (f"_mta-sts.{name}", f"mta-sts.{name}", name)
 
@@ -106,6 +106,7 @@ def test_name_of_a_key(key: str, name: str) -> None:
         pytest.param(b"[[example.com]]", "not a hostname", id="two brackets"),
         pytest.param(b"example.com:", "not a hostname", id="empty port"),
         pytest.param(b"example.com:25:25", "not a hostname", id="two ports"),
+        pytest.param(b"example.com:" + b"9" * 32, "not a hostname", id="port of 32 digits"),
         pytest.param(b"example.com\n", "not a hostname", id="newline at the end"),
         pytest.param(b"example.com\0", "not a hostname", id="NUL"),
         pytest.param(b" example.com", "not a hostname", id="blank before"),
@@ -133,6 +134,26 @@ def test_no_domain(key: bytes, message: str) -> None:
     assert _parsed(key) == message
 
 
+@pytest.mark.parametrize(
+    ("key", "hop", "text"),
+    [
+        ("example.com", NextHop(PolicyDomain("example.com"), mx=True, port="25"), "example.com"),
+        ("example.com:587", NextHop(PolicyDomain("example.com"), mx=True, port="587"), "example.com:587"),
+        ("[Example.com]", NextHop(PolicyDomain("example.com"), mx=False, port="25"), "[example.com]"),
+        ("[example.com]:25", NextHop(PolicyDomain("example.com"), mx=False, port="25"), "[example.com]"),
+        (
+            "[example.com]:submission",
+            NextHop(PolicyDomain("example.com"), mx=False, port="submission"),
+            "[example.com]:submission",
+        ),
+    ],
+)
+def test_next_hop(key: str, hop: NextHop, text: str) -> None:
+    assert next_hop(key.encode()) == hop
+    assert str(hop) == text
+    assert next_hop(text.encode()) == hop
+
+
 @pytest.mark.parametrize("name", ["é\u00a0", "²", "٣.٣", "example\N{IDEOGRAPHIC SPACE}", "a\u0085", "\ud800.example"])
 def test_what_python_calls_space_digit_or_letter_is_none(name: str) -> None:
     with pytest.raises(HostnameError):
@@ -141,7 +162,7 @@ def test_what_python_calls_space_digit_or_letter_is_none(name: str) -> None:
 
 @given(domains)
 def test_printed_domain_parses(domain: PolicyDomain) -> None:
-    assert policy_domain(str(domain).encode()) == domain
+    assert next_hop(str(domain).encode()).domain == domain
 
 
 @given(st.binary() | near(*_KEY_TOKENS).map(str.encode))
@@ -150,7 +171,7 @@ def test_any_key_gives_a_name_for_dns_or_our_error(key: bytes) -> None:
         case PolicyDomain(name) as domain:
             assert re.fullmatch(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+", name)
             assert len(domain.record_name()) <= 253
-            assert policy_domain(name.encode()) == domain
+            assert next_hop(name.encode()).domain == domain
         case message:
             assert message.isprintable()
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from postfix_mtasts.config import InetEndpoint, StyleSetting, UnixEndpoint
-from postfix_mtasts.postfix import NoPostfix, Postfix, choose_style
+from postfix_mtasts.config import DaneSetting, InetEndpoint, StyleSetting, UnixEndpoint
+from postfix_mtasts.postfix import NoPostfix, Postfix, choose_dane, choose_style
 from postfix_mtasts.reply import Style
 
 LOCAL = (InetEndpoint("127.0.0.1", 8461), InetEndpoint("::1", 8461), UnixEndpoint("/run/socket"))
@@ -44,3 +44,53 @@ def test_style(
     reason: str,
 ) -> None:
     assert choose_style(setting, found, listeners) == (style, reason)
+
+
+@pytest.mark.parametrize(
+    ("found", "listeners", "dane", "reason"),
+    [
+        (
+            Postfix((3, 7), "dane", "dnssec"),
+            LOCAL,
+            DaneSetting.YIELD,
+            "Postfix 3.7 has smtp_tls_security_level = dane",
+        ),
+        (
+            Postfix((3, 10), "dane-only", "dnssec"),
+            LOCAL,
+            DaneSetting.YIELD,
+            "Postfix 3.10 has smtp_tls_security_level = dane-only",
+        ),
+        (
+            Postfix((3, 10), "dane", "enabled"),
+            LOCAL,
+            DaneSetting.OFF,
+            "Postfix 3.10 applies no DANE without smtp_dns_support_level = dnssec",
+        ),
+        (
+            Postfix((3, 10), "dane", ""),
+            LOCAL,
+            DaneSetting.OFF,
+            "Postfix 3.10 applies no DANE without smtp_dns_support_level = dnssec",
+        ),
+        (Postfix((3, 7), "may", "dnssec"), LOCAL, DaneSetting.OFF, "Postfix 3.7 has smtp_tls_security_level = may"),
+        (Postfix((3, 7), "", ""), LOCAL, DaneSetting.OFF, "Postfix 3.7 has smtp_tls_security_level = (empty)"),
+        (NoPostfix("no postconf on this machine"), LOCAL, DaneSetting.OFF, "no postconf on this machine"),
+        (
+            Postfix((3, 10), "dane", "dnssec"),
+            (*LOCAL, OPEN),
+            DaneSetting.OFF,
+            "inet:0.0.0.0:8461 can be reached from other machines, whose Postfix is unknown",
+        ),
+    ],
+)
+def test_dane(
+    found: Postfix | NoPostfix, listeners: tuple[InetEndpoint | UnixEndpoint, ...], dane: DaneSetting, reason: str
+) -> None:
+    assert choose_dane(DaneSetting.AUTO, found, listeners) == (dane, reason)
+
+
+@pytest.mark.parametrize("setting", [DaneSetting.YIELD, DaneSetting.DANE_ONLY, DaneSetting.OFF])
+def test_a_configured_dane_holds_whatever_postfix_there_is(setting: DaneSetting) -> None:
+    for found in (NoPostfix("none"), Postfix((3, 10), "dane", "dnssec"), Postfix((3, 10), "may", "")):
+        assert choose_dane(setting, found, (OPEN,)) == (setting, "configured")

@@ -1,16 +1,17 @@
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from postfix_mtasts.config import OnFailure, OnTesting
+from postfix_mtasts.config import DaneSetting, OnFailure, OnTesting
 from postfix_mtasts.domain import PolicyDomain
-from postfix_mtasts.entry import Answer, Apply, NoPolicy, Unavailable
-from postfix_mtasts.observation import Failure, ResultType, Stage
+from postfix_mtasts.entry import Answer, Apply, NoPolicy, Unavailable, YieldToDane
+from postfix_mtasts.observation import DaneAbsent, DaneFailed, DaneUsable, Failure, ResultType, Stage
 from postfix_mtasts.policy import Mode, MxPattern, Policy, PolicyError, parse
-from postfix_mtasts.reply import Style, reply_to, style_of, temporary_failure
+from postfix_mtasts.reply import Manner, Style, beside_dane, reply_to, temporary_failure
 from postfix_mtasts.socketmap import Reply, Status
 
 from .strategies import domains, policies, policy_texts
@@ -25,7 +26,7 @@ def _policy(mode: Mode, max_age: int, *mx: str) -> Policy:
 
 
 def _encode(answer: Answer, style: Style, on_failure: OnFailure = OnFailure.NOTFOUND) -> bytes:
-    return reply_to(DOMAIN, answer, style, on_failure).encode()
+    return reply_to(DOMAIN, answer, Manner(style, on_failure)).encode()
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,8 @@ def test_no_policy(answer: Answer, style: Style, on_failure: OnFailure, expected
 )
 @pytest.mark.parametrize("configured", Style)
 def test_style_of_map(map_name: bytes, style: Style | None, configured: Style) -> None:
-    assert style_of(map_name, configured) is (style or configured)
+    manner = Manner(configured, OnFailure.TEMP, OnTesting.REPORT, DaneSetting.YIELD)
+    assert manner.of_map(map_name) == replace(manner, style=style or configured)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,7 @@ def test_reply_that_is_too_long(style: Style, form: Form, octets: int, expected:
     domain, hosts = _of_size(form, octets)
     apply = Apply(_policy(Mode.ENFORCE, 86400, *hosts))
     payload = expected(domain, hosts)
-    reply = reply_to(PolicyDomain(domain), apply, style, OnFailure.NOTFOUND)
+    reply = reply_to(PolicyDomain(domain), apply, Manner(style))
     assert reply.encode() == f"{len(payload)}:{payload},".encode()
 
 
@@ -221,8 +223,8 @@ def _tokens(text: str) -> tuple[str, list[tuple[str, str]]]:
 
 def _check_reply(domain: PolicyDomain, policy: Policy) -> None:
     """Postfix reads what the policy says, and nothing else."""
-    plain = reply_to(domain, Apply(policy), Style.PLAIN, OnFailure.TEMP)
-    tlsrpt = reply_to(domain, Apply(policy), Style.TLSRPT, OnFailure.TEMP)
+    plain = reply_to(domain, Apply(policy), Manner(Style.PLAIN))
+    tlsrpt = reply_to(domain, Apply(policy), Manner(Style.TLSRPT))
     if policy.mode is not Mode.ENFORCE:
         assert (plain, tlsrpt) == (Reply(Status.NOTFOUND), Reply(Status.NOTFOUND))
         return
@@ -270,7 +272,7 @@ def test_a_policy_in_mode_testing_is_reported_where_postfix_can_take_it_in() -> 
     """At level may, for encrypt would refuse mail, and without match=, which is an error there."""
     testing = Apply(_policy(Mode.TESTING, 1, "a.example", "*.b.example"))
     replies = {
-        (style, setting): reply_to(DOMAIN, testing, style, OnFailure.TEMP, setting).encode()
+        (style, setting): reply_to(DOMAIN, testing, Manner(style, testing=setting)).encode()
         for style in Style
         for setting in OnTesting
     }
@@ -293,5 +295,71 @@ def test_a_policy_in_mode_testing_is_reported_where_postfix_can_take_it_in() -> 
 )
 @pytest.mark.parametrize("style", Style)
 def test_other_modes_are_answered_the_same_whatever_becomes_of_testing(policy: Policy, style: Style) -> None:
-    ignored, reported = (reply_to(DOMAIN, Apply(policy), style, OnFailure.TEMP, setting) for setting in OnTesting)
+    ignored, reported = (reply_to(DOMAIN, Apply(policy), Manner(style, testing=setting)) for setting in OnTesting)
     assert ignored == reported
+
+
+ENFORCED = Apply(_policy(Mode.ENFORCE, 1, "a.example"))
+IN_TESTING = Apply(_policy(Mode.TESTING, 1, "a.example"))
+REST = (Apply(_policy(Mode.NONE, 1)), NoPolicy("none"), Unavailable(DNS_FAILURE))
+
+
+@pytest.mark.parametrize("style", Style)
+def test_a_domain_with_dane_is_left_to_postfix_or_told_to_use_it(style: Style) -> None:
+    answer = YieldToDane(("mx.example.com",))
+    replies = {
+        dane: reply_to(DOMAIN, answer, Manner(style, OnFailure.TEMP, dane=dane)).encode() for dane in DaneSetting
+    }
+    nothing = b"9:NOTFOUND ,"
+    assert replies == {
+        DaneSetting.AUTO: nothing,
+        DaneSetting.YIELD: nothing,
+        DaneSetting.OFF: nothing,
+        DaneSetting.DANE_ONLY: b"12:OK dane-only,",
+    }
+
+
+@pytest.mark.parametrize("answer", [ENFORCED, IN_TESTING, *REST])
+def test_dane_goes_before_every_answer(answer: Answer) -> None:
+    assert beside_dane(answer, DaneUsable(("mx1.example.com", "mx2.example.com"), 300.0)) == YieldToDane(
+        ("mx1.example.com", "mx2.example.com")
+    )
+    assert beside_dane(answer, DaneFailed(DNS_FAILURE)) == Unavailable(DNS_FAILURE, defer=True)
+    assert beside_dane(answer, DaneAbsent("no MX host", 300.0)) is answer
+
+
+@pytest.mark.parametrize("on_failure", OnFailure)
+def test_mail_waits_when_whether_dane_applies_is_unknown(on_failure: OnFailure) -> None:
+    failure = Failure(Stage.TLSA, "_25._tcp.mx.example.com: 192.0.2.1: SERVFAIL", None)
+    assert _encode(Unavailable(failure, defer=True), Style.PLAIN, on_failure) == (
+        b"62:TEMP TLSA lookup: _25._tcp.mx.example.com: 192.0.2.1: SERVFAIL,"
+    )
+
+
+def test_which_answers_wait_for_dane() -> None:
+    """With yield, those that would take the place of Postfix's own level; with dane-only, all."""
+    answers: dict[str, Answer] = {
+        "enforced": ENFORCED,
+        "in testing": IN_TESTING,
+        "rest": REST[0],
+        "no policy": REST[1],
+        "failed": REST[2],
+    }
+    waiting = {
+        (dane, style, testing): [
+            name for name, a in answers.items() if Manner(style, testing=testing, dane=dane).heeds_dane(a)
+        ]
+        for dane in (DaneSetting.OFF, DaneSetting.YIELD, DaneSetting.DANE_ONLY)
+        for style in Style
+        for testing in OnTesting
+    }
+    assert waiting == {
+        (dane, style, testing): {
+            DaneSetting.OFF: [],
+            DaneSetting.YIELD: ["enforced", "in testing"]
+            if (style, testing) == (Style.TLSRPT, OnTesting.REPORT)
+            else ["enforced"],
+            DaneSetting.DANE_ONLY: list(answers),
+        }[dane]
+        for dane, style, testing in waiting
+    }

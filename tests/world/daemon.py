@@ -63,6 +63,11 @@ class Daemon:
         """SIGKILL; the exit status."""
         return self._end(signal.SIGKILL)
 
+    def hang_up(self) -> None:
+        """SIGHUP: to read its configuration again."""
+        assert self._process is not None, "it does not run"
+        self._process.send_signal(signal.SIGHUP)
+
     def restart(self) -> None:
         """Stop cleanly and start again, with the same configuration and cache."""
         status = self.stop()

@@ -156,6 +156,10 @@ class DnsServer(LoopServer):
         """Add one TXT record made of these strings."""
         self._add(owner, dns.rdtypes.ANY.TXT.TXT(dns.rdataclass.IN, dns.rdatatype.TXT, strings), ttl)
 
+    def add_octets(self, owner: str, rdtype: str, octets: bytes, ttl: int = 300) -> None:
+        """Add a record of any form, also a wrong one."""
+        self._add(owner, dns.rdata.GenericRdata(dns.rdataclass.IN, dns.rdatatype.from_text(rdtype), octets), ttl)
+
     def remove(self, owner: str, rdtype: str | None = None) -> None:
         """Remove the records of `owner`, or those of one type."""
         name = dns.name.from_text(owner)

@@ -87,7 +87,7 @@ def configuration(
         "cache": {"path": str(folder / "policies.sqlite")},
         "dns": {"nameservers": [NAMESERVER]},
         "fetch": {"ca_file": str(ca.file), "allow_addresses": ["127.0.0.0/8"]},
-        "reply": {"style": "plain"},
+        "reply": {"style": "plain", "dane": "off"},
     }
 
 

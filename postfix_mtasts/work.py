@@ -1,0 +1,38 @@
+"""One piece of work for a key at a time: who comes while it is under way waits for it; who gives up does not end it."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, TypeVar
+
+_K = TypeVar("_K", bound=Hashable)
+_T = TypeVar("_T")
+
+
+class Work(Generic[_K, _T]):
+    """What is under way, by its keys."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[_K, asyncio.Task[_T]] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def begin(self, key: _K, start: Callable[[], Coroutine[Any, Any, _T]]) -> asyncio.Task[_T]:
+        """The work for a key, begun if none is under way."""
+        task = self._tasks.get(key)
+        if not task:
+            task = asyncio.create_task(start())
+            self._tasks[key] = task
+            task.add_done_callback(lambda _: self._tasks.pop(key))
+        return task
+
+    async def result(self, key: _K, start: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """What the work for a key comes to."""
+        return await asyncio.shield(self.begin(key, start))
+
+    async def aclose(self) -> None:
+        """Give up all of it."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
