@@ -11,11 +11,19 @@ from tests.integration.conftest import wait_until_stored
 from tests.world.ca import Kind
 from tests.world.daemon import Daemon, ask
 from tests.world.https import Hold, answer
-from tests.world.mail import LISTEN, MAP, OWN_DAEMON, Certificate, World, configuration
+from tests.world.mail import LISTEN, MAP, Certificate, Extras, SmtpClient, World, configuration
 from tests.world.postfix import Delivery
 from tests.world.smtp import Message
 
 SENDER = "sender@client.test"
+# For these domains Postfix asks another daemon, at the Unix socket of this name in the world's folder.
+OWN_DAEMON = {f"{name}.test": f"{name}.sock" for name in ("open", "closed", "cautious", "slow")}
+
+
+@pytest.fixture(scope="module")
+def extras() -> Extras:
+    maps = {domain: f"socketmap:unix:$world/{socket}:postfix" for domain, socket in OWN_DAEMON.items()}
+    return Extras(clients=tuple(SmtpClient(domain, {"smtp_tls_policy_maps": value}) for domain, value in maps.items()))
 
 
 class Outcome(NamedTuple):

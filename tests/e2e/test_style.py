@@ -1,14 +1,12 @@
 """Which style the daemon chooses by itself, beside the Postfix of this machine."""
 
-import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from postfix_mtasts.postfix import NoPostfix, Postfix, local_postfix
-from tests.world import postfix
 from tests.world.daemon import Daemon
+from tests.world.postfix import HERE
 
 PLAIN = "plain (Postfix {} does not know the attributes of tlsrpt)"
 TLSRPT = "tlsrpt (Postfix {} knows its attributes, and checks MX names by them)"
@@ -16,11 +14,9 @@ TLSRPT = "tlsrpt (Postfix {} knows its attributes, and checks MX names by them)"
 
 @pytest.fixture
 def version() -> tuple[int, int]:
-    if why := postfix.missing():
+    if why := HERE.missing():
         pytest.skip(why)
-    found = subprocess.run(["postconf", "-d", "-h", "mail_version"], check=True, capture_output=True, text=True)
-    major, minor = re.findall(r"\d+", found.stdout)[:2]
-    return int(major), int(minor)
+    return HERE.version[:2]
 
 
 async def test_postfix_is_asked(version: tuple[int, int]) -> None:
