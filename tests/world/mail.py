@@ -113,8 +113,9 @@ class SmtpClient:
 class Extras:
     """What tests need in their world beyond the usual. In settings, `$world` is the folder of the world.
 
-    `daemon` are tables for the daemon's configuration, `settings` for main.cf, `services` more lines for master.cf,
-    `transports` what transport_maps finds for a domain or `.domain`.
+    `daemon` are tables for the daemon's configuration, `settings` are for main.cf, `services` more lines for master.cf,
+    `transports` is what transport_maps finds for a domain or `.domain`. With another `dns_address`, tests start a
+    resolver of their own at `NAMESERVER`, whom all ask.
     """
 
     daemon: Config = field(default_factory=dict)
@@ -122,6 +123,7 @@ class Extras:
     clients: tuple[SmtpClient, ...] = ()
     services: tuple[str, ...] = ()
     transports: Mapping[str, str] = field(default_factory=dict)
+    dns_address: str = NAMESERVER
 
 
 @contextmanager
@@ -135,7 +137,7 @@ def mail_world(installation: Installation = HERE, extras: Extras = Extras()) -> 
             (folder / part).mkdir()
         ca = Ca(folder / "ca")
         stack.enter_context(postfix.nameserver(NAMESERVER, folder))
-        dns = stack.enter_context(DnsServer(NAMESERVER, 53))
+        dns = stack.enter_context(DnsServer(extras.dns_address, 53))
         https = stack.enter_context(HttpsServer(POLICY_HOST, 443))
         servers = stack.enter_context(ExitStack())
         config = _with(configuration(folder / "daemon", ca, LISTEN), extras.daemon)

@@ -41,9 +41,9 @@ class Installation:
             return "needs a namespace: run through tests/namespace"
         if self.master_cf.exists():
             return None
-        return (
-            "needs Postfix: apt install postfix" if self is HERE else f"needs a root of {self.name}: `sudo make roots`"
-        )
+        if self is HERE:
+            return "needs Postfix: apt install postfix"
+        return f"needs a root of {self.name}: run `sudo make roots`"
 
     @property
     def master_cf(self) -> Path:
@@ -80,7 +80,8 @@ class Installation:
                 subprocess.run(["mount", "--bind", path.resolve(), place], check=True)
             yield
         finally:
-            subprocess.run(["umount", "--recursive", self.root], check=True)
+            # Lazily: a process of Postfix may outlive `postfix stop` for a moment.
+            subprocess.run(["umount", "--recursive", "--lazy", self.root], check=True)
 
 
 HERE = Installation("here", Path("/"))
@@ -162,7 +163,7 @@ class Postfix:
         index, found = self._wait(_STATUS.replace("ID", queue_id), attempt=attempt)
         process, relay, dsn, status, text = found.groups()
         lines = [line for line in self.log()[: index + 1] if f"[{process}]: " in line]
-        begin = max((i for i, line in enumerate(lines[:-1], 1) if " status=" in line), default=0)
+        begin = max((i for i, line in enumerate(lines[:-1], 1) if ", status=" in line), default=0)
         tls = _last(r": (\w+) TLS connection established", lines[begin:])
         mistrust = _last(r"certificate verification failed for \S+ (?:num=\d+:)?(.*)", lines[begin:])
         return Delivery(status, dsn, relay, text, tls, mistrust, tuple(lines[begin:]))
