@@ -153,12 +153,13 @@ def _with(config: Config, more: Config) -> Config:
 
 def _postfix(installation: Installation, folder: Path, ca: Ca, extras: Extras) -> Postfix:
     transports = {client.domain: f"{client.name}:" for client in extras.clients} | dict(extras.transports)
+    table = " ".join(f"{{{key} = {to}}}" for key, to in transports.items())
     settings = {
         "world": str(folder),
         "smtp_tls_security_level": "may",
         "smtp_tls_CAfile": str(ca.file),
         "smtp_tls_policy_maps": MAP,
-        "transport_maps": "inline:{" + " ".join(f"{{{key} = {to}}}" for key, to in transports.items()) + "}",
+        "transport_maps": f"inline:{{{table}}}" if table else "",
     }
     services = [*(client.service for client in extras.clients), *extras.services]
     return Postfix(installation, folder / "postfix", settings | dict(extras.settings), services)

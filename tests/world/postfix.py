@@ -193,6 +193,10 @@ class Postfix:
         """The complete lines of the log so far."""
         return self.maillog.read_text().split("\n")[:-1] if self.maillog.exists() else []
 
+    def wait_for_line(self, pattern: str) -> str:
+        """The first line of the log that matches, now or soon."""
+        return self._wait(pattern)[1].string
+
     def _ask(self, command: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         line = self.installation.command(command, "-c", str(self.config), *arguments)
         return subprocess.run(line, check=check, capture_output=True, text=True, timeout=60)
