@@ -1,5 +1,6 @@
 # make run    start the daemon with its defaults and a cache in your home
 # make test   everything: linters, types, layers, unit, integration and end-to-end tests
+# make roots  as root: build the roots with the Postfix of Debian 12, 13 and 14, in which `make test` tests too
 # make demo   as root: watch a real Postfix deliver one mail and hold back another
 # make clean  remove what these made
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV = .venv
 OLDEST = .venv-debian12
 STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/postfix-mtasts
 
-.PHONY: run test lint demo clean
+.PHONY: run test roots lint demo clean
 
 run: $(VENV)/.run
 	@mkdir -p "$(STATE)"
@@ -19,6 +20,10 @@ test: lint $(OLDEST)/.test
 	.ci/need test
 	tests/namespace $(OLDEST)/bin/python -m pytest tests/unit tests/integration
 	tests/namespace $(VENV)/bin/python -m pytest
+
+roots:
+	.ci/need roots
+	tests/roots
 
 demo: $(VENV)/.test
 	.ci/need test

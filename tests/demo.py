@@ -2,8 +2,8 @@
 
 import sys
 
-from tests.world import postfix
 from tests.world.mail import MAP, mail_world
+from tests.world.postfix import HERE
 
 POLICY = "version: STSv1\nmode: enforce\nmx: mx.{domain}\nmax_age: 604800\n"
 DOMAINS = ("good.test", "wrong.test")
@@ -11,7 +11,7 @@ DOMAINS = ("good.test", "wrong.test")
 
 def main() -> None:
     """Show it."""
-    if why := postfix.missing():
+    if why := HERE.missing():
         sys.exit(f"make demo: {why}")
     with mail_world() as world:
         show("main.cf", f"smtp_tls_policy_maps = {MAP}")

@@ -1,23 +1,39 @@
-"""The world of the end-to-end tests, once for all tests of a module."""
+"""The world of the end-to-end tests: one for each module and each Postfix."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.world import postfix
-from tests.world.mail import World, mail_world
+from tests.world.mail import Extras, World, mail_world
+from tests.world.postfix import INSTALLATIONS, Installation
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    if why := postfix.missing():
+def extras() -> Extras:
+    """A module whose world has more than the usual defines this fixture for itself."""
+    return Extras()
+
+
+@pytest.fixture(scope="module", params=INSTALLATIONS, ids=lambda installation: installation.name)
+def installation(request: pytest.FixtureRequest) -> Installation:
+    """A module that is about some versions of Postfix only defines this fixture for itself."""
+    chosen: Installation = request.param
+    if why := chosen.missing():
         pytest.skip(why)
-    with mail_world() as running:
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def world(installation: Installation, extras: Extras) -> Iterator[World]:
+    with mail_world(installation, extras) as running:
         yield running
     assert [line for line in running.daemon.log if not line.startswith(("info: ", "warning: "))] == []
 
 
 @pytest.fixture(autouse=True)
-def _empty_queue(world: World) -> Iterator[None]:
+def _empty_queue(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that has a world leaves it no mail."""
+    world: World | None = request.getfixturevalue("world") if "world" in request.fixturenames else None
     yield
-    world.postfix.forget_all()
+    if world:
+        world.postfix.forget_all()

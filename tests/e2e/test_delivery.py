@@ -7,62 +7,38 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.e2e.vocabulary import (
+    CLEAR,
+    MISMATCH,
+    NO_ANSWER,
+    NOT_OFFERED,
+    SENDER,
+    UNTRUSTED,
+    VERIFIED,
+    Outcome,
+    applied,
+    blames,
+    enforce,
+    outcome,
+    policy,
+    secure,
+    secured,
+)
 from tests.integration.conftest import wait_until_stored
 from tests.world.ca import Kind
 from tests.world.daemon import Daemon, ask
 from tests.world.https import Hold, answer
-from tests.world.mail import LISTEN, MAP, OWN_DAEMON, Certificate, World, configuration
-from tests.world.postfix import Delivery
+from tests.world.mail import LISTEN, MAP, Certificate, Extras, SmtpClient, World, configuration
 from tests.world.smtp import Message
 
-SENDER = "sender@client.test"
+# For these domains Postfix asks another daemon, at the Unix socket of this name in the world's folder.
+OWN_DAEMON = {f"{name}.test": f"{name}.sock" for name in ("open", "closed", "cautious", "slow")}
 
 
-class Outcome(NamedTuple):
-    """What Postfix logs of an attempt; in `text`, MX stands for the name and the address of the mail server."""
-
-    status: str
-    dsn: str
-    tls: str | None
-    text: str
-    mistrust: str | None = None
-
-
-VERIFIED = Outcome("sent", "2.0.0", "Verified", "250 received")
-UNTRUSTED = VERIFIED._replace(tls="Untrusted")
-CLEAR = VERIFIED._replace(tls=None)
-MISMATCH = Outcome("deferred", "4.7.5", "Untrusted", "Server certificate not verified", "hostname mismatch")
-NOT_OFFERED = Outcome("deferred", "4.7.4", None, "TLS is required, but was not offered by host MX")
-NO_ANSWER = Outcome("deferred", "4.7.5", None, "client TLS configuration problem")
-
-
-def outcome(delivery: Delivery) -> Outcome:
-    text = delivery.text.replace(delivery.relay.removesuffix(":25"), "MX")
-    # Later versions of Postfix call a certificate with another name Trusted: its chain is.
-    mismatch = delivery.tls == "Trusted" and delivery.mistrust == "hostname mismatch"
-    return Outcome(delivery.status, delivery.dsn, "Untrusted" if mismatch else delivery.tls, text, delivery.mistrust)
-
-
-def policy(mode: str, *mx: str) -> str:
-    lines = ["version: STSv1", f"mode: {mode}", *(f"mx: {pattern}" for pattern in mx), "max_age: 604800"]
-    return "".join(f"{line}\r\n" for line in lines)
-
-
-def enforce(domain: str) -> str:
-    return policy("enforce", f"mx.{domain}")
-
-
-def secure(match: str) -> str:
-    return f"secure match={match} servername=hostname"
-
-
-def secured(domain: str, *recipients: str) -> list[Message]:
-    """Messages as an enforced policy lets them arrive: Postfix was told to name the MX host in its ClientHello."""
-    return [Message(SENDER, (recipient,), True, f"mx.{domain}") for recipient in recipients]
-
-
-def applied(domain: str, source: str) -> str:
-    return f"info: domain={domain}, source={source}, mode=enforce, max_age=604800, mx=mx.{domain}"
+@pytest.fixture(scope="module")
+def extras() -> Extras:
+    maps = {domain: f"socketmap:unix:$world/{socket}:postfix" for domain, socket in OWN_DAEMON.items()}
+    return Extras(clients=tuple(SmtpClient(domain, {"smtp_tls_policy_maps": value}) for domain, value in maps.items()))
 
 
 class Enforced(NamedTuple):
@@ -229,11 +205,6 @@ def test_mail_waits_while_the_daemon_is_down(world: World) -> None:
     assert [outcome(world.postfix.wait_for(queue_id, 2)) for queue_id in queue_ids] == [VERIFIED, CLEAR]
     assert enforced.messages == secured("waits.test", "user@waits.test")
     assert plain.messages == [Message(SENDER, ("user@waits-too.test",), False, None)]
-
-
-def blames(delivery: Delivery, cause: str) -> bool:
-    """Whether Postfix warned that it could not ask, for this cause."""
-    return any("warning: " in line and cause in line for line in delivery.lines)
 
 
 def test_a_unix_socket(world: World, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Which style the daemon chooses by itself, beside the Postfix of this machine."""
 
 import re
+import shlex
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +10,8 @@ import pytest
 
 from postfix_mtasts.postfix import NoPostfix, Postfix, local_postfix
 from tests.integration.conftest import mounted
-from tests.world import postfix
 from tests.world.daemon import Config, Daemon
+from tests.world.postfix import HERE, Installation
 
 PLAIN = "plain: Postfix {} does not know the attributes of tlsrpt"
 TLSRPT = "tlsrpt: Postfix {} knows its attributes, and checks MX names by them"
@@ -19,11 +19,9 @@ TLSRPT = "tlsrpt: Postfix {} knows its attributes, and checks MX names by them"
 
 @pytest.fixture
 def version() -> tuple[int, int]:
-    if why := postfix.missing():
+    if why := HERE.missing():
         pytest.skip(why)
-    found = subprocess.run(["postconf", "-d", "-h", "mail_version"], check=True, capture_output=True, text=True)
-    major, minor = re.findall(r"\d+", found.stdout)[:2]
-    return int(major), int(minor)
+    return HERE.version[:2]
 
 
 @pytest.fixture
@@ -47,6 +45,15 @@ def main_cf(tmp_path: Path) -> Iterator[Path]:
 async def test_postfix_is_asked(version: tuple[int, int], main_cf: Path, settings: str, level: str, dns: str) -> None:
     main_cf.write_text(f"compatibility_level = 3.6\n{settings}")
     assert await local_postfix() == Postfix(version, level, dns)
+
+
+async def test_each_version_of_postfix_says_the_same(installation: Installation, tmp_path: Path) -> None:
+    script = f'#!/bin/sh\nexec {shlex.join(installation.command("postconf", "-c", str(tmp_path)))} "$@"\n'
+    (tmp_path / "postconf").write_text(script)
+    (tmp_path / "postconf").chmod(0o755)
+    (tmp_path / "main.cf").write_text("compatibility_level = 3.6\nsmtp_tls_security_level = dane\n")
+    with installation.mounted():
+        assert await local_postfix(str(tmp_path)) == Postfix(installation.version[:2], "dane", "")
 
 
 async def test_a_postfix_that_is_not_configured(version: tuple[int, int], main_cf: Path) -> None:

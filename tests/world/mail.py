@@ -3,7 +3,7 @@
 import itertools
 import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +11,10 @@ from typing import Literal
 
 from tests.world import postfix
 from tests.world.ca import Ca, Kind
-from tests.world.daemon import Daemon
+from tests.world.daemon import Config, Daemon
 from tests.world.dns import DnsServer
 from tests.world.https import HttpsServer
-from tests.world.postfix import Postfix
+from tests.world.postfix import HERE, TMP, Installation, Postfix
 from tests.world.smtp import SmtpServer
 
 NAMESERVER = "127.0.0.1"
@@ -22,8 +22,6 @@ POLICY_HOST = "127.0.2.1"
 NOBODY = "127.0.2.2"  # Nothing listens there.
 LISTEN = "inet:127.0.0.1:8461"
 MAP = f"socketmap:{LISTEN}:postfix"
-# For these domains Postfix asks another daemon, at the Unix socket of this name in the world's folder.
-OWN_DAEMON = {f"{name}.test": f"{name}.sock" for name in ("open", "closed", "cautious", "slow")}
 
 # What a mail server has to show; None: it does not offer STARTTLS.
 Certificate = Kind | Literal["wrong name"] | None
@@ -91,33 +89,77 @@ def configuration(
     }
 
 
+@dataclass(frozen=True)
+class SmtpClient:
+    """A service of its own, with these settings, for mail to `domain`, or to all domains below `.domain`."""
+
+    domain: str
+    settings: Mapping[str, str]
+    chroot: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the service in master.cf."""
+        return self.domain.lstrip(".")
+
+    @property
+    def service(self) -> str:
+        """The line for master.cf."""
+        options = "".join(f" -o {{ {name} = {value} }}" for name, value in self.settings.items())
+        return f"{self.name} unix - - {'y' if self.chroot else 'n'} - - smtp{options}"
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What tests need in their world beyond the usual. In settings, `$world` is the folder of the world.
+
+    `daemon` are tables for the daemon's configuration, `settings` are for main.cf, `services` more lines for master.cf,
+    `transports` is what transport_maps finds for a domain or `.domain`. With another `dns_address`, tests start a
+    resolver of their own at `NAMESERVER`, whom all ask.
+    """
+
+    daemon: Config = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    clients: tuple[SmtpClient, ...] = ()
+    services: tuple[str, ...] = ()
+    transports: Mapping[str, str] = field(default_factory=dict)
+    dns_address: str = NAMESERVER
+
+
 @contextmanager
-def mail_world() -> Iterator[World]:
-    """Everything, running; `postfix.missing` says what it needs and this machine lacks."""
+def mail_world(installation: Installation = HERE, extras: Extras = Extras()) -> Iterator[World]:
+    """Everything, running; `Installation.missing` says what it needs and this machine lacks."""
     # Postfix's own user must reach this folder; pytest's are for one user only.
-    with tempfile.TemporaryDirectory(prefix="postfix-mtasts-") as name, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="postfix-mtasts-", dir=TMP) as name, ExitStack() as stack:
         folder = Path(name)
         folder.chmod(0o755)
         for part in ("ca", "daemon", "postfix"):
             (folder / part).mkdir()
         ca = Ca(folder / "ca")
         stack.enter_context(postfix.nameserver(NAMESERVER, folder))
-        dns = stack.enter_context(DnsServer(NAMESERVER, 53))
+        dns = stack.enter_context(DnsServer(extras.dns_address, 53))
         https = stack.enter_context(HttpsServer(POLICY_HOST, 443))
         servers = stack.enter_context(ExitStack())
-        daemon = stack.enter_context(Daemon(folder / "daemon", configuration(folder / "daemon", ca, LISTEN)))
-        yield World(folder, ca, dns, https, servers, daemon, stack.enter_context(_postfix(folder, ca)))
+        config = _with(configuration(folder / "daemon", ca, LISTEN), extras.daemon)
+        daemon = stack.enter_context(Daemon(folder / "daemon", config))
+        stack.enter_context(installation.mounted())
+        client = stack.enter_context(_postfix(installation, folder, ca, extras))
+        yield World(folder, ca, dns, https, servers, daemon, client)
 
 
-def _postfix(folder: Path, ca: Ca) -> Postfix:
+def _with(config: Config, more: Config) -> Config:
+    return {table: {**config.get(table, {}), **more.get(table, {})} for table in {**config, **more}}
+
+
+def _postfix(installation: Installation, folder: Path, ca: Ca, extras: Extras) -> Postfix:
+    transports = {client.domain: f"{client.name}:" for client in extras.clients} | dict(extras.transports)
+    table = " ".join(f"{{{key} = {to}}}" for key, to in transports.items())
     settings = {
+        "world": str(folder),
         "smtp_tls_security_level": "may",
         "smtp_tls_CAfile": str(ca.file),
         "smtp_tls_policy_maps": MAP,
-        "transport_maps": "inline:{" + " ".join(f"{{{domain}={domain}:}}" for domain in OWN_DAEMON) + "}",
+        "transport_maps": f"inline:{{{table}}}" if table else "",
     }
-    services = [
-        f"{domain} unix - - n - - smtp -o smtp_tls_policy_maps=socketmap:unix:{folder / socket}:postfix"
-        for domain, socket in OWN_DAEMON.items()
-    ]
-    return Postfix(folder / "postfix", settings, services)
+    services = [*(client.service for client in extras.clients), *extras.services]
+    return Postfix(installation, folder / "postfix", settings | dict(extras.settings), services)

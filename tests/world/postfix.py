@@ -1,13 +1,13 @@
-"""The Postfix of this machine, run in a place of its own, with a log that tests can wait for.
+"""A real Postfix, this machine's or another Debian's, run in a place of its own, with a log that tests can wait for.
 
 Configuration, queue, data and log lie under one folder, so that /etc/postfix and /var/spool/postfix stay as they are.
-Postfix's processes drop their privileges: the user `postfix` must be able to reach that folder.
+Postfix's processes drop their privileges: the user `postfix` must be able to reach that folder. It lies in `TMP`, which
+is the one place that all installations of Postfix share.
 """
 
 import itertools
 import os
 import re
-import shutil
 import subprocess
 import threading
 import time
@@ -20,20 +20,74 @@ from typing import Self, TypeVar
 
 T = TypeVar("T")
 
-MASTER_CF = Path("/usr/share/postfix/master.cf.dist")
 NAMESPACE = "POSTFIX_MTASTS_NAMESPACE"
+ROOTS = Path(os.environ.get("POSTFIX_MTASTS_ROOTS", "/var/cache/postfix-mtasts/roots"))
+TMP = Path("/tmp")
 
 
-def missing() -> str | None:
-    """What a test with a real Postfix needs and does not have here, in words for `pytest.skip`."""
-    users = sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
-    if os.geteuid() != 0 or users < 65536:
-        return "needs root: run `sudo make test`"
-    if NAMESPACE not in os.environ:
-        return "needs a namespace: run through tests/namespace"
-    if shutil.which("postfix") is None or not MASTER_CF.exists():
-        return "needs Postfix: apt install postfix"
-    return None
+@dataclass(frozen=True)
+class Installation:
+    """Where a Postfix is: on this machine, or in the root of another Debian that tests/roots made."""
+
+    name: str
+    root: Path
+
+    def missing(self) -> str | None:
+        """What a test with this Postfix needs and does not have here, in words for `pytest.skip`."""
+        users = sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
+        if os.geteuid() != 0 or users < 65536:
+            return "needs root: run `sudo make test`"
+        if NAMESPACE not in os.environ:
+            return "needs a namespace: run through tests/namespace"
+        if self.master_cf.exists():
+            return None
+        if self is HERE:
+            return "needs Postfix: apt install postfix"
+        return f"needs a root of {self.name}: run `sudo make roots`"
+
+    @property
+    def master_cf(self) -> Path:
+        """The services as Debian ships them."""
+        return self.root / "usr/share/postfix/master.cf.dist"
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        """Postfix's version, `(3, 10, 13)`."""
+        command = self.command("postconf", "-d", "-h", "mail_version")
+        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        major, minor, patch = re.findall(r"\d+", found)
+        return int(major), int(minor), int(patch)
+
+    def command(self, *words: str) -> list[str]:
+        """What runs this command there."""
+        return list(words) if self is HERE else ["chroot", str(self.root), *words]
+
+    @contextmanager
+    def mounted(self) -> Iterator[None]:
+        """Make the root fit to run Postfix in, by mounts that only our namespace sees.
+
+        `TMP` and the nameserver are those of this machine. Everything else is read-only: the next run of the tests is
+        to find the root as it was made.
+        """
+        if self is HERE:
+            yield
+            return
+        assert NAMESPACE in os.environ
+        subprocess.run(["mount", "--bind", "-o", "ro", self.root, self.root], check=True)
+        try:
+            for path in (Path("/proc"), Path("/dev"), TMP, _RESOLV_CONF):
+                place = self.root / path.relative_to("/")
+                subprocess.run(["mount", "--bind", path.resolve(), place], check=True)
+            yield
+        finally:
+            # Lazily: a process of Postfix may outlive `postfix stop` for a moment.
+            subprocess.run(["umount", "--recursive", "--lazy", self.root], check=True)
+
+
+HERE = Installation("here", Path("/"))
+INSTALLATIONS = (HERE, *(Installation(suite, ROOTS / suite) for suite in ("bookworm", "trixie", "forky")))
+
+_RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 @contextmanager
@@ -42,7 +96,7 @@ def nameserver(address: str, folder: Path) -> Iterator[None]:
     assert NAMESPACE in os.environ
     ours = folder / "resolv.conf"
     ours.write_text(f"nameserver {address}\n")
-    theirs = Path("/etc/resolv.conf").resolve()
+    theirs = _RESOLV_CONF.resolve()
     subprocess.run(["mount", "--bind", ours, theirs], check=True)
     try:
         yield
@@ -64,12 +118,16 @@ class Delivery:
 
 
 class Postfix:
-    """`with Postfix(folder, {"smtp_tls_policy_maps": …}) as postfix: …`
+    """`with installation.mounted(), Postfix(installation, folder, {"smtp_tls_policy_maps": …}) as postfix: …`
 
     The settings add to those of `_main_cf`, the services are more lines for master.cf.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, str], services: Iterable[str] = ()) -> None:
+    def __init__(
+        self, installation: Installation, folder: Path, settings: Mapping[str, str], services: Iterable[str] = ()
+    ) -> None:
+        self.installation = installation
+        self.version = installation.version
         self.folder = folder
         self.config = folder / "etc"
         self.queue = folder / "queue"
@@ -78,7 +136,7 @@ class Postfix:
         for place in (self.config, self.queue):
             place.mkdir()
         self.config.joinpath("main.cf").write_text(self._main_cf(settings))
-        self.config.joinpath("master.cf").write_text(_master_cf(MASTER_CF.read_text(), services))
+        self.config.joinpath("master.cf").write_text(_master_cf(installation.master_cf.read_text(), services))
 
     def __enter__(self) -> Self:
         self.run("postfix", "start")
@@ -96,7 +154,7 @@ class Postfix:
     def send(self, recipient: str, sender: str = "sender@client.test") -> str:
         """Hand in a message; its queue id."""
         message_id = f"<{next(self._messages)}@client.test>"
-        command = ["sendmail", "-C", str(self.config), "-i", "-f", sender, recipient]
+        command = self.installation.command("sendmail", "-C", str(self.config), "-i", "-f", sender, recipient)
         subprocess.run(command, input=f"Message-ID: {message_id}\n\nhello\n", text=True, check=True, timeout=20)
         return self._wait(rf"/cleanup\[\d+\]: (\w+): message-id={re.escape(message_id)}")[1][1]
 
@@ -105,7 +163,7 @@ class Postfix:
         index, found = self._wait(_STATUS.replace("ID", queue_id), attempt=attempt)
         process, relay, dsn, status, text = found.groups()
         lines = [line for line in self.log()[: index + 1] if f"[{process}]: " in line]
-        begin = max((i for i, line in enumerate(lines[:-1], 1) if " status=" in line), default=0)
+        begin = max((i for i, line in enumerate(lines[:-1], 1) if ", status=" in line), default=0)
         tls = _last(r": (\w+) TLS connection established", lines[begin:])
         mistrust = _last(r"certificate verification failed for \S+ (?:num=\d+:)?(.*)", lines[begin:])
         return Delivery(status, dsn, relay, text, tls, mistrust, tuple(lines[begin:]))
@@ -135,8 +193,12 @@ class Postfix:
         """The complete lines of the log so far."""
         return self.maillog.read_text().split("\n")[:-1] if self.maillog.exists() else []
 
+    def wait_for_line(self, pattern: str) -> str:
+        """The first line of the log that matches, now or soon."""
+        return self._wait(pattern)[1].string
+
     def _ask(self, command: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        line = [command, "-c", str(self.config), *arguments]
+        line = self.installation.command(command, "-c", str(self.config), *arguments)
         return subprocess.run(line, check=check, capture_output=True, text=True, timeout=60)
 
     def _wait(self, pattern: str, attempt: int = 1) -> tuple[int, re.Match[str]]:

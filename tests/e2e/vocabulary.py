@@ -1,0 +1,65 @@
+"""What domains publish, and what the daemon and Postfix make of it: the words in which the tests expect it."""
+
+from typing import NamedTuple
+
+from tests.world.postfix import Delivery
+from tests.world.smtp import Message
+
+SENDER = "sender@client.test"
+
+
+class Outcome(NamedTuple):
+    """What Postfix logs of an attempt; in `text`, MX stands for the name and the address of the mail server."""
+
+    status: str
+    dsn: str
+    tls: str | None
+    text: str
+    mistrust: str | None = None
+
+
+VERIFIED = Outcome("sent", "2.0.0", "Verified", "250 received")
+UNTRUSTED = VERIFIED._replace(tls="Untrusted")
+CLEAR = VERIFIED._replace(tls=None)
+MISMATCH = Outcome("deferred", "4.7.5", "Untrusted", "Server certificate not verified", "hostname mismatch")
+NOT_OFFERED = Outcome("deferred", "4.7.4", None, "TLS is required, but was not offered by host MX")
+NO_ANSWER = Outcome("deferred", "4.7.5", None, "client TLS configuration problem")
+
+
+def outcome(delivery: Delivery) -> Outcome:
+    """The same for all versions of Postfix."""
+    text = delivery.text.replace(delivery.relay.removesuffix(":25"), "MX")
+    # Later versions of Postfix call a certificate with another name Trusted: its chain is.
+    mismatch = delivery.tls == "Trusted" and delivery.mistrust == "hostname mismatch"
+    return Outcome(delivery.status, delivery.dsn, "Untrusted" if mismatch else delivery.tls, text, delivery.mistrust)
+
+
+def policy(mode: str, *mx: str) -> str:
+    """A policy file."""
+    lines = ["version: STSv1", f"mode: {mode}", *(f"mx: {pattern}" for pattern in mx), "max_age: 604800"]
+    return "".join(f"{line}\r\n" for line in lines)
+
+
+def enforce(domain: str) -> str:
+    """The policy file of a domain with one MX host."""
+    return policy("enforce", f"mx.{domain}")
+
+
+def secure(match: str) -> str:
+    """What Postfix is told of an enforced policy, in style plain."""
+    return f"secure match={match} servername=hostname"
+
+
+def secured(domain: str, *recipients: str) -> list[Message]:
+    """Messages as an enforced policy lets them arrive: Postfix was told to name the MX host in its ClientHello."""
+    return [Message(SENDER, (recipient,), True, f"mx.{domain}") for recipient in recipients]
+
+
+def applied(domain: str, source: str) -> str:
+    """What the daemon logs of `enforce(domain)`."""
+    return f"info: domain={domain}, source={source}, mode=enforce, max_age=604800, mx=mx.{domain}"
+
+
+def blames(delivery: Delivery, cause: str) -> bool:
+    """Whether Postfix warned that it could not ask, for this cause."""
+    return any("warning: " in line and cause in line for line in delivery.lines)
