@@ -6,6 +6,8 @@ the log says why.
 
 import asyncio
 import ipaddress
+import os
+import pathlib
 import re
 import shutil
 from collections.abc import Sequence
@@ -44,21 +46,24 @@ async def local_postfix(path: str = _PATH) -> Postfix:
     try:
         async with asyncio.timeout(_DEADLINE):
             # -d: the version is built in, and main.cf need not be readable.
-            version = _version(await _run(command, "-d", "-h", "mail_version"))
-            # -x: one may be set to the other, or to a name of the administrator's.
-            settings = await _run(command, "-x", "-h", "smtp_tls_security_level", "smtp_dns_support_level")
+            version, folder = await _values(command, "-d", names=("mail_version", "config_directory"))
+            main_cf = pathlib.Path(folder, "main.cf")
+            found = Postfix(_parse(version))
+            if os.access(main_cf, os.R_OK):  # Without, postconf takes a second to complain.
+                # -x: the administrator may have set one to $another.
+                names = ("smtp_tls_security_level", "smtp_dns_support_level")
+                found = Postfix(found.version, *await _values(command, "-x", names=names))
     except TimeoutError as error:
         raise NoPostfix(f"{command} gave no answer within {_DEADLINE:g} seconds") from error
     except OSError as error:
         raise NoPostfix(f"{command} cannot be run") from error
-    level, dns, *_ = [*(line.strip() for line in settings.split("\n")), "", ""]
-    return Postfix(version, level, dns)
+    return found
 
 
-async def _run(command: str, *arguments: str) -> str:
-    """What a command says, if only an error."""
+async def _values(command: str, option: str, *, names: Sequence[str]) -> list[str]:
+    """What postconf says of parameters; an empty text for each that it does not speak of."""
     process = await asyncio.create_subprocess_exec(
-        *(command, *arguments),
+        *(command, option, "-h", *names),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -68,11 +73,12 @@ async def _run(command: str, *arguments: str) -> str:
     finally:
         if process.returncode is None:
             process.kill()
-    return output.decode("ascii", "replace")
+    lines = [line.strip() for line in output.decode("ascii", "replace").split("\n")]
+    return (lines + [""] * len(names))[: len(names)]
 
 
-def _version(output: str) -> tuple[int, int]:
-    version = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", output)
+def _parse(text: str) -> tuple[int, int]:
+    version = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", text)
     if not version:
         raise NoPostfix("postconf names no version")
     return int(version[1]), int(version[2])

@@ -1,5 +1,6 @@
 """Which style the daemon chooses by itself, beside the Postfix of this machine."""
 
+import os
 import re
 import shlex
 import shutil
@@ -24,13 +25,28 @@ def version() -> tuple[int, int]:
     return HERE.version[:2]
 
 
+class MainCf:
+    """An /etc/postfix/main.cf of our own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, settings: str) -> None:
+        file = self.folder / "main.cf"
+        file.write_text(f"compatibility_level = 3.6\n{settings}")
+        os.utime(file, (0, 0))  # Postfix waits until a file that is new has stayed the same for a second.
+
+    def remove(self) -> None:
+        (self.folder / "main.cf").unlink(missing_ok=True)
+
+
 @pytest.fixture
-def main_cf(tmp_path: Path) -> Iterator[Path]:
-    """An /etc/postfix/main.cf of our own, by a mount over it that only our namespace sees."""
-    ours, theirs = tmp_path / "etc", Path("/etc/postfix")
-    shutil.copytree(theirs, ours)
-    with mounted("--bind", ours, theirs):
-        yield theirs / "main.cf"
+def main_cf(tmp_path: Path) -> Iterator[MainCf]:
+    """By a mount that only our namespace sees."""
+    theirs = Path("/etc/postfix")
+    shutil.copytree(theirs, tmp_path / "etc")
+    with mounted("--bind", tmp_path / "etc", theirs):
+        yield MainCf(tmp_path / "etc")
 
 
 @pytest.mark.parametrize(
@@ -42,22 +58,24 @@ def main_cf(tmp_path: Path) -> Iterator[Path]:
         ("mine = dane\nsmtp_tls_security_level = $mine\nsmtp_dns_support_level=${mine?dnssec}\n", "dane", "dnssec"),
     ],
 )
-async def test_postfix_is_asked(version: tuple[int, int], main_cf: Path, settings: str, level: str, dns: str) -> None:
-    main_cf.write_text(f"compatibility_level = 3.6\n{settings}")
+async def test_postfix_is_asked(version: tuple[int, int], main_cf: MainCf, settings: str, level: str, dns: str) -> None:
+    main_cf.write(settings)
     assert await local_postfix() == Postfix(version, level, dns)
 
 
-async def test_each_version_of_postfix_says_the_same(installation: Installation, tmp_path: Path) -> None:
-    script = f'#!/bin/sh\nexec {shlex.join(installation.command("postconf", "-c", str(tmp_path)))} "$@"\n'
+async def test_each_version_of_postfix_says_the_same(
+    installation: Installation, main_cf: MainCf, tmp_path: Path
+) -> None:
+    script = f'#!/bin/sh\nexec {shlex.join(installation.command("postconf"))} "$@"\n'
     (tmp_path / "postconf").write_text(script)
     (tmp_path / "postconf").chmod(0o755)
-    (tmp_path / "main.cf").write_text("compatibility_level = 3.6\nsmtp_tls_security_level = dane\n")
-    with installation.mounted():
-        assert await local_postfix(str(tmp_path)) == Postfix(installation.version[:2], "dane", "")
+    main_cf.write("smtp_tls_security_level = dane\nsmtp_dns_support_level = dnssec\n")
+    with installation.mounted(), mounted("--bind", main_cf.folder, installation.root / "etc/postfix"):
+        assert await local_postfix(str(tmp_path)) == Postfix(installation.version[:2], "dane", "dnssec")
 
 
-async def test_a_postfix_that_is_not_configured(version: tuple[int, int], main_cf: Path) -> None:
-    main_cf.unlink(missing_ok=True)
+async def test_a_postfix_that_is_not_configured(version: tuple[int, int], main_cf: MainCf) -> None:
+    main_cf.remove()
     assert await local_postfix() == Postfix(version, "", "")
 
 
@@ -72,9 +90,9 @@ async def test_a_postfix_that_is_not_configured(version: tuple[int, int], main_c
     ],
 )
 def test_auto_follows_postfix(
-    version: tuple[int, int], main_cf: Path, tmp_path: Path, settings: str, dane: str
+    version: tuple[int, int], main_cf: MainCf, tmp_path: Path, settings: str, dane: str
 ) -> None:
-    main_cf.write_text(f"compatibility_level = 3.6\n{settings}")
+    main_cf.write(settings)
     endpoint = f"unix:{tmp_path / 'socket'}"
     config: Config = {"server": {"listen": [endpoint]}, "cache": {"path": str(tmp_path / "p.sqlite")}}
     with Daemon(tmp_path, config) as daemon:
@@ -83,7 +101,7 @@ def test_auto_follows_postfix(
             f"info: reply.dane is {dane.format('.'.join(map(str, version)))}",
             f"info: ready; in main.cf: smtp_tls_policy_maps = socketmap:{endpoint}:postfix",
         ]
-        main_cf.write_text("compatibility_level = 3.6\nsmtp_tls_security_level = encrypt\n")
+        main_cf.write("smtp_tls_security_level = encrypt\n")
         daemon.hang_up()
         encrypt = f"off: Postfix {'.'.join(map(str, version))} has smtp_tls_security_level = encrypt"
         daemon.wait_for(re.escape(f"reply.dane is {encrypt}"))
