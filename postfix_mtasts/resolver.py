@@ -136,7 +136,7 @@ class Resolver:
         return self._with_security(response, [_text(rdata.exchange) for rdata in mx])
 
     async def host(self, name: str) -> Found[str]:
-        """The addresses of an MX host: of the kind that is secure, if only one is. Raises DnsError."""
+        """Addresses of an MX host, of one kind. Raises DnsError if there are none and a lookup failed."""
         kinds = (dns.rdatatype.AAAA, dns.rdatatype.A)
         results = await asyncio.gather(*(self._host(name, kind) for kind in kinds), return_exceptions=True)
         answers = [result for result in results if isinstance(result, Found)]
@@ -144,7 +144,7 @@ class Resolver:
         failures = [result for result in results if isinstance(result, DnsError)]
         if failures and not with_address:
             raise failures[0]
-        return max(with_address or answers, key=lambda answer: answer.secure)
+        return (with_address or answers)[0]
 
     async def alias(self, name: str) -> Found[str]:
         """What a name is an alias of. Raises DnsError."""

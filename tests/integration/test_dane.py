@@ -44,8 +44,8 @@ def dane_only(world: World, tmp_path: Path) -> Iterator[Daemon]:
         yield daemon
 
 
-def policy(domain: str, mode: str = "enforce") -> str:
-    return f"version: STSv1\nmode: {mode}\nmx: mx.{domain}\nmax_age: 86400\n"
+def policy(domain: str, mode: str = "enforce", max_age: int = 86400) -> str:
+    return f"version: STSv1\nmode: {mode}\nmx: mx.{domain}\nmax_age: {max_age}\n"
 
 
 def secure(domain: str) -> str:
@@ -195,6 +195,15 @@ def test_what_dns_says_of_dane_is_kept_apart_from_the_policy(world: World, tmp_p
         daemon.restart()
         assert ask(endpoint(daemon), domain) == NOTFOUND
     assert world.asked(domain) == (1, 1)
+
+
+def test_a_policy_fetched_anew_each_time_costs_no_more_lookups_of_dane(world: World, yielding: Daemon) -> None:
+    domain = "brief.signed"
+    world.publish(domain, policy(domain, max_age=0))
+    mail(world, domain)
+    assert [ask(endpoint(yielding), domain) for _ in range(3)] == [secure(domain)] * 3
+    assert asked(world, domain) == all_of(domain)
+    assert world.asked(domain) == (3, 3)
 
 
 def test_mail_waits_while_the_lookups_of_dane_take_too_long(world: World, tmp_path: Path) -> None:

@@ -318,6 +318,7 @@ async def test_a_nameserver_of_resolv_conf_is_believed_as_libc_does(
     file.write_text(f"nameserver 127.0.0.1\n{options}\n")
     with DnsServer("127.0.0.1", 53) as dns:
         dns.authenticated = {"signed"}
+        dns.authenticated_unasked = True
         dns.add(DOMAIN, "MX", f"10 {MX}.")
         host(dns, MX, EE)
         expected = DaneUsable((MX,), 300.0) if believed else absent("the MX records are not secure")
