@@ -66,8 +66,8 @@ class Installation:
     def mounted(self) -> Iterator[None]:
         """Make the root fit to run Postfix in, by mounts that only our namespace sees.
 
-        `TMP` and the nameserver are those of this machine. Everything else is read-only: the next run of the tests is
-        to find the root as it was made.
+        `TMP` and the nameserver are those of this machine. The root itself is read-only: the next run of the tests is
+        to find it as it was made.
         """
         if self is HERE:
             yield
