@@ -1,0 +1,76 @@
+"""The command line of postfix-mtasts-query.
+
+    postfix-mtasts-query [--probe] [--as-postfix] DOMAIN...
+    postfix-mtasts-query cache list | show DOMAIN... | forget DOMAIN... | refresh DOMAIN...
+    postfix-mtasts-query doctor
+    postfix-mtasts-query health
+    postfix-mtasts-query warm FILE
+
+A domain cannot be taken for a subcommand: single labels have no policy. Exit status: `output.Status`.
+"""
+
+import argparse
+import sys
+from types import ModuleType
+from typing import NoReturn
+
+from postfix_mtasts import __version__, config
+from postfix_mtasts.config import ConfigError
+from postfix_mtasts.query import cache
+from postfix_mtasts.query.output import PROGRAM, QueryError, Output, Status
+
+SUBCOMMANDS: dict[str, ModuleType] = {"cache": cache}
+
+
+def main() -> None:
+    """Run the command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: list[str]) -> Status:
+    """Run the command with these words; its exit status."""
+    try:
+        return _run(words)
+    except QueryError as error:
+        _complain(str(error), error.hint)
+        return error.status
+    except ConfigError as error:
+        _complain(str(error))
+        return Status.CONFIG
+    except BrokenPipeError:
+        sys.stderr.close()  # Or Python complains of it at the end.
+        return Status.UNAVAILABLE
+
+
+def parser(name: str | None) -> argparse.ArgumentParser:
+    """The parser of a subcommand, or of the command without one."""
+    words = f"{PROGRAM} {name}" if name else PROGRAM
+    made = _Parser(words, description=(SUBCOMMANDS[name].__doc__ or "").partition("\n")[0] if name else None)
+    if name:
+        SUBCOMMANDS[name].arguments(made)
+    made.add_argument(
+        "--config", metavar="FILE", help=f"the daemon's configuration (default: {config.DEFAULT_PATH}, if there is one)"
+    )
+    made.add_argument("--json", action="store_true", help="print JSON, one document a line")
+    made.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    return made
+
+
+def _run(words: list[str]) -> Status:
+    name = words[0] if words and words[0] in SUBCOMMANDS else None
+    arguments = parser(name).parse_args(words[1:] if name else words)
+    status: Status = SUBCOMMANDS[name or "cache"].run(arguments, Output(json=arguments.json))
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, and where to find more."""
+        _complain(message, f"{self.prog} --help")
+        sys.exit(Status.USAGE)
+
+
+def _complain(reason: str, hint: str = "") -> None:
+    print(f"{PROGRAM}: error: {reason}", file=sys.stderr)  # noqa: T201 - this is the output
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)  # noqa: T201 - this is the output

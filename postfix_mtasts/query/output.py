@@ -1,0 +1,54 @@
+"""What the command prints: text for people, with colours on a terminal, or JSON for programs; errors with a hint."""
+
+import enum
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+PROGRAM = "postfix-mtasts-query"
+
+JSON = Mapping[str, Any]
+
+
+class Status(enum.IntEnum):
+    """Exit status."""
+
+    OK = 0  # All is in order.
+    WARNING = 1  # It works, but its owner is about to break it.
+    ERROR = 2  # It does not work.
+    NOTHING = 3  # There is nothing to judge: no policy is published.
+    USAGE = os.EX_USAGE  # 64: the command line is wrong.
+    UNAVAILABLE = os.EX_UNAVAILABLE  # 69: the daemon or its database cannot be reached.
+    CONFIG = os.EX_CONFIG  # 78: the configuration is wrong.
+
+
+class QueryError(Exception):
+    """The command cannot do what it is asked to: the reason, what may help, and the exit status."""
+
+    def __init__(self, reason: str, hint: str = "", status: Status = Status.UNAVAILABLE) -> None:
+        super().__init__(reason)
+        self.hint = hint
+        self.status = status
+
+
+class Output:
+    """Where results go: `json` for programs, otherwise text; colours only on a terminal that wants them."""
+
+    def __init__(self, *, json: bool = False) -> None:
+        self.json = json
+        self._colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    def text(self, line: str = "", status: Status | None = None) -> None:
+        """A line for people, in the colour of a status. What is not printable ASCII is escaped: it may be foreign."""
+        shown = "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in line)
+        code = _COLOURS.get(status) if self._colours else None
+        print(f"\x1b[{code}m{shown}\x1b[0m" if code else shown)  # noqa: T201 - this is the output
+
+    def document(self, value: JSON) -> None:
+        """One document on one line, for programs."""
+        print(json.dumps(value, allow_nan=False))  # noqa: T201 - this is the output
+
+
+_COLOURS: Mapping[Status | None, str] = {Status.OK: "32", Status.WARNING: "33", Status.ERROR: "31"}
