@@ -18,6 +18,7 @@ from postfix_mtasts.config import IpNetwork
 from postfix_mtasts.domain import PolicyDomain
 from postfix_mtasts.network import Network, NetworkError, in_words
 from postfix_mtasts.observation import (
+    Exchange,
     Failure,
     FetchFailed,
     FetchObservation,
@@ -66,22 +67,24 @@ class Fetcher:
     async def fetch(self, domain: PolicyDomain, record_id: str) -> FetchObservation:
         """The policy of a domain whose record has this id, or why there is none."""
         network = Network(self._resolver, self._allow_addresses)
+        seen = network.exchange
         try:
             async with asyncio.timeout(self._timeout):
-                body = await self._get(domain.policy_host(), network)
+                seen.body = await self._get(domain.policy_host(), network)
         except TimeoutError:
-            failure = Failure(network.stage, f"not done within {self._timeout:g} seconds")
+            failure = Failure(seen.stage, f"not done within {self._timeout:g} seconds")
         except ssl.SSLCertVerificationError as error:
             failure = Failure(Stage.CERTIFICATE, error.verify_message, ResultType.WEBPKI_INVALID)
         except (_ResponseError, NetworkError) as error:
-            failure = Failure(network.stage, str(error))
+            failure = Failure(seen.stage, str(error))
         except (OSError, httpcore.RemoteProtocolError) as error:
-            failure = Failure(network.stage, in_words(error))
+            failure = Failure(seen.stage, in_words(error))
         else:
-            return _read(body, record_id)
+            network.enter(Stage.POLICY)
+            return _read(seen, record_id)
         finally:
             await network.aclose()
-        return FetchFailed(failure, record_id)
+        return FetchFailed(failure, record_id, seen)
 
     async def _get(self, host: str, network: Network) -> bytes:
         url = f"https://{host}:{self._port}{_PATH}"
@@ -89,6 +92,8 @@ class Fetcher:
             httpx.AsyncClient(transport=_Transport(self._tls, network), trust_env=False) as client,
             client.stream("GET", url, headers=_HEADERS) as response,
         ):
+            network.exchange.status = response.status_code
+            network.exchange.headers = tuple(response.headers.multi_items())
             _check_headers(response)
             body = bytearray()
             async for data in response.aiter_raw():
@@ -112,12 +117,13 @@ def _check_headers(response: httpx.Response) -> None:
         raise _ResponseError(f"content encoding {encoding[:100]!a}, which was not asked for")
 
 
-def _read(body: bytes, record_id: str) -> FetchObservation:
+def _read(seen: Exchange, record_id: str) -> FetchObservation:
     try:
-        parsed, findings = policy.parse(body)
+        parsed, findings = policy.parse(seen.body)
     except policy.PolicyError as error:
-        return PolicyInvalid(Failure(Stage.POLICY, str(error), ResultType.POLICY_INVALID), record_id)
-    return PolicyFetched(parsed, body.decode("utf-8"), record_id, findings)
+        failure = Failure(Stage.POLICY, str(error), ResultType.POLICY_INVALID)
+        return PolicyInvalid(failure, record_id, error.findings, seen)
+    return PolicyFetched(parsed, seen.body.decode("utf-8"), record_id, findings, seen)
 
 
 class _Transport(httpx.AsyncBaseTransport):

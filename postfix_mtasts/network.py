@@ -2,7 +2,7 @@
 
 The host's addresses come from our own resolver, not from getaddrinfo() and its threads. Only global ones are connected
 to, so that a record in somebody's zone cannot make us speak to a machine inside. httpcore's time-outs are not heeded:
-its user has one deadline for all. Errors are NetworkError, OSError and ssl.SSLError; `stage` is how far it got.
+its user has one deadline for all. Errors are NetworkError, OSError and ssl.SSLError; `exchange` tells how far it got.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from postfix_mtasts.config import IpNetwork
-from postfix_mtasts.observation import Stage
+from postfix_mtasts.observation import Exchange, Stage
 from postfix_mtasts.resolver import DnsError, Resolver
 
 _CONNECT_TIMEOUT = 3.0  # Seconds for one address, so that a dead one leaves time for the others.
@@ -89,23 +89,29 @@ class Network:
         self._resolver = resolver
         self._allow_addresses = allow_addresses
         self._stream: _Stream | None = None
-        self.stage = Stage.ADDRESS
+        self.exchange = Exchange()
 
     async def connect_tcp(self, host: str, port: int, **_: object) -> "_Stream":
         """Connect to the first of the host's addresses that takes the connection."""
+        self.enter(Stage.ADDRESS)
         addresses = await self._addresses(host)
-        self.stage = Stage.CONNECT
+        self.enter(Stage.CONNECT)
         failures = []
         for address in addresses:
             try:
                 async with asyncio.timeout(_CONNECT_TIMEOUT):
                     self._stream = _Stream(self, *await asyncio.open_connection(address, port))
+                    self.exchange.address = address
                     return self._stream
             except TimeoutError:
                 failures.append(f"{address}: no answer within {_CONNECT_TIMEOUT:g} seconds")
             except OSError as error:
                 failures.append(f"{address}: {in_words(error)}")
         raise NetworkError("; ".join(failures))
+
+    def enter(self, stage: Stage) -> None:
+        """The next stage begins."""
+        self.exchange.enter(stage, asyncio.get_running_loop().time())
 
     async def aclose(self) -> None:
         """Close the connection, if there is one, whatever became of it."""
@@ -117,6 +123,7 @@ class Network:
             addresses = await self._resolver.addresses(host)
         except DnsError as error:
             raise NetworkError(str(error)) from error
+        self.exchange.addresses = addresses
         if not addresses:
             raise NetworkError(f"{host} has no address")
         allowed = [address for address in addresses if self._is_allowed(address)]
@@ -138,9 +145,12 @@ class _Stream:
         self._writer = writer
 
     async def start_tls(self, ssl_context: ssl.SSLContext, server_hostname: str, **_: object) -> "_Stream":
-        self._network.stage = Stage.TLS
+        self._network.enter(Stage.TLS)
         await self._writer.start_tls(ssl_context, server_hostname=server_hostname, ssl_handshake_timeout=_NO_TIMEOUT)
-        self._network.stage = Stage.RESPONSE
+        tls = self._writer.get_extra_info("ssl_object")
+        self._network.exchange.tls = f"{tls.version()} {tls.cipher()[0]}"
+        self._network.exchange.certificate = tls.getpeercert(binary_form=True)
+        self._network.enter(Stage.RESPONSE)
         return self
 
     async def read(self, max_bytes: int, **_: object) -> bytes:

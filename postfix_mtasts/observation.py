@@ -1,7 +1,10 @@
-"""What the adapters saw: facts for `decide`, in the words of RFC 8461 and RFC 8460."""
+"""What the adapters saw: facts for `decide`, in the words of RFC 8461 and RFC 8460.
+
+`seen` is what an observation was made from: for people, and no part of what it says.
+"""
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from postfix_mtasts.policy import Finding, Policy
 from postfix_mtasts.record import Record
@@ -42,6 +45,36 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Texts:
+    """The TXT records at a name, or at the end of its CNAME chain; `names` are those of the chain."""
+
+    names: tuple[str, ...]
+    texts: tuple[bytes, ...]
+    ttl: float
+    secure: bool  # Whether DNSSEC proves them.
+
+
+@dataclass(slots=True)
+class Exchange:
+    """How far the way to a policy file led, and what was met on it."""
+
+    stage: Stage = Stage.ADDRESS
+    entered: list[tuple[Stage, float]] = field(default_factory=list)  # When each stage began, by a clock of its own.
+    addresses: tuple[str, ...] = ()
+    address: str = ""  # The one that took the connection.
+    tls: str = ""  # The version, and the cipher.
+    certificate: bytes = b""  # DER.
+    status: int = 0
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+    def enter(self, stage: Stage, now: float) -> None:
+        """The next stage begins."""
+        self.stage = stage
+        self.entered.append((stage, now))
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """Postfix asks."""
 
@@ -56,6 +89,7 @@ class RecordFound:
     """The domain publishes a policy."""
 
     record: Record
+    seen: Texts | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +97,7 @@ class RecordAbsent:
     """DNS says that there is no record; it may be believed for `ttl` seconds."""
 
     ttl: float
+    seen: Texts | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +106,7 @@ class RecordInvalid:
 
     reason: str
     ttl: float
+    seen: Texts | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +124,7 @@ class PolicyFetched:
     text: str
     record_id: str
     findings: tuple[Finding, ...] = ()
+    seen: Exchange | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +133,8 @@ class PolicyInvalid:
 
     failure: Failure
     record_id: str
+    findings: tuple[Finding, ...] = ()
+    seen: Exchange | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +143,7 @@ class FetchFailed:
 
     failure: Failure
     record_id: str
+    seen: Exchange | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

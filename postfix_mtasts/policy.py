@@ -31,10 +31,15 @@ _LIKENESS = 0.8  # Of two names, from 0 to 1: nmx is as much like mx.
 
 
 class PolicyError(ValueError):
-    """The file is no valid policy: the line and the rule it breaks, and what else looked wrong on the way."""
+    """The file is no valid policy: the line, if it is one, and the rule it breaks; and what else looked wrong before.
 
-    def __init__(self, reason: str, findings: tuple["Finding", ...] = ()) -> None:
-        super().__init__("; ".join([reason, *map(str, findings)]))
+    `findings` are all of that, as far as it is about lines.
+    """
+
+    def __init__(self, reason: str, line: int | None = None, findings: tuple["Finding", ...] = ()) -> None:
+        broken = (Finding(line, reason),) if line else ()
+        super().__init__("; ".join([*map(str, broken), *([] if line else [reason]), *map(str, findings)]))
+        self.findings = tuple(sorted((*broken, *findings), key=lambda finding: finding.line))
 
 
 class Mode(enum.Enum):
@@ -108,7 +113,7 @@ def parse(body: bytes) -> tuple[Policy, tuple[Finding, ...]]:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         number = body.count(b"\n", 0, error.start) + 1
-        raise PolicyError(f"line {number}: not UTF-8") from error
+        raise PolicyError("not UTF-8", number) from error
     if not text.strip("\ufeff \t\r\n"):
         raise PolicyError("the file is empty")
     fields = _Fields()
@@ -203,10 +208,10 @@ class _Fields:
             self.note(number, f"{name} is empty")
 
     def _error(self, number: int, reason: str) -> PolicyError:
-        return PolicyError(f"line {number}: {reason}", tuple(self.findings))
+        return PolicyError(reason, number, tuple(self.findings))
 
     def _missing(self, name: str) -> PolicyError:
-        return PolicyError(f"no {name} line", tuple(self.findings))
+        return PolicyError(f"no {name} line", findings=tuple(self.findings))
 
 
 def _shown(text: str) -> str:

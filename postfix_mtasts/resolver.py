@@ -36,6 +36,7 @@ from postfix_mtasts.observation import (
     RecordInvalid,
     RecordObservation,
     Stage,
+    Texts,
 )
 from postfix_mtasts.record import RecordError, find_record
 
@@ -95,12 +96,17 @@ class Resolver:
         """What DNS says of a domain's record (RFC 8461, 3.1). CNAMEs are followed."""
         try:
             response = await self._lookup(domain.record_name(), dns.rdatatype.TXT)
-            record = find_record(rdata.strings for rdata in _found(response))
         except DnsError as error:
             return DnsFailed(Failure(Stage.RECORD, str(error), result_type=None))
+        strings = [rdata.strings for rdata in _found(response)]
+        found = self._with_security(response, [b"".join(parts) for parts in strings])
+        names = (domain.record_name(), *(_text(rdata.target) for alias in _aliases(response) for rdata in alias))
+        texts = Texts(names, found.records, found.ttl, found.secure)
+        try:
+            record = find_record(strings)
         except RecordError as error:
-            return RecordInvalid(str(error), _ttl(response))
-        return RecordFound(record) if record else RecordAbsent(_ttl(response))
+            return RecordInvalid(str(error), found.ttl, texts)
+        return RecordFound(record, texts) if record else RecordAbsent(found.ttl, texts)
 
     async def addresses(self, host: str) -> tuple[str, ...]:
         """The addresses of a host, IPv6 and IPv4 by turns; none if it has none.
@@ -231,6 +237,11 @@ def _text(name: dns.name.Name) -> str:
 def _found(response: dns.message.QueryMessage) -> dns.rrset.RRset | tuple[()]:
     """The records at the end of the CNAME chain."""
     return response.resolve_chaining().answer or ()
+
+
+def _aliases(response: dns.message.QueryMessage) -> list[dns.rrset.RRset]:
+    """The CNAME chain, in order."""
+    return response.resolve_chaining().cnames
 
 
 def _ttl(response: dns.message.QueryMessage) -> float:

@@ -388,9 +388,13 @@ INVALID: list[tuple[str, str, str]] = [
 @pytest.mark.parametrize(("text", "reason"), [row[1:] for row in INVALID], ids=[row[0] for row in INVALID])
 async def test_invalid_policy(world: World, text: str, reason: str) -> None:
     world.serve(answer(text))
-    assert await world.fetcher().fetch(DOMAIN, "1") == PolicyInvalid(
-        Failure(Stage.POLICY, reason, ResultType.POLICY_INVALID), "1"
+    observation = await world.fetcher().fetch(DOMAIN, "1")
+    assert isinstance(observation, PolicyInvalid)
+    assert observation == PolicyInvalid(
+        Failure(Stage.POLICY, reason, ResultType.POLICY_INVALID), "1", observation.findings
     )
+    told = [words for words in reason.split("; ") if words.startswith("line ")]
+    assert sorted(map(str, observation.findings)) == sorted(told)
 
 
 async def test_charset_is_not_heeded(world: World) -> None:
