@@ -103,7 +103,7 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> None:
     async with contextlib.AsyncExitStack() as stack:
         store = await _store(settings)
         stack.push_async_callback(store.aclose)
-        manner, *why = await _manner(settings)
+        manner, *why = await choose_manner(settings)
         lookup = _lookup(settings, tls, store, manner)
         stack.push_async_callback(lookup.aclose)
         server = Server(lookup.reply)
@@ -136,11 +136,11 @@ async def _reload(path: str | None, running: Config, lookup: Lookup, hang_up: as
         taken = replace(running, reply=fresh.reply, discovery=fresh.discovery)
         names = (field.name for field in fields(Config))
         log.reloaded([name for name in names if getattr(fresh, name) != getattr(taken, name)])
-        lookup.manner, *why = await _manner(taken)
+        lookup.manner, *why = await choose_manner(taken)
         log.manner(lookup.manner, *why)
 
 
-async def _manner(settings: Config) -> tuple[Manner, str, str]:
+async def choose_manner(settings: Config) -> tuple[Manner, str, str]:
     """How Postfix is answered, and why in that style and with DANE or without."""
     found = await _postfix()
     style, why_style = choose_style(settings.reply.style, found, settings.server.listen)

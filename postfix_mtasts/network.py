@@ -88,10 +88,10 @@ class Network:
     def __init__(self, resolver: Resolver, allow_addresses: Sequence[IpNetwork]) -> None:
         self._resolver = resolver
         self._allow_addresses = allow_addresses
-        self._stream: _Stream | None = None
+        self._stream: Stream | None = None
         self.exchange = Exchange()
 
-    async def connect_tcp(self, host: str, port: int, **_: object) -> "_Stream":
+    async def connect_tcp(self, host: str, port: int, **_: object) -> "Stream":
         """Connect to the first of the host's addresses that takes the connection."""
         self.enter(Stage.ADDRESS)
         addresses = await self._addresses(host)
@@ -100,7 +100,7 @@ class Network:
         for address in addresses:
             try:
                 async with asyncio.timeout(_CONNECT_TIMEOUT):
-                    self._stream = _Stream(self, *await asyncio.open_connection(address, port))
+                    self._stream = Stream(self, *await asyncio.open_connection(address, port))
                     self.exchange.address = address
                     return self._stream
             except TimeoutError:
@@ -136,7 +136,7 @@ class Network:
         return is_global(address) or any(address in network for network in self._allow_addresses)
 
 
-class _Stream:
+class Stream:
     """The connection once it stands."""
 
     def __init__(self, network: Network, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -144,7 +144,7 @@ class _Stream:
         self._reader = reader
         self._writer = writer
 
-    async def start_tls(self, ssl_context: ssl.SSLContext, server_hostname: str, **_: object) -> "_Stream":
+    async def start_tls(self, ssl_context: ssl.SSLContext, server_hostname: str, **_: object) -> "Stream":
         self._network.enter(Stage.TLS)
         await self._writer.start_tls(ssl_context, server_hostname=server_hostname, ssl_handshake_timeout=_NO_TIMEOUT)
         tls = self._writer.get_extra_info("ssl_object")

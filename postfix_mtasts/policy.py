@@ -120,13 +120,16 @@ def parse(body: bytes) -> tuple[Policy, tuple[Finding, ...]]:
     if text.startswith("\ufeff"):
         fields.note(1, "begins with a byte order mark")
         text = text[1:]
-    # Only LF and CRLF end a line: splitlines() would also break at U+2028 and others.
-    lines = _LINE_END.split(text)
-    if not lines[-1]:
-        del lines[-1]
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines(text), start=1):
         fields.read(number, line)
     return fields.policy(), tuple(fields.findings)
+
+
+def lines(text: str) -> list[str]:
+    """The lines of a policy file, without their ends."""
+    # Only LF and CRLF end a line: splitlines() would also break at U+2028 and others.
+    found = _LINE_END.split(text)
+    return found if found[-1] else found[:-1]
 
 
 class _Fields:

@@ -22,7 +22,7 @@ _FULL = 0  # The matching type of a whole certificate or key.
 async def look_up(resolver: Resolver, hop: NextHop) -> DaneObservation:
     """What the TLSA records of a next hop's hosts make of it."""
     try:
-        hosts = await _hosts(resolver, hop)
+        hosts = await mail_hosts(resolver, hop)
     except DnsError as error:
         # Whether the domain is signed is unknown; but without these records Postfix has no host to deliver to.
         return DaneAbsent(f"MX lookup: {error}", 0.0)
@@ -49,7 +49,8 @@ def is_usable(record: Tlsa) -> bool:
     return len(record.data) == _DIGEST_SIZES.get(record.matching_type)
 
 
-async def _hosts(resolver: Resolver, hop: NextHop) -> Found[str]:
+async def mail_hosts(resolver: Resolver, hop: NextHop) -> Found[str]:
+    """The hosts that mail to a next hop goes to, the most preferred ones first. Raises DnsError."""
     name = hop.domain.name
     if not hop.mx:
         return Found((name,), name, secure=True, ttl=float("inf"))

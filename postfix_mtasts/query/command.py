@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from postfix_mtasts import __version__, config
 from postfix_mtasts.config import ConfigError
-from postfix_mtasts.query import cache
+from postfix_mtasts.query import cache, domains
 from postfix_mtasts.query.output import PROGRAM, Output, QueryError, Status
 
 SUBCOMMANDS: dict[str, ModuleType] = {"cache": cache}
@@ -45,9 +45,9 @@ def run(words: list[str]) -> Status:
 def parser(name: str | None) -> argparse.ArgumentParser:
     """The parser of a subcommand, or of the command without one."""
     words = f"{PROGRAM} {name}" if name else PROGRAM
-    made = _Parser(words, description=(SUBCOMMANDS[name].__doc__ or "").partition("\n")[0] if name else None)
-    if name:
-        SUBCOMMANDS[name].arguments(made)
+    module = SUBCOMMANDS[name] if name else domains
+    made = _Parser(words, description=(module.__doc__ or "").partition("\n")[0])
+    module.arguments(made)
     made.add_argument(
         "--config", metavar="FILE", help=f"the daemon's configuration (default: {config.DEFAULT_PATH}, if there is one)"
     )
@@ -59,7 +59,7 @@ def parser(name: str | None) -> argparse.ArgumentParser:
 def _run(words: list[str]) -> Status:
     name = words[0] if words and words[0] in SUBCOMMANDS else None
     arguments = parser(name).parse_args(words[1:] if name else words)
-    status: Status = SUBCOMMANDS[name or "cache"].run(arguments, Output(json=arguments.json))
+    status: Status = (SUBCOMMANDS[name] if name else domains).run(arguments, Output(json=arguments.json))
     return status
 
 

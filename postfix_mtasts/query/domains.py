@@ -1,0 +1,73 @@
+"""Discover domains, and say at each stage what was seen, what is wrong, and what Postfix is told."""
+
+import argparse
+import asyncio
+import datetime
+import socket
+
+from postfix_mtasts.config import Config
+from postfix_mtasts.daemon import choose_manner, read_config
+from postfix_mtasts.domain import NextHop, PolicyDomainError, next_hop
+from postfix_mtasts.fetcher import Fetcher
+from postfix_mtasts.network import CaError, tls_context
+from postfix_mtasts.query import text
+from postfix_mtasts.query.discovery import Discovery
+from postfix_mtasts.query.output import Output, QueryError, Status
+from postfix_mtasts.query.probe import Prober
+from postfix_mtasts.query.remarks import remarks, verdict
+from postfix_mtasts.query.report import to_json
+from postfix_mtasts.resolver import Resolver
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("domain", nargs="+", metavar="DOMAIN", help="as Postfix has it: also [host]:port")
+    parser.add_argument("--probe", action="store_true", help="connect to the MX hosts too, as Postfix would")
+
+
+def run(arguments: argparse.Namespace, output: Output) -> Status:
+    """Show each domain; the worst status of them. Raises QueryError and ConfigError."""
+    hops = [_next_hop(word) for word in arguments.domain]
+    return asyncio.run(_run(hops, read_config(arguments.config), arguments.probe, output))
+
+
+async def _run(hops: list[NextHop], settings: Config, probe: bool, output: Output) -> Status:
+    discovery = await _discovery(settings)
+    worst = Status.OK
+    for number, hop in enumerate(hops):
+        report = await discovery.discover(hop, probe=probe)
+        now = datetime.datetime.now(datetime.UTC)
+        said = remarks(report, now)
+        status = verdict(report, said)
+        worst = max(worst, status)
+        if output.json:
+            output.document({**to_json(report), "remarks": to_json(said), "status": status.name.lower()})
+            continue
+        if number:
+            output.text()
+        text.show(report, said, now, output)
+    return worst
+
+
+async def _discovery(settings: Config) -> Discovery:
+    try:
+        tls = tls_context(settings.fetch.ca_file)
+    except CaError as error:
+        raise QueryError(f'fetch.ca_file = "{settings.fetch.ca_file}": {error}', status=Status.CONFIG) from error
+    resolver = Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
+    allowed = settings.fetch.allow_addresses
+    manner, *_ = await choose_manner(settings)
+    return Discovery(
+        resolver,
+        Fetcher(resolver, tls, timeout=settings.fetch.timeout, allow_addresses=allowed),
+        Prober(resolver, tls, socket.gethostname(), allowed),
+        manner,
+    )
+
+
+def _next_hop(word: str) -> NextHop:
+    try:
+        return next_hop(word.encode())
+    except PolicyDomainError as error:
+        hint = "a domain that can have a policy has two labels or more, and is no address"
+        raise QueryError(f"{word!a}: {error}", hint, Status.USAGE) from error

@@ -1,0 +1,101 @@
+"""What a host shows when it is connected to: an MX host with STARTTLS (RFC 8461, 4.2), a policy host with TLS."""
+
+import asyncio
+import re
+import ssl
+import time
+from collections.abc import Sequence
+
+from postfix_mtasts.config import IpNetwork
+from postfix_mtasts.network import Network, NetworkError, Stream, in_words
+from postfix_mtasts.observation import Stage
+from postfix_mtasts.query import certificate
+from postfix_mtasts.query.certificate import Certificate
+from postfix_mtasts.query.report import ProbeReport
+from postfix_mtasts.resolver import Resolver
+
+HTTPS_PORT, SMTP_PORT = 443, 25
+_DEADLINE = 30.0  # Seconds for all of one connection.
+_MAX_REPLY = 10_000  # Octets.
+_LAST_LINE = re.compile(rb"(?:^|\n)([0-9]{3})(?: [^\n]*)?\r?\n\Z")
+
+
+class _SmtpError(Exception):
+    """The host does not do what it should."""
+
+
+class Prober:
+    """Connects to hosts, which are checked with `tls`; to MX hosts it says that its name is `helo`."""
+
+    def __init__(
+        self, resolver: Resolver, tls: ssl.SSLContext, helo: str, allow_addresses: Sequence[IpNetwork] = ()
+    ) -> None:
+        self._resolver = resolver
+        self._tls = tls
+        self._helo = helo
+        self._allow_addresses = allow_addresses
+
+    async def probe(self, host: str) -> ProbeReport:
+        """What an MX host shows, and why a policy that allows it would hold back mail for it."""
+        begun = time.monotonic()
+        network = Network(self._resolver, self._allow_addresses)
+        problem = await self._problem(network, host, SMTP_PORT, self._tls)
+        seen = network.exchange
+        if problem and seen.stage is Stage.TLS:
+            shown = await self.certificate_of(host, SMTP_PORT)
+        else:
+            shown = certificate.parse(seen.certificate)
+        return ProbeReport(seen.address or None, seen.tls or None, shown, problem, time.monotonic() - begun)
+
+    async def certificate_of(self, host: str, port: int) -> Certificate | None:
+        """The certificate that a host shows, whatever is wrong with it."""
+        network = Network(self._resolver, self._allow_addresses)
+        unchecked = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        unchecked.check_hostname = False
+        unchecked.verify_mode = ssl.CERT_NONE  # To show it is all that is done with it.
+        await self._problem(network, host, port, unchecked)
+        return certificate.parse(network.exchange.certificate)
+
+    async def _problem(self, network: Network, host: str, port: int, tls: ssl.SSLContext) -> str | None:
+        """Connect, and see what keeps TLS from being established."""
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                stream = await network.connect_tcp(host, port)
+                if port != HTTPS_PORT:
+                    await self._ask_for_tls(stream)
+                await stream.start_tls(tls, host)
+        except TimeoutError:
+            return f"not done within {_DEADLINE:g} seconds"
+        except ssl.SSLCertVerificationError as error:
+            return error.verify_message
+        except (_SmtpError, NetworkError) as error:
+            return str(error)
+        except OSError as error:
+            return in_words(error)
+        finally:
+            await network.aclose()
+        return None
+
+    async def _ask_for_tls(self, stream: Stream) -> None:
+        await _reply(stream, b"220", "greeting")
+        await stream.write(f"EHLO {self._helo}\r\n".encode())
+        offers = await _reply(stream, b"250", "answer to EHLO")
+        if not re.search(rb"^250[ -]STARTTLS\r?$", offers, re.MULTILINE | re.IGNORECASE):
+            raise _SmtpError("does not offer STARTTLS")
+        await stream.write(b"STARTTLS\r\n")
+        await _reply(stream, b"220", "answer to STARTTLS")
+
+
+async def _reply(stream: Stream, expected: bytes, what: str) -> bytes:
+    """An SMTP reply (RFC 5321, 4.2). Raises _SmtpError unless it has the code that is expected."""
+    reply = b""
+    while not (last := _LAST_LINE.search(reply)):
+        data = await stream.read(_MAX_REPLY)
+        if not data:
+            raise _SmtpError(f"closes the connection before its {what}")
+        reply += data
+        if len(reply) > _MAX_REPLY:
+            raise _SmtpError(f"its {what} does not end")
+    if last[1] != expected:
+        raise _SmtpError(f"its {what} is {reply.decode('ascii', 'replace').strip()[:100]!a}")
+    return reply
