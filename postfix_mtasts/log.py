@@ -99,10 +99,10 @@ def noticed(domain: PolicyDomain, notice: Notice) -> None:
             _log.log(
                 logging.ERROR if urgent else logging.WARNING,
                 "domain=%s, policy cannot be renewed, and ends in %s: %s",
-                *(domain, _span(expires_in), reason),
+                *(domain, span(expires_in), reason),
             )
         case HadExpired(policy, since):
-            _log.warning("domain=%s, its policy has ended %s ago: %s", domain, _span(since), _policy(policy))
+            _log.warning("domain=%s, its policy has ended %s ago: %s", domain, span(since), _policy(policy))
 
 
 def row_ignored(domain: PolicyDomain, reason: str) -> None:
@@ -125,7 +125,7 @@ def _policy(policy: Policy) -> str:
     return f"{words}, mx={':'.join(map(str, policy.mx))}" if policy.mx else words
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """`3 days`, `5 hours`, `10 minutes`: one unit is enough."""
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:

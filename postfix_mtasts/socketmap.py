@@ -28,6 +28,11 @@ class Request:
     name: bytes
     key: bytes
 
+    def encode(self) -> bytes:
+        """The query as it goes over the wire."""
+        payload = b"%b %b" % (self.name, self.key)
+        return b"%d:%b," % (len(payload), payload)
+
 
 class Status(enum.Enum):
     """The first word of a reply. Postfix retries all of TEMP, TIMEOUT and PERM later."""

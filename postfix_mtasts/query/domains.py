@@ -11,6 +11,7 @@ from postfix_mtasts.domain import NextHop, PolicyDomainError, next_hop
 from postfix_mtasts.fetcher import Fetcher
 from postfix_mtasts.network import CaError, tls_context
 from postfix_mtasts.query import text
+from postfix_mtasts.query.ask import ask
 from postfix_mtasts.query.discovery import Discovery
 from postfix_mtasts.query.output import Output, QueryError, Status
 from postfix_mtasts.query.probe import Prober
@@ -22,13 +23,33 @@ from postfix_mtasts.resolver import Resolver
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("domain", nargs="+", metavar="DOMAIN", help="as Postfix has it: also [host]:port")
+    parser.add_argument(
+        "--as-postfix",
+        action="store_true",
+        help="only ask the running daemon, as Postfix does, and tell how long it took",
+    )
     parser.add_argument("--probe", action="store_true", help="connect to the MX hosts too, as Postfix would")
 
 
 def run(arguments: argparse.Namespace, output: Output) -> Status:
     """Show each domain; the worst status of them. Raises QueryError and ConfigError."""
+    settings = read_config(arguments.config)
+    if arguments.as_postfix:
+        return asyncio.run(_ask(arguments.domain, settings, output))
     hops = [_next_hop(word) for word in arguments.domain]
-    return asyncio.run(_run(hops, read_config(arguments.config), arguments.probe, output))
+    return asyncio.run(_run(hops, settings, arguments.probe, output))
+
+
+async def _ask(keys: list[str], settings: Config, output: Output) -> Status:
+    """Keys go as they were given: Postfix has some that are no domain."""
+    endpoint = settings.server.listen[0]
+    for key in keys:
+        asked = await ask(endpoint, key)
+        if output.json:
+            output.document({"key": key, "endpoint": str(endpoint), "reply": asked.reply, "seconds": asked.seconds})
+        else:
+            output.text(f"{key}: {asked.reply} ({asked.seconds * 1000:.1f} ms, {endpoint})")
+    return Status.OK
 
 
 async def _run(hops: list[NextHop], settings: Config, probe: bool, output: Output) -> Status:
@@ -41,7 +62,8 @@ async def _run(hops: list[NextHop], settings: Config, probe: bool, output: Outpu
         status = verdict(report, said)
         worst = max(worst, status)
         if output.json:
-            output.document({**to_json(report), "remarks": to_json(said), "status": status.name.lower()})
+            words = [{"status": remark.status.name.lower(), "text": remark.text} for remark in said]
+            output.document({**to_json(report), "remarks": words, "status": status.name.lower()})
             continue
         if number:
             output.text()

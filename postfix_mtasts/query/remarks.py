@@ -4,12 +4,13 @@ import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from postfix_mtasts.log import span
 from postfix_mtasts.observation import Stage
 from postfix_mtasts.query.certificate import Certificate
 from postfix_mtasts.query.output import Status
 from postfix_mtasts.query.report import PolicyHostReport, Report
 
-_HOUR, _DAY = 3600, 86400  # Seconds.
+_DAY = 86400  # Seconds.
 _WEEK = 7 * _DAY  # RFC 8461, 3.2: max_age is "typically … in the range of weeks or greater".
 _EXPIRES_SOON = datetime.timedelta(days=14)  # Certificates are usually renewed a month before.
 
@@ -60,7 +61,7 @@ def _record(report: Report) -> Iterator[Remark]:
     name, problem = report.record.names[0], report.record.problem
     if report.record.failed:
         yield _error(
-            f"DNS fails, so it is unknown whether {report.domain} has a policy, and senders do without: {problem}"
+            f"DNS fails, so whether {report.domain} has a policy is unknown, and senders do without: {problem}"
         )
     elif problem:
         yield _error(f"the TXT record {name} is not valid, so for senders there is no policy: {problem}")
@@ -86,9 +87,7 @@ def _cause(host: PolicyHostReport) -> str:
         case Stage.TLS:
             return f"TLS fails: {host.problem}: the web server must speak TLS 1.2 or later for the name {host.name}"
         case Stage.CERTIFICATE:
-            return (
-                f"{host.problem}: the web server needs a certificate for {host.name}, of a public CA, and valid today"
-            )
+            return f"{host.problem}: the web server needs a certificate for {host.name}, valid today, of a public CA"
         case _:
             url = f"https://{host.name}/.well-known/mta-sts.txt"
             return f"{host.problem}: {url} must come with status 200, as text/plain and without a redirect"
@@ -105,14 +104,11 @@ def _policy(report: Report) -> Iterator[Remark]:
         if line.problem:
             yield _warning(f"line {line.number} of the policy file: {line.problem}")
     if policy.mode == "testing":
-        yield _note(
-            "the mode is testing: senders deliver whatever they find, and report it; only enforce protects mail"
-        )
+        yield _note("the mode is testing: senders deliver whatever they find, and report it; enforce protects mail")
     elif policy.mode == "none":
         yield _note("the mode is none: senders do without a policy")
     if policy.mode != "none" and policy.max_age is not None and policy.max_age < _WEEK:
-        span = f"{policy.max_age // _DAY} days" if policy.max_age >= 2 * _DAY else f"{policy.max_age // _HOUR} hours"
-        words = f"max_age is {span}: who keeps senders from the policy for so long has switched it off; weeks are usual"
+        words = f"max_age is {span(policy.max_age)}: who keeps senders from the policy for so long has switched it off; weeks are usual"
         yield _warning(words) if policy.max_age < _DAY else _note(words)
 
 
@@ -141,7 +137,9 @@ def _mx(report: Report, now: datetime.datetime) -> Iterator[Remark]:
             judge(f"no mx line allows the MX host {host}: senders deliver nothing to it{when}") for host in outside
         )
     used = {mx.pattern for mx in report.mx}
-    yield from (_note(f"mx: {pattern} allows none of the MX hosts") for pattern in policy.mx if pattern not in used)
+    for pattern in policy.mx:
+        if pattern not in used:
+            yield _note(f"mx: {pattern} allows none of the MX hosts")
     for mx in report.mx:
         if mx.pattern and mx.probe and mx.probe.problem:
             yield judge(f"the MX host {mx.host}: {mx.probe.problem}: senders deliver nothing to it{when}")
