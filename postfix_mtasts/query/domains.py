@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import datetime
+import os
 import socket
 
 from postfix_mtasts.config import Config
@@ -26,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as-postfix",
         action="store_true",
-        help="only ask the running daemon, as Postfix does, and tell how long it took",
+        help="ask the running daemon as Postfix does, and no more",
     )
     parser.add_argument("--probe", action="store_true", help="connect to the MX hosts too, as Postfix would")
 
@@ -89,7 +90,7 @@ async def _discovery(settings: Config) -> Discovery:
 
 def _next_hop(word: str) -> NextHop:
     try:
-        return next_hop(word.encode())
+        return next_hop(os.fsencode(word))
     except PolicyDomainError as error:
         hint = "a domain that can have a policy has two labels or more, and is no address"
         raise QueryError(f"{word!a}: {error}", hint, Status.USAGE) from error

@@ -108,7 +108,9 @@ def _policy(report: Report) -> Iterator[Remark]:
     elif policy.mode == "none":
         yield _note("the mode is none: senders do without a policy")
     if policy.mode != "none" and policy.max_age is not None and policy.max_age < _WEEK:
-        words = f"max_age is {span(policy.max_age)}: who keeps senders from the policy for so long has switched it off; weeks are usual"
+        words = (
+            f"max_age is {span(policy.max_age)}: who blocks the policy for so long has switched it off; weeks are usual"
+        )
         yield _warning(words) if policy.max_age < _DAY else _note(words)
 
 
