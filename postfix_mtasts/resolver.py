@@ -212,7 +212,7 @@ class Resolver:
         with contextlib.suppress(dns.resolver.NoResolverConfiguration, OSError):
             text = self._resolv_conf.read_text("utf-8", "replace")
             fresh.read_resolv_conf(io.StringIO(text))
-            trust_ad = _trusts_ad(text)
+            trust_ad = trusts_ad(text)
         self._use([str(server) for server in fresh.nameservers] or [_LOCAL_NAMESERVER], trust_ad=trust_ad)
 
     def _use(self, servers: list[str], *, trust_ad: bool) -> None:
@@ -225,7 +225,8 @@ class Resolver:
         self._resolver.timeout = self._timeout / (len(servers) + 1)
 
 
-def _trusts_ad(resolv_conf: str) -> bool:
+def trusts_ad(resolv_conf: str) -> bool:
+    """Whether the text of a resolv.conf says that its nameservers are to be believed."""
     lines = (line.split() for line in resolv_conf.splitlines())
     return any(words[:1] == ["options"] and "trust-ad" in words for words in lines)
 
