@@ -67,6 +67,9 @@ def _level(postfix: Installed, client: Client) -> Iterator[Finding]:
 def _dnssec(postfix: Installed, client: Client) -> Iterator[Finding]:
     if client.level not in DANE_LEVELS:
         return
+    insecure_mx = client["smtp_tls_dane_insecure_mx_policy"]
+    # Before 3.6.17, 3.7.13, 3.8.8 and 3.9.2 the default follows the level, which postconf(1) knows only of main.cf.
+    is_known = "smtp_tls_security_level" not in client.own or "smtp_tls_dane_insecure_mx_policy" in client.own
     if client["smtp_dns_support_level"] != "dnssec":
         why = "mail goes out as at level may" if client.level == "dane" else "all mail stays in the queue"
         yield Finding(
@@ -76,12 +79,11 @@ def _dnssec(postfix: Installed, client: Client) -> Iterator[Finding]:
             f"Postfix applies no DANE: {why}",
             *postfix.line(client, "smtp_dns_support_level", "dnssec"),
         )
-    # In earlier versions the default is made of the level of main.cf, and a service with level dane of its own has it too.
-    elif client.level == "dane" and client["smtp_tls_dane_insecure_mx_policy"] not in ("dane", ""):
+    elif client.level == "dane" and is_known and insecure_mx not in ("dane", ""):
         yield Finding(
             "insecure-mx",
             Status.WARNING,
-            f"{client.where('smtp_tls_dane_insecure_mx_policy')} is {client['smtp_tls_dane_insecure_mx_policy']}",
+            f"{client.where('smtp_tls_dane_insecure_mx_policy')} is {insecure_mx}",
             "MX hosts with TLSA records are not checked by them where the MX records are not signed",
             *postfix.line(client, "smtp_tls_dane_insecure_mx_policy", "dane"),
         )

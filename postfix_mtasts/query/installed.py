@@ -1,4 +1,4 @@
-"""The Postfix on this machine in full, as postconf(1) tells it: main.cf, and the services of master.cf that run smtp(8)."""
+"""The Postfix on this machine in full, as postconf(1) tells it: main.cf, and what master.cf has that runs smtp(8)."""
 
 import asyncio
 import os
@@ -90,7 +90,7 @@ class Installed:
         return pathlib.Path(self.settings["queue_directory"])
 
     def line(self, client: Client, parameter: str, value: str) -> tuple[str, str]:
-        """Where and how to give a parameter a value: in main.cf, or if master.cf has one of its own, with postconf(1)."""
+        """Where and how to give a parameter a value: in main.cf, or with postconf(1) where master.cf has its own."""
         if parameter not in client.own:
             return str(self.folder / "main.cf"), f"{parameter} = {value}"
         words = (shlex.quote(f"{name}/{parameter} = {value}") for name in client.names)
@@ -171,7 +171,7 @@ async def _output(command: str, *words: str) -> str:
     except OSError as error:
         raise NoPostfix(f"{command} cannot be run") from error
     finally:
-        if process and process.returncode is None:
+        if process is not None and process.returncode is None:
             process.kill()
     said = complaints.decode("utf-8", "replace").strip()
     # postmap(1) ends with 1 also where there is merely nothing.
