@@ -47,11 +47,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, output: Output) -> Status:
     """Show what was found; the worst of it."""
     seen = asyncio.run(examine(arguments.config, time.time()))
+    show(seen, output)
+    return seen.status
+
+
+def show(seen: Examination, output: Output) -> None:
+    """Print it."""
     if output.json:
         findings = [{**to_json(finding), "status": finding.status.name.lower()} for finding in seen.findings]
         status = seen.status.name.lower()
         output.document({"postfix": seen.postfix, "status": status, "findings": findings, "main_cf": seen.main_cf})
-        return seen.status
+        return
     for finding in seen.findings:
         output.text(f"{_WORDS[finding.status]}: {finding.what}", finding.status)
         output.text(f"    {finding.why}")
@@ -62,7 +68,6 @@ def run(arguments: argparse.Namespace, output: Output) -> Status:
         output.text(f"all is well: {seen.postfix} asks this daemon", Status.OK)
     if seen.main_cf:
         output.text(f"in main.cf: {seen.main_cf}")
-    return seen.status
 
 
 async def examine(config: str | None, now: float, path: str = PATH) -> Examination:

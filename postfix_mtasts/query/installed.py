@@ -176,5 +176,6 @@ async def _output(command: str, *words: str) -> str:
     said = complaints.decode("utf-8", "replace").strip()
     # postmap(1) ends with 1 also where there is merely nothing.
     if process.returncode and ("fatal: " in said or "error: " in said):
-        raise UnreadableError(said.splitlines()[-1].partition(": ")[2])
+        # `postconf: fatal: …`
+        raise UnreadableError(said.splitlines()[-1].split(": ", 2)[-1])
     return output.decode("utf-8", "replace").strip()
