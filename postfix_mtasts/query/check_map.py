@@ -21,9 +21,12 @@ _UNPROTECTED = "Postfix does not ask for policies, and sends as if there were no
 
 def check_map(scene: Scene) -> Iterator[Finding]:
     """What is wrong with the map, client by client, and whether the daemon answers."""
-    for client in scene.postfix.clients:
-        yield from _check(scene, client)
+    found = [finding for client in scene.postfix.clients for finding in _check(scene, client)]
+    yield from found
+    is_lost = any(finding.check == "chroot" for finding in found)
     for endpoint, why in scene.silent.items():
+        if is_lost and not scene.listens(endpoint):
+            continue  # That is why.
         fix = ("run", f"postfix-mtasts-daemon{scene.option}") if scene.listens(endpoint) else ("", "")
         yield Finding("daemon", Status.ERROR, why, _ALL_WAITS, *fix)
 
@@ -117,8 +120,8 @@ def _way(scene: Scene, client: Client, table: Table) -> Iterator[Finding]:
         one.text for one in tables(scene.postfix.settings.get("proxy_read_maps", ""))
     }:
         what = f"{where}: proxymap refuses {table.text}, which is not in proxy_read_maps"
-        direct = scene.postfix.folder / "main.cf"
-        yield Finding("proxymap", Status.ERROR, what, _ALL_WAITS, str(direct), f"{PARAMETER} = {table.text}")
+        command = f'postconf "proxy_read_maps = $(postconf -h proxy_read_maps) {table.text}"'
+        yield Finding("proxymap", Status.ERROR, what, _ALL_WAITS, "run", command)
     if not isinstance(endpoint, UnixEndpoint):
         return
     root = scene.postfix.queue if client.chroot and not table.proxied else pathlib.Path("/")

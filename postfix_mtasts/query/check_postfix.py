@@ -117,7 +117,7 @@ def _other_ways(postfix: Installed, client: Client) -> Iterator[Finding]:
             f"{client.where('smtp_tls_connection_reuse')} is yes, but master.cf has no service tlsproxy",
             "Postfix can use no TLS at all, and mail that must have it stays in the queue",
             "run",
-            "postconf -M 'tlsproxy/unix = tlsproxy unix - - y - 0 tlsproxy'",
+            "postconf -M 'tlsproxy/unix = tlsproxy unix - - - - 0 tlsproxy'",
         )
     if client["smtp_tls_per_site"]:
         what = f"{client.where('smtp_tls_per_site')} is {client['smtp_tls_per_site']}"

@@ -24,12 +24,15 @@ from tests.world.dns import DnsServer
 from tests.world.postfix import HERE, TMP, Installation
 
 COMMAND = Path(sys.executable).with_name("postfix-mtasts-query")
+SYSTEM_CAS = "/etc/ssl/certs/ca-certificates.crt"
 RESOLV_CONF = Path("/etc/resolv.conf")
 MAP = "socketmap:inet:127.0.0.1:8461:postfix"
 CHROOT = "smtp/unix, relay/unix"
 DANE = {"smtp_tls_security_level": "dane", "smtp_dns_support_level": "dnssec"}
 ALL_WAITS = "Postfix gets no answer, and all mail stays in the queue"
 HELD_BACK = "mail to every domain that enforces MTA-STS stays in the queue"
+LISTENING = "this daemon listens on inet:127.0.0.1:8461, unix:F/queue/sts/socket, unix:F/run/socket"
+REFUSED = "connection refused"
 UNPROTECTED = "Postfix does not ask for policies, and sends as if there were none"
 
 
@@ -170,3 +173,409 @@ async def test_right_maps(doctor: Doctor, value: str, chroot: str) -> None:
 async def test_variables(doctor: Doctor) -> None:
     settings = {"mine": "127.0.0.1:8461", "smtp_tls_policy_maps": "socketmap:inet:$mine:postfix"}
     assert await doctor(settings) == well()
+
+
+@pytest.mark.parametrize(
+    ("settings", "chroot", "expected"),
+    [
+        pytest.param(
+            {"smtp_tls_policy_maps": ""},
+            "-",
+            in_main_cf("error", "smtp_tls_policy_maps is empty", UNPROTECTED, "smtp_tls_policy_maps", MAP) + line(),
+            id="none",
+        ),
+        pytest.param(
+            {"smtp_tls_policy_maps": "inline:{a.test=may}"},
+            "-",
+            in_main_cf(
+                "error",
+                f"smtp_tls_policy_maps asks no policy server; {LISTENING}",
+                UNPROTECTED,
+                "smtp_tls_policy_maps",
+                f"inline:{{a.test=may}}, {MAP}",
+            )
+            + line(f"inline:{{a.test=may}}, {MAP}"),
+            id="only exceptions",
+        ),
+        pytest.param(
+            {"smtp_tls_policy_maps": "socketmap:inet:127.0.0.1:8642:QUERYwithTLSRPT"},
+            "-",
+            in_main_cf(
+                "error",
+                "smtp_tls_policy_maps: socketmap:inet:127.0.0.1:8642:QUERYwithTLSRPT is another policy server, perhaps "
+                "postfix-tlspol",
+                f"{LISTENING}, and is not asked",
+                "smtp_tls_policy_maps",
+                MAP,
+            )
+            + finding("error", f"inet:127.0.0.1:8642: {REFUSED}", ALL_WAITS)
+            + line(),
+            id="another",
+        ),
+        pytest.param(
+            {"smtp_tls_policy_maps": f"socketmap:unix:F/run/other:QUERY, {MAP}"},
+            "n",
+            in_main_cf(
+                "error",
+                "smtp_tls_policy_maps: socketmap:unix:F/run/other:QUERY is another policy server",
+                "it goes first: this daemon is asked only where that has no policy",
+                "smtp_tls_policy_maps",
+                MAP,
+            )
+            + finding("error", "unix:F/run/other: no such file or directory", ALL_WAITS)
+            + line(),
+            id="another before",
+        ),
+        pytest.param(
+            {"smtp_tls_policy_maps": f"{MAP}, socketmap:inet:127.0.0.1:8642:QUERY"},
+            "-",
+            finding("error", f"inet:127.0.0.1:8642: {REFUSED}", ALL_WAITS)
+            + in_main_cf(
+                "warning",
+                "smtp_tls_policy_maps: socketmap:inet:127.0.0.1:8642:QUERY is another policy server, perhaps postfix-tlspol",
+                "it is asked where this daemon has no policy, or leaves a domain to DANE",
+                "smtp_tls_policy_maps",
+                MAP,
+            )
+            + line(),
+            id="another behind",
+        ),
+        pytest.param(
+            {"smtp_tls_policy_maps": f"static:encrypt {MAP}"},
+            "-",
+            in_main_cf(
+                "error",
+                "smtp_tls_policy_maps: static:encrypt goes first, and has 'encrypt' for every domain",
+                "Postfix never comes to ask for policies",
+                "smtp_tls_policy_maps",
+                f"{MAP}, static:encrypt",
+            )
+            + line(f"{MAP}, static:encrypt"),
+            id="static first",
+        ),
+        pytest.param(
+            {"smtp_tls_policy_maps": f"proxy:regexp:F/all {MAP}"},
+            "-",
+            in_main_cf(
+                "error",
+                "smtp_tls_policy_maps: proxy:regexp:F/all goes first, and has 'may' for every domain",
+                "Postfix never comes to ask for policies",
+                "smtp_tls_policy_maps",
+                f"{MAP}, proxy:regexp:F/all",
+            )
+            + line(f"{MAP}, proxy:regexp:F/all"),
+            id="a regexp for everything first",
+        ),
+        pytest.param(
+            {"smtp_tls_policy_maps": f"{MAP} texthash:F/nowhere"},
+            "-",
+            finding(
+                "error",
+                "smtp_tls_policy_maps: texthash:F/nowhere cannot be used: open database F/nowhere: No such file or directory",
+                ALL_WAITS,
+            )
+            + line(f"{MAP} texthash:F/nowhere"),
+            id="a table that is not there",
+        ),
+        pytest.param(
+            {"smtp_tls_policy_maps": "socketmap:unix:F/run/socket:postfix"},
+            "y",
+            in_main_cf(
+                "error",
+                "smtp_tls_policy_maps: socketmap:unix:F/run/socket:postfix is outside of the chroot",
+                f"{CHROOT} runs in a chroot and does not find it: {ALL_WAITS}",
+                "smtp_tls_policy_maps",
+                MAP,
+            )
+            + line(),
+            id="a socket outside of the chroot",
+        ),
+        pytest.param(
+            {"smtp_tls_policy_maps": "socketmap:unix:/sts/socket:postfix"},
+            "n",
+            in_main_cf(
+                "error",
+                "smtp_tls_policy_maps: socketmap:unix:/sts/socket:postfix is a path inside of a chroot",
+                f"{CHROOT} runs in none and does not find it: {ALL_WAITS}",
+                "smtp_tls_policy_maps",
+                MAP,
+            )
+            + line(),
+            id="a socket as if in a chroot",
+        ),
+        pytest.param(
+            {
+                "smtp_tls_policy_maps": "proxy:socketmap:unix:F/run/socket:postfix",
+                "proxy_read_maps": "proxy:unix:passwd",
+            },
+            "y",
+            finding(
+                "error",
+                "smtp_tls_policy_maps: proxymap refuses proxy:socketmap:unix:F/run/socket:postfix, which is not in "
+                "proxy_read_maps",
+                ALL_WAITS,
+                "run",
+                'postconf "proxy_read_maps = $(postconf -h proxy_read_maps) proxy:socketmap:unix:F/run/socket:postfix"',
+            )
+            + line("proxy:socketmap:unix:F/run/socket:postfix"),
+            id="proxymap",
+        ),
+    ],
+)
+async def test_wrong_maps(doctor: Doctor, settings: Mapping[str, str], chroot: str, expected: str) -> None:
+    (doctor.machine.folder / "all").write_text("/./ may\n")
+    assert await doctor(settings, chroot=chroot) == expected
+
+
+async def test_a_daemon_on_another_machine(doctor: Doctor) -> None:
+    value = "socketmap:inet:192.0.2.1:8461:plain"
+    silent = finding("error", "inet:192.0.2.1:8461: network is unreachable", ALL_WAITS)
+    plain = in_main_cf(
+        "warning",
+        f"smtp_tls_policy_maps: {value} is answered in style plain, though Postfix V knows tlsrpt",
+        "Postfix checks no MX names, and reports no policies",
+        "smtp_tls_policy_maps",
+        "socketmap:inet:192.0.2.1:8461:tlsrpt",
+    )
+    if doctor.machine.version < (3, 10):
+        assert await doctor({"smtp_tls_policy_maps": value}) == silent + line(value)
+    else:
+        expected = silent + plain + line("socketmap:inet:192.0.2.1:8461:tlsrpt")
+        assert await doctor({"smtp_tls_policy_maps": value}) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "reply", "wrong"),
+    [
+        pytest.param("socketmap:inet:127.0.0.1:8461:tlsrpt", {}, "tlsrpt", id="map tlsrpt"),
+        pytest.param("socketmap:inet:127.0.0.1:8461:QUERYwithTLSRPT", {}, "tlsrpt", id="map of tlspol"),
+        pytest.param(MAP, {"style": "tlsrpt"}, "tlsrpt", id="style tlsrpt"),
+        pytest.param("socketmap:inet:127.0.0.1:8461:plain", {}, "plain", id="map plain"),
+        pytest.param(MAP, {"style": "plain"}, "plain", id="style plain"),
+    ],
+)
+async def test_style(doctor: Doctor, value: str, reply: dict[str, object], wrong: str) -> None:
+    right = "tlsrpt" if doctor.machine.version >= (3, 10) else "plain"
+    fixed = f"socketmap:inet:127.0.0.1:8461:{right if reply else 'postfix'}"
+    said = await doctor({"smtp_tls_policy_maps": value}, {"reply": reply})
+    if wrong == right:
+        assert said == well(value)
+        return
+    if wrong == "tlsrpt":
+        what, why = "tlsrpt, which Postfix V does not know", HELD_BACK
+    else:
+        what, why = "plain, though Postfix V knows tlsrpt", "Postfix checks no MX names, and reports no policies"
+    where = f"smtp_tls_policy_maps: {value} is answered in style"
+    status = "error" if wrong == "tlsrpt" else "warning"
+    assert said == in_main_cf(status, f"{where} {what}", why, "smtp_tls_policy_maps", fixed) + line(fixed)
+
+
+@pytest.mark.parametrize(
+    ("service", "chroot", "expected"),
+    [
+        pytest.param(
+            "-o smtp_tls_policy_maps=",
+            "n",
+            finding(
+                "warning",
+                "smtp_tls_policy_maps of other/unix is empty",
+                UNPROTECTED,
+                "run",
+                f"postconf -P 'other/unix/smtp_tls_policy_maps = {MAP}'",
+            )
+            + line(),
+            id="no map",
+        ),
+        pytest.param(
+            "-o { smtp_tls_policy_maps = socketmap:unix:${world}/run/socket:postfix }",
+            "y",
+            finding(
+                "error",
+                "smtp_tls_policy_maps of other/unix: socketmap:unix:F/run/socket:postfix is outside of the chroot",
+                f"other/unix runs in a chroot and does not find it: {ALL_WAITS}",
+                "run",
+                f"postconf -P 'other/unix/smtp_tls_policy_maps = {MAP}'",
+            )
+            + line(),
+            id="a chroot",
+        ),
+        pytest.param("-o smtp_tls_policy_maps=socketmap:unix:${world}/run/socket:postfix", "n", well(), id="no chroot"),
+        pytest.param(
+            "-o smtp_tls_security_level=none",
+            "n",
+            finding(
+                "warning",
+                "smtp_tls_security_level of other/unix is none",
+                "policies hold all the same, but all other mail goes out in clear, and no TLS reports are made",
+                "run",
+                "postconf -P 'other/unix/smtp_tls_security_level = may'",
+            )
+            + line(),
+            id="level",
+        ),
+        pytest.param(
+            "-o smtp_tls_policy_maps=proxy:socketmap:unix:${world}/run/socket:postfix",
+            "y",
+            finding(
+                "error",
+                "smtp_tls_policy_maps of other/unix: proxymap refuses proxy:socketmap:unix:F/run/socket:postfix, which "
+                "is not in proxy_read_maps",
+                ALL_WAITS,
+                "run",
+                'postconf "proxy_read_maps = $(postconf -h proxy_read_maps) proxy:socketmap:unix:F/run/socket:postfix"',
+            )
+            + line(),
+            id="a proxy that knows main.cf only",
+        ),
+    ],
+)
+async def test_services_of_master_cf(doctor: Doctor, service: str, chroot: str, expected: str) -> None:
+    services = [f"other unix - - {chroot} - - smtp {service}"]
+    assert await doctor({"world": str(doctor.machine.folder)}, services=services) == expected
+
+
+async def test_without_a_word_a_service_runs_in_a_chroot_as_compatibility_level_says(doctor: Doctor) -> None:
+    value = "socketmap:unix:/sts/socket:postfix"
+    assert await doctor({"smtp_tls_policy_maps": value, "compatibility_level": "0"}) == well(value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        pytest.param(
+            {"smtp_tls_CAfile": ""},
+            in_main_cf(
+                "error",
+                "smtp_tls_CAfile and smtp_tls_CApath are empty",
+                f"Postfix trusts nobody, and {HELD_BACK}",
+                "smtp_tls_CAfile",
+                SYSTEM_CAS,
+            ),
+            id="no CAs",
+        ),
+        pytest.param(
+            {"smtp_tls_CAfile": "F/nowhere.pem"},
+            in_main_cf(
+                "error",
+                "smtp_tls_CAfile = F/nowhere.pem: no such file or directory",
+                f"Postfix can use no TLS at all, and {HELD_BACK}",
+                "smtp_tls_CAfile",
+                SYSTEM_CAS,
+            ),
+            id="no CAfile",
+        ),
+        pytest.param(
+            {"smtp_tls_CAfile": "/dev/null"},
+            in_main_cf(
+                "error",
+                "smtp_tls_CAfile = /dev/null: no certificate in PEM form",
+                f"Postfix can use no TLS at all, and {HELD_BACK}",
+                "smtp_tls_CAfile",
+                SYSTEM_CAS,
+            ),
+            id="an empty CAfile",
+        ),
+        pytest.param(
+            {"smtp_tls_CAfile": "", "smtp_tls_CApath": "F/run"},
+            in_main_cf(
+                "error",
+                "smtp_tls_CApath = F/run: F/run has no hashed certificates",
+                f"Postfix trusts nobody, and {HELD_BACK}",
+                "smtp_tls_CAfile",
+                SYSTEM_CAS,
+            ),
+            id="an empty CApath",
+        ),
+        pytest.param({"smtp_tls_CAfile": "", "smtp_tls_CApath": "F/cas"}, "", id="a CApath"),
+        pytest.param({"smtp_tls_CAfile": "", "tls_append_default_CA": "yes"}, "", id="the CAs of the system"),
+        pytest.param(
+            {"smtp_tls_security_level": ""},
+            in_main_cf(
+                "warning",
+                "smtp_tls_security_level is empty",
+                "policies hold all the same, but all other mail goes out in clear, and no TLS reports are made",
+                "smtp_tls_security_level",
+                "may",
+            ),
+            id="no level",
+        ),
+        pytest.param({"smtp_tls_security_level": "", "smtp_use_tls": "yes"}, "", id="the old way"),
+        pytest.param({"smtp_use_tls": "no"}, "", id="the old way that does not matter"),
+        pytest.param(
+            {"smtp_fallback_relay": "[relay.example.com]"},
+            in_main_cf(
+                "warning",
+                "smtp_fallback_relay is [relay.example.com]",
+                "mail that a policy holds back goes there, under the policy of that host or none",
+                "smtp_fallback_relay",
+                "",
+            ),
+            id="fallback relay",
+        ),
+        pytest.param(
+            {"smtp_tls_connection_reuse": "yes"},
+            finding(
+                "error",
+                "smtp_tls_connection_reuse is yes, but master.cf has no service tlsproxy",
+                "Postfix can use no TLS at all, and mail that must have it stays in the queue",
+                "run",
+                "postconf -M 'tlsproxy/unix = tlsproxy unix - - - - 0 tlsproxy'",
+            ),
+            id="no tlsproxy",
+        ),
+        pytest.param(
+            {"smtp_tls_per_site": "texthash:F/sites"},
+            in_main_cf(
+                "warning",
+                "smtp_tls_per_site is texthash:F/sites",
+                "Postfix ignores it beside smtp_tls_policy_maps: its entries belong into a table there",
+                "smtp_tls_per_site",
+                "",
+            ),
+            id="per site",
+        ),
+        pytest.param(
+            {"relayhost": "[relay.example.com]:587"},
+            finding(
+                "note",
+                "relayhost is [relay.example.com]:587: Postfix asks for the policy of that host",
+                "the policies of the recipients' domains are for it to heed",
+            ),
+            id="relayhost",
+        ),
+    ],
+)
+async def test_settings_of_postfix(doctor: Doctor, settings: Mapping[str, str], expected: str) -> None:
+    (doctor.machine.folder / "cas/0a1b2c3d.0").touch()
+    rest = well() if not expected or expected.startswith("note") else line()
+    assert await doctor(settings) == expected + rest
+
+
+async def test_a_ca_path_must_be_in_the_chroot(doctor: Doctor) -> None:
+    (doctor.machine.folder / "cas/0a1b2c3d.0").touch()
+    what = f"F/queue{doctor.machine.folder}/cas, where {CHROOT} looks for it in its chroot,"
+    expected = in_main_cf(
+        "error",
+        f"smtp_tls_CApath = F/cas: {what} has no hashed certificates".replace(f"{doctor.machine.folder}/", "F/"),
+        f"Postfix trusts nobody, and {HELD_BACK}",
+        "smtp_tls_CAfile",
+        SYSTEM_CAS,
+    )
+    assert await doctor({"smtp_tls_CAfile": "", "smtp_tls_CApath": "F/cas"}, chroot="y") == expected + line()
+
+
+async def test_with_tlsproxy_connections_can_be_used_again(doctor: Doctor) -> None:
+    services = ["tlsproxy unix - - y - 0 tlsproxy"]
+    assert await doctor({"smtp_tls_connection_reuse": "yes"}, services=services) == well()
+
+
+async def test_mx_patterns(doctor: Doctor) -> None:
+    expected = in_main_cf(
+        "warning",
+        "smtp_tls_enforce_sts_mx_patterns is no",
+        "Postfix sends to MX hosts that the policy does not allow, if their certificate has a name that it allows",
+        "smtp_tls_enforce_sts_mx_patterns",
+        "yes",
+    )
+    said = await doctor({"smtp_tls_enforce_sts_mx_patterns": "no"})
+    assert said == (expected + line() if doctor.machine.version >= (3, 10, 5) else well())
