@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -579,3 +579,246 @@ async def test_mx_patterns(doctor: Doctor) -> None:
     )
     said = await doctor({"smtp_tls_enforce_sts_mx_patterns": "no"})
     assert said == (expected + line() if doctor.machine.version >= (3, 10, 5) else well())
+
+
+@pytest.fixture
+def signed(machine: Machine) -> Iterator[DnsServer]:
+    """A nameserver that validates, and is believed."""
+    with resolv_conf(machine, "options trust-ad"):
+        machine.dns.authenticated = {"."}
+        yield machine.dns
+        machine.dns.authenticated = set()
+
+
+@contextmanager
+def resolv_conf(machine: Machine, options: str) -> Iterator[None]:
+    file = machine.folder / "resolv.conf"
+    usual = file.read_text()
+    file.write_text(f"{usual}{options}\n")
+    yield
+    file.write_text(usual)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reply", "expected"),
+    [
+        pytest.param(DANE, {}, "", id="auto"),
+        pytest.param(DANE, {"dane": "yield"}, "", id="yield"),
+        pytest.param({"smtp_dns_support_level": "dnssec"}, {"dane": "dane-only"}, "", id="dane-only"),
+        pytest.param(
+            DANE,
+            {"dane": "off"},
+            finding(
+                "error",
+                "smtp_tls_security_level is dane, but reply.dane is off for the daemon",
+                "policies take the place of DANE, which RFC 8461 forbids",
+                "F/postfix-mtasts.toml, [reply]",
+                'dane = "yield"',
+            ),
+            id="off",
+        ),
+        pytest.param(
+            {},
+            {"dane": "yield"},
+            finding(
+                "error",
+                "reply.dane is yield, but smtp_tls_security_level is may",
+                "domains with TLSA records are sent to without checking them, nor the policy",
+                "F/postfix-mtasts.toml, [reply]",
+                'dane = "auto"',
+            ),
+            id="nothing to yield to",
+        ),
+        pytest.param(
+            {},
+            {"dane": "dane-only"},
+            in_main_cf(
+                "error",
+                "reply.dane is dane-only, but smtp_dns_support_level is not dnssec",
+                "mail to domains with TLSA records stays in the queue",
+                "smtp_dns_support_level",
+                "dnssec",
+            ),
+            id="dane-only without DNSSEC",
+        ),
+        pytest.param(
+            {"smtp_tls_security_level": "dane"},
+            {},
+            in_main_cf(
+                "error",
+                "smtp_tls_security_level is dane, without smtp_dns_support_level = dnssec",
+                "Postfix applies no DANE: mail goes out as at level may",
+                "smtp_dns_support_level",
+                "dnssec",
+            ),
+            id="dane without DNSSEC",
+        ),
+        pytest.param(
+            {"smtp_tls_security_level": "dane-only"},
+            {},
+            in_main_cf(
+                "error",
+                "smtp_tls_security_level is dane-only, without smtp_dns_support_level = dnssec",
+                "Postfix applies no DANE: all mail stays in the queue",
+                "smtp_dns_support_level",
+                "dnssec",
+            ),
+            id="level dane-only without DNSSEC",
+        ),
+        pytest.param(
+            {**DANE, "smtp_tls_dane_insecure_mx_policy": "may"},
+            {},
+            in_main_cf(
+                "warning",
+                "smtp_tls_dane_insecure_mx_policy is may",
+                "MX hosts with TLSA records are not checked by them where the MX records are not signed",
+                "smtp_tls_dane_insecure_mx_policy",
+                "dane",
+            ),
+            id="insecure MX",
+        ),
+    ],
+)
+async def test_dane(
+    doctor: Doctor, signed: DnsServer, settings: Mapping[str, str], reply: dict[str, object], expected: str
+) -> None:
+    assert await doctor(settings, {"reply": reply}) == expected + (line() if expected else well())
+
+
+async def test_a_service_with_dane_of_its_own(doctor: Doctor, signed: DnsServer) -> None:
+    services = ["other unix - - n - - smtp -o smtp_tls_security_level=dane"]
+    expected = finding(
+        "error",
+        "smtp_tls_security_level of other/unix is dane, but reply.dane is off for the daemon",
+        "policies take the place of DANE, which RFC 8461 forbids",
+        "F/postfix-mtasts.toml, [reply]",
+        'dane = "yield"',
+    )
+    assert await doctor({"smtp_dns_support_level": "dnssec"}, services=services) == expected + line()
+
+
+async def test_a_nameserver_that_is_not_believed(doctor: Doctor) -> None:
+    expected = finding(
+        "error",
+        "/etc/resolv.conf has no options trust-ad: the daemon sees no TLSA records, though Postfix does",
+        "policies take the place of DANE, which RFC 8461 forbids; write this if the nameserver validates, and nobody can "
+        "forge its answers",
+        "/etc/resolv.conf",
+        "options trust-ad",
+    )
+    assert await doctor(DANE) == expected + line()
+
+
+@pytest.mark.parametrize("dns", [{}, {"nameservers": ["127.0.0.1"]}])
+async def test_a_nameserver_that_does_not_validate(doctor: Doctor, dns: dict[str, object]) -> None:
+    expected = finding(
+        "error",
+        "the nameserver does not validate DNSSEC",
+        "there is no DANE without: use one that does, such as unbound on this machine",
+    )
+    with resolv_conf(doctor.machine, "options trust-ad"):
+        assert await doctor(DANE, {"dns": dns}) == expected + line()
+
+
+async def test_a_nameserver_that_fails(doctor: Doctor) -> None:
+    expected = finding(
+        "error",
+        "DNS: 127.0.0.1: SERVFAIL",
+        "policies cannot be looked up; whether answers are validated cannot be told",
+    )
+    doctor.machine.dns.set_behaviour(".", Behaviour(rcode="SERVFAIL"))
+    assert await doctor() == expected + line()
+    doctor.machine.dns.set_behaviour(".", Behaviour())
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param("socketmap:unix:sts/socket:postfix", "F/queue/sts/socket", id="in the queue"),
+        pytest.param("proxy:socketmap:unix:F/run/socket:postfix", "F/run/socket", id="elsewhere"),
+    ],
+)
+async def test_permissions(doctor: Doctor, value: str, expected: str) -> None:
+    socket = Path(doctor.machine.text(expected))
+    socket.chmod(0o660)
+    said = finding(
+        "error",
+        f"unix:{expected}: postfix may not write to {expected} (srw-rw----, root:root)",
+        ALL_WAITS,
+        "F/postfix-mtasts.toml, [server]",
+        "socket_mode = 0o666",
+    )
+    assert await doctor({"smtp_tls_policy_maps": value}) == said + line(value)
+    shutil.chown(socket, group="postfix")
+    assert await doctor({"smtp_tls_policy_maps": value}) == well(value)
+    shutil.chown(socket, group="root")
+    socket.chmod(0o666)
+    socket.parent.chmod(0o700)
+    folder = expected.removesuffix("/socket")
+    said = finding(
+        "error",
+        f"unix:{expected}: postfix may not enter {folder} (drwx------, root:root)",
+        ALL_WAITS,
+        "run",
+        f"chmod o+x {folder}",
+    )
+    assert await doctor({"smtp_tls_policy_maps": value}) == said + line(value)
+    socket.parent.chmod(0o755)
+
+
+async def test_what_lies_above_the_chroot_does_not_matter(doctor: Doctor) -> None:
+    value = "socketmap:unix:sts/socket:postfix"
+    doctor.machine.folder.chmod(0o700)
+    assert await doctor({"smtp_tls_policy_maps": value}, chroot="y") == well(value)
+    said = finding(
+        "error",
+        "unix:F/queue/sts/socket: postfix may not enter F (drwx------, root:root)",
+        ALL_WAITS,
+        "run",
+        "chmod o+x F",
+    )
+    whole = await doctor({"smtp_tls_policy_maps": value}, chroot="n")
+    assert whole.replace(str(doctor.machine.folder), "F") == said + line(value)
+    doctor.machine.folder.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("listen", "value"),
+    [
+        pytest.param("inet:127.0.0.1:8462", "socketmap:inet:127.0.0.1:8462:postfix", id="inet"),
+        pytest.param("inet:0.0.0.0:8462", "socketmap:inet:127.0.0.1:8462:STYLE", id="any address"),
+        pytest.param("unix:F/queue/x/socket", "socketmap:unix:x/socket:postfix", id="a socket in the queue"),
+        pytest.param("unix:F/socket", "proxy:socketmap:unix:F/socket:postfix", id="a socket elsewhere"),
+    ],
+)
+async def test_a_daemon_that_does_not_run(doctor: Doctor, listen: str, value: str) -> None:
+    style = "tlsrpt" if doctor.machine.version >= (3, 10) else "postfix"
+    value = value.replace("STYLE", style)
+    reason = REFUSED if listen.startswith("inet") else "no such file or directory"
+    expected = finding(
+        "error", f"{listen}: {reason}", ALL_WAITS, "run", "postfix-mtasts-daemon --config F/postfix-mtasts.toml"
+    )
+    config = {"server": {"listen": [listen]}}
+    assert (await doctor({"smtp_tls_policy_maps": ""}, config)).endswith(expected + line(value))
+    if "0.0.0.0" not in listen:
+        assert await doctor({"smtp_tls_policy_maps": value}, config) == expected + line(value)
+
+
+async def test_what_answers_is_not_the_daemon(doctor: Doctor) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b",")
+        writer.write(b"6:OK may,")
+        await writer.drain()
+        writer.close()
+
+    value = "socketmap:inet:127.0.0.1:8463:postfix"
+    expected = finding(
+        "error",
+        "inet:127.0.0.1:8463: what answers there is not this daemon",
+        ALL_WAITS,
+        "run",
+        "postfix-mtasts-daemon --config F/postfix-mtasts.toml",
+    )
+    async with await asyncio.start_server(answer, "127.0.0.1", 8463):
+        said = await doctor({"smtp_tls_policy_maps": value}, {"server": {"listen": ["inet:127.0.0.1:8463"]}})
+    assert said == expected + line(value)
