@@ -9,13 +9,12 @@ from postfix_mtasts.postfix import TLSRPT_SINCE
 from postfix_mtasts.query.finding import Finding
 from postfix_mtasts.query.installed import Client
 from postfix_mtasts.query.output import Status
-from postfix_mtasts.query.scene import PARAMETER, Scene, is_tlspol
+from postfix_mtasts.query.scene import ALL_WAITS, PARAMETER, Scene, is_tlspol
 from postfix_mtasts.query.sockets import obstacle
 from postfix_mtasts.query.tables import Table, tables
 from postfix_mtasts.reply import Manner, Style
 
 _MX_NAMES_SINCE = (3, 10, 5)  # smtp_tls_enforce_sts_mx_patterns
-_ALL_WAITS = "Postfix gets no answer, and all mail stays in the queue"
 _UNPROTECTED = "Postfix does not ask for policies, and sends as if there were none"
 
 
@@ -24,11 +23,11 @@ def check_map(scene: Scene) -> Iterator[Finding]:
     found = [finding for client in scene.postfix.clients for finding in _check(scene, client)]
     yield from found
     is_lost = any(finding.check == "chroot" for finding in found)
-    for endpoint, why in scene.silent.items():
+    for endpoint, (what, why) in scene.silent.items():
         if is_lost and not scene.listens(endpoint):
             continue  # That is why.
         fix = ("run", f"postfix-mtasts-daemon{scene.option}") if scene.listens(endpoint) else ("", "")
-        yield Finding("daemon", Status.ERROR, why, _ALL_WAITS, *fix)
+        yield Finding("daemon", Status.ERROR, what, why, *fix)
 
 
 def main_cf(scene: Scene) -> str:
@@ -53,7 +52,7 @@ def _check(scene: Scene, client: Client) -> Iterator[Finding]:
     for table in listed:
         if table in scene.broken:
             what = f"{client.where(PARAMETER)}: {table.text} cannot be used: {scene.broken[table]}"
-            yield Finding("table", Status.ERROR, what, _ALL_WAITS)
+            yield Finding("table", Status.ERROR, what, ALL_WAITS)
     for table in mine:
         yield from _style(scene, client, table)
         yield from _way(scene, client, table)
@@ -67,10 +66,10 @@ def _not_asked(scene: Scene, client: Client, listed: tuple[Table, ...]) -> Findi
         if not isinstance(table.endpoint, UnixEndpoint):
             continue
         if table.endpoint != scene.reached(client, table) and scene.listens(table.endpoint):
-            why = f"{client} runs in a chroot and does not find it: {_ALL_WAITS}"
+            why = f"{client} runs in a chroot and does not find it: {ALL_WAITS}"
             return Finding("chroot", Status.ERROR, f"{where}: {table.text} is outside of the chroot", why, *fix)
         if scene.listens(UnixEndpoint(f"{scene.postfix.queue}{table.endpoint.path}")):
-            why = f"{'proxymap' if table.proxied else client} runs in none and does not find it: {_ALL_WAITS}"
+            why = f"{'proxymap' if table.proxied else client} runs in none and does not find it: {ALL_WAITS}"
             return Finding("chroot", Status.ERROR, f"{where}: {table.text} is a path inside of a chroot", why, *fix)
     listening = f"this daemon listens on {', '.join(map(str, scene.settings.server.listen))}"
     if servers:
@@ -121,7 +120,7 @@ def _way(scene: Scene, client: Client, table: Table) -> Iterator[Finding]:
     }:
         what = f"{where}: proxymap refuses {table.text}, which is not in proxy_read_maps"
         command = f'postconf "proxy_read_maps = $(postconf -h proxy_read_maps) {table.text}"'
-        yield Finding("proxymap", Status.ERROR, what, _ALL_WAITS, "run", command)
+        yield Finding("proxymap", Status.ERROR, what, ALL_WAITS, "run", command)
     if not isinstance(endpoint, UnixEndpoint):
         return
     root = scene.postfix.queue if client.chroot and not table.proxied else pathlib.Path("/")
@@ -134,7 +133,7 @@ def _way(scene: Scene, client: Client, table: Table) -> Iterator[Finding]:
         else:
             fix = "run", f"chmod o+x {shlex.quote(str(found.place))}"
             what = f"{what} enter {found.place} ({found.mode})"
-        yield Finding("permissions", Status.ERROR, what, _ALL_WAITS, *fix)
+        yield Finding("permissions", Status.ERROR, what, ALL_WAITS, *fix)
 
 
 def _name(table: Table) -> str:

@@ -113,13 +113,15 @@ async def installed(path: str = PATH) -> Installed:
     numbers = re.match(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?", built_in.get("mail_version", ""))
     if not numbers:
         raise NoPostfix("postconf names no version")
-    folder = pathlib.Path(built_in["config_directory"])
+    folder = pathlib.Path(built_in.get("config_directory", "/etc/postfix"))
     for file in (folder / "main.cf", folder / "master.cf"):
         if not file.exists():
             raise UnreadableError(f"{file}: no such file")
         if not os.access(file, os.R_OK):
-            raise UnreadableError(f"{file} cannot be read", "run postfix-mtasts-query doctor as root")
+            raise UnreadableError(f"{file} cannot be read", "sudo postfix-mtasts-query doctor")
     settings = _settings(await _output(command, "-x", *_OF_THE_MACHINE, *_OF_A_CLIENT))
+    if "queue_directory" not in settings:
+        raise UnreadableError(f"{command} tells no settings")
     fields = _settings(await _output(command, "-F", "*/*/command", "*/*/chroot"))
     return Installed(
         version=(int(numbers[1]), int(numbers[2]), int(numbers[3] or 0)),

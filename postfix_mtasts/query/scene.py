@@ -18,6 +18,8 @@ from postfix_mtasts.query.tables import Table, tables
 from postfix_mtasts.reply import Manner, Style
 
 PARAMETER = "smtp_tls_policy_maps"
+ALL_WAITS = "Postfix gets no answer, and all mail stays in the queue"
+_MAX_REPLY = 100  # Characters.
 _WITHIN = 5.0  # Seconds.
 _KEY = ".doctor"  # Has no policy, and costs the daemon no lookup.
 _NOBODY = "doctor.invalid"  # A domain that no table has by its name (RFC 6761, 6.4).
@@ -32,7 +34,7 @@ class Scene:
     settings: Config
     file: str  # Where the settings are from.
     manner: Manner
-    silent: Mapping[Endpoint, str]
+    silent: Mapping[Endpoint, tuple[str, str]]  # Why, and what follows.
     catches: Mapping[Table, str]
     broken: Mapping[Table, str]
 
@@ -123,10 +125,15 @@ def _reached(postfix: Installed, client: Client, table: Table) -> Endpoint | Non
     return UnixEndpoint(str(postfix.queue / endpoint.path.lstrip("/")))
 
 
-async def _silence(endpoint: Endpoint, map_name: str) -> str:
-    """Why an endpoint does not answer as this daemon does; empty if it does."""
+async def _silence(endpoint: Endpoint, map_name: str) -> tuple[str, str] | None:
+    """Why an endpoint does not answer as this daemon does, and what follows; None if it does."""
     try:
         asked = await ask(endpoint, _KEY, map_name, _WITHIN)
     except QueryError as error:
-        return str(error)
-    return "" if asked.reply == "NOTFOUND" else f"{endpoint}: what answers there is not this daemon"
+        return str(error), ALL_WAITS
+    if asked.reply == "NOTFOUND":
+        return None
+    return (
+        f"{endpoint}: {asked.reply[:_MAX_REPLY]!a} is no answer of this daemon",
+        "Postfix is told what another program says",
+    )

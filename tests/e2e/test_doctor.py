@@ -3,24 +3,29 @@
 Postfix's configuration is real, and read by the postconf of each installation; DNS and the daemon run.
 """
 
+import asyncio
+import json
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+import postfix_mtasts
 from postfix_mtasts.query.doctor import examine, show
 from postfix_mtasts.query.output import Output
 from tests.integration.conftest import mounted
 from tests.world.ca import Ca
 from tests.world.daemon import Config, Daemon, toml
-from tests.world.dns import DnsServer
+from tests.world.dns import Behaviour, DnsServer
 from tests.world.postfix import HERE, TMP, Installation
 
 COMMAND = Path(sys.executable).with_name("postfix-mtasts-query")
@@ -62,6 +67,16 @@ class Machine:
             script = folder / "bin" / command
             script.write_text(f'#!/bin/sh\nexec {shlex.join(installation.command(f"/usr/sbin/{command}"))} "$@"\n')
             script.chmod(0o755)
+
+    def put_right(self) -> None:
+        """All is as the daemon made it."""
+        self.dns.authenticated = set()
+        self.dns.set_behaviour(".", Behaviour())
+        self.folder.chmod(0o755)
+        for place in ("queue/sts", "run"):
+            (self.folder / place).chmod(0o755)
+            (self.folder / place / "socket").chmod(0o666)
+            shutil.chown(self.folder / place / "socket", "root", "root")
 
     def text(self, text: str) -> str:
         return text.replace("F/", f"{self.folder}/")
@@ -130,6 +145,7 @@ class Doctor:
 
 @pytest.fixture
 def doctor(machine: Machine, capsys: pytest.CaptureFixture[str]) -> Doctor:
+    machine.put_right()
     return Doctor(machine, capsys)
 
 
@@ -232,7 +248,8 @@ async def test_variables(doctor: Doctor) -> None:
             finding("error", f"inet:127.0.0.1:8642: {REFUSED}", ALL_WAITS)
             + in_main_cf(
                 "warning",
-                "smtp_tls_policy_maps: socketmap:inet:127.0.0.1:8642:QUERY is another policy server, perhaps postfix-tlspol",
+                "smtp_tls_policy_maps: socketmap:inet:127.0.0.1:8642:QUERY is another policy server, perhaps "
+                "postfix-tlspol",
                 "it is asked where this daemon has no policy, or leaves a domain to DANE",
                 "smtp_tls_policy_maps",
                 MAP,
@@ -271,7 +288,8 @@ async def test_variables(doctor: Doctor) -> None:
             "-",
             finding(
                 "error",
-                "smtp_tls_policy_maps: texthash:F/nowhere cannot be used: open database F/nowhere: No such file or directory",
+                "smtp_tls_policy_maps: texthash:F/nowhere cannot be used: open database F/nowhere: No such file or "
+                "directory",
                 ALL_WAITS,
             )
             + line(f"{MAP} texthash:F/nowhere"),
@@ -587,7 +605,6 @@ def signed(machine: Machine) -> Iterator[DnsServer]:
     with resolv_conf(machine, "options trust-ad"):
         machine.dns.authenticated = {"."}
         yield machine.dns
-        machine.dns.authenticated = set()
 
 
 @contextmanager
@@ -595,8 +612,10 @@ def resolv_conf(machine: Machine, options: str) -> Iterator[None]:
     file = machine.folder / "resolv.conf"
     usual = file.read_text()
     file.write_text(f"{usual}{options}\n")
-    yield
-    file.write_text(usual)
+    try:
+        yield
+    finally:
+        file.write_text(usual)
 
 
 @pytest.mark.parametrize(
@@ -701,8 +720,8 @@ async def test_a_nameserver_that_is_not_believed(doctor: Doctor) -> None:
     expected = finding(
         "error",
         "/etc/resolv.conf has no options trust-ad: the daemon sees no TLSA records, though Postfix does",
-        "policies take the place of DANE, which RFC 8461 forbids; write this if the nameserver validates, and nobody can "
-        "forge its answers",
+        "policies take the place of DANE, which RFC 8461 forbids; write this if the nameserver validates, and nobody "
+        "can forge its answers",
         "/etc/resolv.conf",
         "options trust-ad",
     )
@@ -728,7 +747,6 @@ async def test_a_nameserver_that_fails(doctor: Doctor) -> None:
     )
     doctor.machine.dns.set_behaviour(".", Behaviour(rcode="SERVFAIL"))
     assert await doctor() == expected + line()
-    doctor.machine.dns.set_behaviour(".", Behaviour())
 
 
 @pytest.mark.parametrize(
@@ -763,7 +781,6 @@ async def test_permissions(doctor: Doctor, value: str, expected: str) -> None:
         f"chmod o+x {folder}",
     )
     assert await doctor({"smtp_tls_policy_maps": value}) == said + line(value)
-    socket.parent.chmod(0o755)
 
 
 async def test_what_lies_above_the_chroot_does_not_matter(doctor: Doctor) -> None:
@@ -779,7 +796,6 @@ async def test_what_lies_above_the_chroot_does_not_matter(doctor: Doctor) -> Non
     )
     whole = await doctor({"smtp_tls_policy_maps": value}, chroot="n")
     assert whole.replace(str(doctor.machine.folder), "F") == said + line(value)
-    doctor.machine.folder.chmod(0o755)
 
 
 @pytest.mark.parametrize(
@@ -814,11 +830,175 @@ async def test_what_answers_is_not_the_daemon(doctor: Doctor) -> None:
     value = "socketmap:inet:127.0.0.1:8463:postfix"
     expected = finding(
         "error",
-        "inet:127.0.0.1:8463: what answers there is not this daemon",
-        ALL_WAITS,
+        "inet:127.0.0.1:8463: 'OK may' is no answer of this daemon",
+        "Postfix is told what another program says",
         "run",
         "postfix-mtasts-daemon --config F/postfix-mtasts.toml",
     )
     async with await asyncio.start_server(answer, "127.0.0.1", 8463):
         said = await doctor({"smtp_tls_policy_maps": value}, {"server": {"listen": ["inet:127.0.0.1:8463"]}})
     assert said == expected + line(value)
+
+
+async def test_a_clock_that_is_wrong(doctor: Doctor) -> None:
+    installed = datetime.fromtimestamp(Path(postfix_mtasts.__file__).stat().st_mtime, UTC)
+    expected = finding(
+        "error",
+        f"the clock says 2001-09-09 01:46 UTC, but this program is from {installed:%Y-%m-%d %H:%M} UTC",
+        "certificates seem not to be valid yet, and policies seem to last longer or less than they do",
+        "run",
+        "timedatectl set-ntp true",
+    )
+    assert await doctor(now=1_000_000_000) == expected + line()
+
+
+async def test_a_wrong_configuration_of_the_daemon(doctor: Doctor) -> None:
+    expected = finding(
+        "error",
+        "F/postfix-mtasts.toml: unknown key reply.styl: did you mean reply.style?",
+        "the daemon does not start",
+    )
+    mx = in_main_cf(
+        "warning",
+        "smtp_fallback_relay is [relay.example.com]",
+        "mail that a policy holds back goes there, under the policy of that host or none",
+        "smtp_fallback_relay",
+        "",
+    )
+    assert await doctor({"smtp_fallback_relay": "[relay.example.com]"}, {"reply": {"styl": "plain"}}) == expected + mx
+
+
+async def test_cas_of_the_daemon(doctor: Doctor) -> None:
+    expected = finding("error", 'fetch.ca_file = "/dev/null": no certificate in PEM form', "the daemon does not start")
+    assert await doctor(config={"fetch": {"ca_file": "/dev/null"}}) == expected + line()
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        pytest.param(
+            None,
+            finding(
+                "warning",
+                "no postconf on this machine",
+                "what the Postfix that asks the daemon makes of its answers cannot be checked from here",
+            ),
+            id="no Postfix",
+        ),
+        pytest.param(
+            'case "$*" in -d*) echo mail_version = 3.3.22;; *) exec F/bin/postconf "$@";; esac',
+            finding("error", "Postfix 3.3.22 does not know servername=, which came with 3.4", HELD_BACK),
+            id="an old one",
+        ),
+        pytest.param(
+            "echo mail_version = 3.7.0; echo config_directory = /nowhere",
+            finding("error", "/nowhere/main.cf: no such file", "what Postfix makes of the answers cannot be checked"),
+            id="no main.cf",
+        ),
+        pytest.param(
+            "echo nothing",
+            finding(
+                "warning",
+                "postconf names no version",
+                "what the Postfix that asks the daemon makes of its answers cannot be checked from here",
+            ),
+            id="something else",
+        ),
+        pytest.param(
+            'case "$*" in -d*) echo mail_version = 3.7.11;; esac',
+            finding("error", "P tells no settings", "what Postfix makes of the answers cannot be checked"),
+            id="half of it",
+        ),
+        pytest.param(
+            'case "$*" in -d*) echo mail_version = 3.7.11;; *) kill -STOP $$;; esac',
+            finding(
+                "error",
+                "P gave no answer within 5 seconds",
+                "what Postfix makes of the answers cannot be checked",
+            ),
+            id="none in time",
+        ),
+    ],
+)
+async def test_no_postfix_and_old_ones(doctor: Doctor, script: str | None, expected: str, tmp_path: Path) -> None:
+    config = doctor.machine.configure({}, {}, (), "-")
+    if script:
+        (tmp_path / "postconf").write_text(doctor.machine.text(f"#!/bin/sh\n{script}\n"))
+        (tmp_path / "postconf").chmod(0o755)
+    show(await examine(str(config), time.time(), str(tmp_path)), Output())
+    out = doctor.capsys.readouterr().out.replace(str(tmp_path / "postconf"), "P")
+    assert out.startswith(expected)
+    assert out.endswith(line())
+
+
+async def test_a_main_cf_that_postfix_cannot_read(doctor: Doctor) -> None:
+    expected = finding(
+        "error",
+        "/etc/postfix/main.cf, line 6: missing '=' after attribute name: \"nonsense\"",
+        "what Postfix makes of the answers cannot be checked",
+    )
+    assert await doctor({"smtp_tls_security_level": "may\nnonsense"}) == expected + line()
+
+
+@pytest.mark.parametrize("installation", [HERE], ids=["here"], indirect=True)
+class TestCommand:
+    """As it is run: with the Postfix of this machine."""
+
+    def run(self, *words: str | Path, through: Sequence[str] = ()) -> tuple[int, str, str]:
+        line = [*through, COMMAND, "doctor", *words]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout, done.stderr
+
+    def test_all_is_well(self, machine: Machine) -> None:
+        machine.put_right()
+        config = machine.configure({}, {}, (), "-")
+        version = ".".join(map(str, machine.version))
+        assert self.run("--config", config) == (0, well().replace("Postfix V", f"Postfix {version}"), "")
+
+    @pytest.mark.parametrize(
+        ("settings", "status", "word"),
+        [({"smtp_tls_security_level": "none"}, 1, "warning"), ({"smtp_tls_CAfile": ""}, 2, "error")],
+    )
+    def test_exit_status(self, machine: Machine, settings: Mapping[str, str], status: int, word: str) -> None:
+        machine.put_right()
+        config = machine.configure(settings, {}, (), "-")
+        seen, out, err = self.run("--config", config)
+        assert (seen, out.partition(":")[0], err) == (status, word, "")
+
+    def test_json(self, machine: Machine) -> None:
+        machine.put_right()
+        config = machine.configure({"smtp_tls_policy_maps": ""}, {}, (), "-")
+        status, out, err = self.run("--config", config, "--json")
+        assert (status, err) == (2, "")
+        assert json.loads(out) == {
+            "postfix": f"Postfix {'.'.join(map(str, machine.version))}",
+            "status": "error",
+            "findings": [
+                {
+                    "check": "map",
+                    "status": "error",
+                    "what": "smtp_tls_policy_maps is empty",
+                    "why": UNPROTECTED,
+                    "place": "/etc/postfix/main.cf",
+                    "line": f"smtp_tls_policy_maps = {MAP}",
+                }
+            ],
+            "main_cf": f"smtp_tls_policy_maps = {MAP}",
+        }
+
+    def test_without_being_root(self, machine: Machine) -> None:
+        machine.put_right()
+        config = machine.configure({}, {}, (), "-")
+        (machine.folder / "etc/main.cf").chmod(0)
+        like_nobody = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+        expected = finding(
+            "error",
+            "/etc/postfix/main.cf cannot be read",
+            "what Postfix makes of the answers cannot be checked",
+            "run",
+            "sudo postfix-mtasts-query doctor",
+        )
+        try:
+            assert self.run("--config", config, through=like_nobody) == (2, expected + line(), "")
+        finally:
+            (machine.folder / "etc/main.cf").chmod(0o644)
