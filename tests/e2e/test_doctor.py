@@ -873,6 +873,7 @@ async def test_cas_of_the_daemon(doctor: Doctor) -> None:
     assert await doctor(config={"fetch": {"ca_file": "/dev/null"}}) == expected + line()
 
 
+@pytest.mark.parametrize("installation", [HERE], ids=["here"], indirect=True)
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
