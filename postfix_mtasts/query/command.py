@@ -16,10 +16,10 @@ from typing import NoReturn
 
 from postfix_mtasts import __version__, config
 from postfix_mtasts.config import ConfigError
-from postfix_mtasts.query import cache, domains
+from postfix_mtasts.query import cache, domains, warm
 from postfix_mtasts.query.output import PROGRAM, Output, QueryError, Status
 
-SUBCOMMANDS: dict[str, ModuleType] = {"cache": cache}
+SUBCOMMANDS: dict[str, ModuleType] = {"cache": cache, "warm": warm}
 
 
 def main() -> None:

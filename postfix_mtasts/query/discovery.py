@@ -153,7 +153,7 @@ def _policy(fetched: PolicyFetched | PolicyInvalid) -> PolicyReport:
         LineReport(number, text, problems.get(number)) for number, text in enumerate(policy.lines(file), start=1)
     )
     if isinstance(fetched, PolicyInvalid):
-        return PolicyReport(None, None, (), lines, file, fetched.failure.reason)
+        return PolicyReport(None, None, (), lines, file, fetched.fault)
     valid = fetched.policy
     return PolicyReport(valid.mode.value, valid.max_age, tuple(map(str, valid.mx)), lines, file, None)
 

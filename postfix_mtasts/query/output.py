@@ -38,13 +38,29 @@ class Output:
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
+        self.warned = False
+        self._progress = ""
         self._colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     def text(self, line: str = "", status: Status | None = None) -> None:
         """A line for people, in the colour of a status. What is not printable ASCII is escaped: it may be foreign."""
-        shown = "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in line)
+        if self._progress:
+            self._progress = ""
+            print(file=sys.stderr)  # noqa: T201 - this is the output
+        shown = "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in line).rstrip()
         code = _COLOURS.get(status) if self._colours else None
         print(f"\x1b[{code}m{shown}\x1b[0m" if code else shown)  # noqa: T201 - this is the output
+
+    def warn(self, line: str) -> None:
+        """A line for people beside the results; something was passed over."""
+        self.warned = True
+        print(f"{PROGRAM}: warning: {line}", file=sys.stderr)  # noqa: T201 - this is the output
+
+    def progress(self, line: str) -> None:
+        """How far it is, on a terminal, where the next such line takes its place."""
+        if sys.stderr.isatty():
+            print(f"\r{line:{len(self._progress)}}", end="", file=sys.stderr)  # noqa: T201 - this is the output
+            self._progress = line
 
     def document(self, value: JSON) -> None:
         """One document on one line, for programs."""

@@ -66,8 +66,6 @@ class Prober:
                 await stream.start_tls(tls, host)
         except TimeoutError:
             return f"not done within {_DEADLINE:g} seconds"
-        except ssl.SSLCertVerificationError as error:
-            return error.verify_message
         except (_SmtpError, NetworkError) as error:
             return str(error)
         except OSError as error:

@@ -32,7 +32,7 @@ def show(report: Report, said: tuple[Remark, ...], now: datetime.datetime, outpu
     if said:
         output.text()
     answer = report.answer
-    output.text("Postfix gets" + (f" ({answer.reason})" if answer.reason else ""))
+    output.text("Postfix gets")
     output.text(f"  {'plain':{_MARGIN - 2}}{answer.plain}")
     output.text(f"  {'tlsrpt':{_MARGIN - 2}}{answer.tlsrpt}")
 
@@ -46,7 +46,7 @@ def _record(record: RecordReport) -> Iterator[_Line]:
     elif not record.texts:
         yield "no TXT record", None
     elif record.id:
-        yield f"id {record.id}, {'proved by DNSSEC' if record.secure else 'not proved by DNSSEC'}", Status.OK
+        yield f"id {record.id}{', proved by DNSSEC' if record.secure else ''}", Status.OK
 
 
 def _policy_host(host: PolicyHostReport, now: datetime.datetime) -> Iterator[_Line]:
@@ -68,7 +68,7 @@ def _policy(policy: PolicyReport) -> Iterator[_Line]:
         status = Status.ERROR if policy.problem else Status.WARNING
         problem = f"   <- {line.problem}" if line.problem else ""
         yield f"{line.number:{width}} {line.text}{problem}", status if line.problem else None
-    if policy.problem:
+    if policy.problem and not any(line.problem for line in policy.lines):
         yield policy.problem, Status.ERROR
 
 

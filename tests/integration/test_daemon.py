@@ -678,7 +678,7 @@ UNAVAILABLE: dict[str, tuple[Setup, str]] = {
         _wrong_name,
         (
             "certificate of the policy host: "
-            "Hostname mismatch, certificate is not valid for 'mta-sts.{0}'. (sts-webpki-invalid)"
+            "hostname mismatch, certificate is not valid for 'mta-sts.{0}' (sts-webpki-invalid)"
         ),
     ),
     "there is no file": (_site(answer(status=404)), f"HTTP response: status 404 {FETCH_ERROR}"),
