@@ -286,7 +286,7 @@ NO_RESPONSE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
     (
         "gzip as a transfer encoding",
         [answer(gzip.compress(BODY), headers=[("Transfer-Encoding", "gzip, chunked")])],
-        re.compile("Only Transfer-Encoding: chunked is supported"),
+        re.compile("only Transfer-Encoding: chunked is supported"),
     ),
     (
         "two media types",
