@@ -25,6 +25,11 @@ MISMATCH = Outcome("deferred", "4.7.5", "Untrusted", "Server certificate not ver
 NOT_OFFERED = Outcome("deferred", "4.7.4", None, "TLS is required, but was not offered by host MX")
 NO_ANSWER = Outcome("deferred", "4.7.5", None, "client TLS configuration problem")
 
+# What Postfix makes of style tlsrpt, by its version: attributes that it takes, and MX hosts that it passes over.
+TLSRPT_SINCE = (3, 10)
+MX_CHECK_SINCE = (3, 10, 5)
+FOREIGN = Outcome("deferred", "4.3.0", None, "server unavailable or unable to receive mail")
+
 
 def outcome(delivery: Delivery) -> Outcome:
     """The same for all versions of Postfix."""
@@ -63,3 +68,10 @@ def applied(domain: str, source: str) -> str:
 def blames(delivery: Delivery, cause: str) -> bool:
     """Whether Postfix warned that it could not ask, for this cause."""
     return any("warning: " in line and cause in line for line in delivery.lines)
+
+
+def in_tlsrpt(version: tuple[int, ...], plain: Outcome, tlsrpt: Outcome) -> Outcome:
+    """The outcome in style tlsrpt; `plain` is that without a check of MX names, `tlsrpt` is that with it."""
+    if version < TLSRPT_SINCE:
+        return NO_ANSWER
+    return tlsrpt if version >= MX_CHECK_SINCE else plain
