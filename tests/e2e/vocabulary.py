@@ -19,6 +19,7 @@ class Outcome(NamedTuple):
 
 
 VERIFIED = Outcome("sent", "2.0.0", "Verified", "250 received")
+TRUSTED = VERIFIED._replace(tls="Trusted")
 UNTRUSTED = VERIFIED._replace(tls="Untrusted")
 CLEAR = VERIFIED._replace(tls=None)
 MISMATCH = Outcome("deferred", "4.7.5", "Untrusted", "Server certificate not verified", "hostname mismatch")
@@ -53,6 +54,13 @@ def enforce(domain: str) -> str:
 def secure(match: str) -> str:
     """What Postfix is told of an enforced policy, in style plain."""
     return f"secure match={match} servername=hostname"
+
+
+def attributes(domain: str, mx: str, *policy_strings: str) -> str:
+    """What style tlsrpt adds to a level, for these patterns, with a colon between them."""
+    patterns = "".join(f" mx_host_pattern={pattern}" for pattern in mx.split(":"))
+    strings = "".join(f" {{ policy_string = {line} }}" for line in policy_strings)
+    return f" policy_type=sts policy_domain={domain}{patterns}{strings}"
 
 
 def secured(domain: str, *recipients: str) -> list[Message]:
