@@ -1,0 +1,129 @@
+"""What an administrator may set in Postfix, and a sender in a message, beside the policies of domains."""
+
+from typing import NamedTuple
+
+import pytest
+
+from tests.e2e.vocabulary import (
+    CLEAR,
+    FOREIGN,
+    MISMATCH,
+    NOT_OFFERED,
+    TLSRPT_SINCE,
+    TRUSTED,
+    UNTRUSTED,
+    VERIFIED,
+    Outcome,
+    applied,
+    enforce,
+    in_tlsrpt,
+    outcome,
+    policy,
+    secured,
+)
+from tests.world.mail import LISTEN, RECORD, Certificate, Extras, SmtpClient, World
+
+TLSPROXY = "tlsproxy unix - - n - 0 tlsproxy"
+REUSE = {"smtp_tls_connection_reuse": "yes"}
+
+
+@pytest.fixture(scope="module")
+def extras() -> Extras:
+    return Extras(
+        clients=(
+            SmtpClient(".no-ca.test", {"smtp_tls_CAfile": ""}),
+            SmtpClient(".encrypt.test", {"smtp_tls_security_level": "encrypt"}),
+            SmtpClient(".secure.test", {"smtp_tls_security_level": "secure"}),
+            SmtpClient(".plain.test", REUSE),
+            SmtpClient(".tlsrpt.test", REUSE | {"smtp_tls_policy_maps": f"socketmap:{LISTEN}:tlsrpt"}),
+        ),
+        services=(TLSPROXY,),
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("enforce", MISMATCH._replace(mistrust="untrusted issuer /CN=Test CA")), ("testing", UNTRUSTED)],
+)
+def test_without_cas_nobody_is_verified(world: World, mode: str, expected: Outcome) -> None:
+    domain = f"{mode}.no-ca.test"
+    world.add(domain, "good", policy(mode, f"mx.{domain}"))
+    assert outcome(world.postfix.deliver(f"user@{domain}")) == expected
+
+
+# The policy file of a domain D, or None, and its record, if mail to the domain is not enforced.
+LENIENT: dict[str, tuple[str | None, bytes | None]] = {
+    "testing": (policy("testing", "mx.D"), RECORD),
+    "none": (policy("none"), RECORD),
+    "no-record": (policy("enforce", "mx.D"), None),
+    "unreachable": (None, RECORD),
+    "invalid": (policy("enforce"), RECORD),
+}
+
+
+@pytest.mark.parametrize(
+    ("level", "certificate", "expected"),
+    [("encrypt", None, NOT_OFFERED), ("secure", "wrong name", MISMATCH), ("secure", "good", VERIFIED)],
+)
+@pytest.mark.parametrize("name", LENIENT)
+def test_a_stricter_level_stays(
+    world: World, name: str, level: str, certificate: Certificate, expected: Outcome
+) -> None:
+    domain = f"{name}.{certificate or 'clear'}.{level}.test".replace(" ", "-")
+    text, record = LENIENT[name]
+    world.add(domain, certificate, text and text.replace("D", domain), record)
+    assert outcome(world.postfix.deliver(f"user@{domain}")) == expected
+
+
+@pytest.mark.parametrize("level", ["may", "encrypt"])
+@pytest.mark.parametrize(
+    ("certificate", "enforced", "waived"),
+    [
+        pytest.param("wrong name", MISMATCH, TRUSTED, id="wrong name"),
+        pytest.param(None, NOT_OFFERED, CLEAR, id="no STARTTLS"),
+    ],
+)
+def test_a_sender_who_requires_no_tls(
+    world: World, level: str, certificate: Certificate, enforced: Outcome, waived: Outcome
+) -> None:
+    """Later versions of Postfix do as the header says (RFC 8689, 5), and do not ask for a policy."""
+    domain = f"{'clear' if certificate is None else 'wrong'}.required.{level}.test"
+    world.add(domain, certificate, enforce(domain))
+    heeded = world.postfix.version >= TLSRPT_SINCE
+    delivery = world.postfix.deliver(f"first@{domain}", header="TLS-Required: no")
+    assert outcome(delivery) == (waived if heeded else enforced)
+    assert [line for line in world.daemon.log if f"domain={domain}," in line] == (
+        [] if heeded else [applied(domain, "fetch")]
+    )
+    assert outcome(world.postfix.deliver(f"second@{domain}")) == enforced
+    assert world.daemon.wait_for(f"domain={domain},") == applied(domain, "fetch")
+
+
+class Reused(NamedTuple):
+    """A certificate and the MX host of the policy, D being the domain, and what becomes of mail in both styles."""
+
+    certificate: Certificate
+    mx: str
+    plain: Outcome
+    tlsrpt: Outcome
+
+
+REUSED = {
+    "good": Reused("good", "mx.D", VERIFIED, VERIFIED),
+    "wrong-name": Reused("wrong name", "mx.D", MISMATCH, MISMATCH),
+    "no-starttls": Reused(None, "mx.D", NOT_OFFERED, NOT_OFFERED),
+    "foreign": Reused("good", "mx.other.D", MISMATCH, FOREIGN),
+}
+
+
+@pytest.mark.parametrize("style", ["plain", "tlsrpt"])
+@pytest.mark.parametrize("name", REUSED)
+def test_with_connection_reuse_tlsproxy_verifies(world: World, name: str, style: str) -> None:
+    case = REUSED[name]
+    domain = f"{name}.{style}.test"
+    server = world.add(domain, case.certificate, policy("enforce", case.mx.replace("D", domain)))
+    expected = case.plain if style == "plain" else in_tlsrpt(world.postfix.version, case.plain, case.tlsrpt)
+    # What is wrong with a certificate, tlsproxy logs for itself.
+    known = outcome(world.postfix.deliver(f"user@{domain}"))._replace(tls=expected.tls, mistrust=expected.mistrust)
+    assert known == expected
+    assert server.messages == (secured(domain, f"user@{domain}") if expected == VERIFIED else [])
