@@ -6,19 +6,19 @@ import pytest
 
 from tests.e2e.vocabulary import (
     MISMATCH,
+    STYLES,
     TRUSTED,
     VERIFIED,
     Outcome,
     attributes,
     enforce,
-    in_tlsrpt,
+    in_style,
     outcome,
     policy,
     secure,
 )
-from tests.world.mail import LISTEN, Extras, SmtpClient, World
+from tests.world.mail import Extras, SmtpClient, World
 
-MAPS = {style: f"socketmap:{LISTEN}:{style}" for style in ("plain", "tlsrpt")}
 ELSEWHERE = "mx.elsewhere.test"  # The name in a certificate with a wrong name.
 MAX_SIZE = 65_536  # Octets of a policy file.
 
@@ -26,7 +26,7 @@ MAX_SIZE = 65_536  # Octets of a policy file.
 @pytest.fixture(scope="module")
 def extras() -> Extras:
     return Extras(
-        clients=tuple(SmtpClient(f".{style}.test", {"smtp_tls_policy_maps": of}) for style, of in MAPS.items())
+        clients=tuple(SmtpClient(f".{style}.test", {"smtp_tls_policy_maps": of}) for style, of in STYLES.items())
     )
 
 
@@ -36,10 +36,6 @@ def good_and_bad(world: World, domain: str, text: str) -> list[Outcome]:
     outcomes = [outcome(world.postfix.deliver(f"good@{domain}"))]
     server.context = world.mail_server_context(domain, "wrong name")
     return [*outcomes, outcome(world.postfix.deliver(f"bad@{domain}"))]
-
-
-def styled(world: World, style: str, known: Outcome) -> Outcome:
-    return known if style == "plain" else in_tlsrpt(world.postfix.version, known, known)
 
 
 HARMLESS = {
@@ -54,31 +50,47 @@ HARMLESS = {
 }
 
 
-@pytest.mark.parametrize("style", MAPS)
+@pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("name", HARMLESS)
 def test_an_extension_field_never_reaches_postfix(world: World, name: str, style: str) -> None:
     domain = f"{name}.{style}.test"
     outcomes = good_and_bad(world, domain, f"{enforce(domain)}{HARMLESS[name]}\r\n")
-    assert outcomes == [styled(world, style, VERIFIED), styled(world, style, MISMATCH)]
+    assert outcomes == [
+        in_style(style, world.postfix.version, VERIFIED),
+        in_style(style, world.postfix.version, MISMATCH),
+    ]
     mx = f"mx.{domain}"
     more = attributes(domain, mx, "version: STSv1", "mode: enforce", f"mx: {mx}", "max_age: 604800")
-    assert world.postfix.postmap_q(MAPS[style], domain) == secure(mx) + ("" if style == "plain" else more)
+    assert world.postfix.postmap_q(STYLES[style], domain) == secure(mx) + ("" if style == "plain" else more)
 
 
-INVALID = {"nul": "x: a\0b", "cr": f"x: a\rmx: {ELSEWHERE}", "escape": "x: \x1b[2J"}
+NO_FIELD = "expected name: value, got {!a}"
+NO_HOSTNAME = 'mx {!a} must be a hostname, or "*." and a hostname: not a hostname'
+# The name of a field, its value, and what the log says of the value or of the line.
+INVALID = {
+    "nul": ("x", "a\0b", NO_FIELD),
+    "cr": ("x", f"a\rmx: {ELSEWHERE}", NO_FIELD),
+    "escape": ("x", "\x1b[2J", NO_FIELD),
+    "attribute": ("mx", f"mx.D match={ELSEWHERE}", NO_HOSTNAME),
+    "colon": ("mx", f"mx.D:{ELSEWHERE}", NO_HOSTNAME),
+    "braces": ("mx", "{ mx.D }", NO_HOSTNAME),
+    "any-name": ("mx", "*", NO_HOSTNAME),
+    "first-dot": ("mx", ".elsewhere.test", NO_HOSTNAME),
+    "last-dot": ("mx", f"{ELSEWHERE}.", "mx {!a} must not end in a dot"),
+    "unicode": ("mx", "mx.bücher.test", "mx {!a} must be written in A-labels (xn--…)"),
+}
 
 
-@pytest.mark.parametrize("style", MAPS)
 @pytest.mark.parametrize("name", INVALID)
-def test_a_control_character_makes_the_policy_invalid(world: World, name: str, style: str) -> None:
-    domain = f"{name}.{style}.test"
-    line = INVALID[name]
-    assert good_and_bad(world, domain, f"{enforce(domain)}{line}\r\n") == [TRUSTED, TRUSTED]
-    assert world.postfix.postmap_q(MAPS[style], domain) is None
-    assert world.daemon.wait_for(f"domain={domain},") == (
-        f"warning: domain={domain}, no policy can be had:"
-        f" policy file: line 5: expected name: value, got {line!a} (sts-policy-invalid)"
-    )
+def test_one_bad_line_voids_a_policy(world: World, name: str) -> None:
+    domain = f"{name}.tlsrpt.test"
+    field, value, why = INVALID[name]
+    world.add(domain, "wrong name", f"{enforce(domain)}{field}: {value}\r\n")
+    assert outcome(world.postfix.deliver(f"user@{domain}")) == TRUSTED
+    assert world.postfix.postmap_q(STYLES["tlsrpt"], domain) is None
+    said = why.format(f"{field}: {value}" if why is NO_FIELD else value)
+    line = f"warning: domain={domain}, no policy can be had: policy file: line 5: {said} (sts-policy-invalid)"
+    assert world.daemon.wait_for(f"domain={domain},") == line
 
 
 Form = Literal["plain", "one string", "all"]
@@ -91,7 +103,7 @@ LARGE: dict[str, tuple[int, int, Form]] = {
 }
 
 
-@pytest.mark.parametrize("style", MAPS)
+@pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("name", LARGE)
 def test_a_large_policy(world: World, name: str, style: str) -> None:
     """Up to the largest that is taken, its MX hosts fit into a reply; what else fits goes with them."""
@@ -107,8 +119,11 @@ def test_a_large_policy(world: World, name: str, style: str) -> None:
     if style == "plain" or form == "plain":
         assert outcomes == [VERIFIED, MISMATCH]
     else:
-        assert outcomes == [styled(world, style, VERIFIED), styled(world, style, MISMATCH)]
+        assert outcomes == [
+            in_style(style, world.postfix.version, VERIFIED),
+            in_style(style, world.postfix.version, MISMATCH),
+        ]
     mx = ":".join(patterns)
     lines = text.splitlines()
     more = {"plain": "", "one string": attributes(domain, mx, lines[0]), "all": attributes(domain, mx, *lines)}
-    assert world.postfix.postmap_q(MAPS[style], domain) == secure(mx) + more["plain" if style == "plain" else form]
+    assert world.postfix.postmap_q(STYLES[style], domain) == secure(mx) + more["plain" if style == "plain" else form]

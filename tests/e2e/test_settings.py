@@ -9,6 +9,7 @@ from tests.e2e.vocabulary import (
     FOREIGN,
     MISMATCH,
     NOT_OFFERED,
+    STYLES,
     TLSRPT_SINCE,
     TRUSTED,
     UNTRUSTED,
@@ -16,12 +17,12 @@ from tests.e2e.vocabulary import (
     Outcome,
     applied,
     enforce,
-    in_tlsrpt,
+    in_style,
     outcome,
     policy,
     secured,
 )
-from tests.world.mail import LISTEN, RECORD, Certificate, Extras, SmtpClient, World
+from tests.world.mail import RECORD, Certificate, Extras, SmtpClient, World
 
 TLSPROXY = "tlsproxy unix - - n - 0 tlsproxy"
 REUSE = {"smtp_tls_connection_reuse": "yes"}
@@ -34,8 +35,11 @@ def extras() -> Extras:
             SmtpClient(".no-ca.test", {"smtp_tls_CAfile": ""}),
             SmtpClient(".encrypt.test", {"smtp_tls_security_level": "encrypt"}),
             SmtpClient(".secure.test", {"smtp_tls_security_level": "secure"}),
-            SmtpClient(".plain.test", REUSE),
-            SmtpClient(".tlsrpt.test", REUSE | {"smtp_tls_policy_maps": f"socketmap:{LISTEN}:tlsrpt"}),
+            *(SmtpClient(f".{style}.test", REUSE | {"smtp_tls_policy_maps": STYLES[style]}) for style in STYLES),
+            SmtpClient(
+                ".unchecked.test",
+                {"smtp_tls_policy_maps": STYLES["tlsrpt"], "smtp_tls_enforce_sts_mx_patterns": "no"},
+            ),
         ),
         services=(TLSPROXY,),
     )
@@ -43,7 +47,10 @@ def extras() -> Extras:
 
 @pytest.mark.parametrize(
     ("mode", "expected"),
-    [("enforce", MISMATCH._replace(mistrust="untrusted issuer /CN=Test CA")), ("testing", UNTRUSTED)],
+    [
+        pytest.param("enforce", MISMATCH._replace(mistrust="untrusted issuer /CN=Test CA"), id="enforce"),
+        pytest.param("testing", UNTRUSTED, id="testing"),
+    ],
 )
 def test_without_cas_nobody_is_verified(world: World, mode: str, expected: Outcome) -> None:
     domain = f"{mode}.no-ca.test"
@@ -63,7 +70,11 @@ LENIENT: dict[str, tuple[str | None, bytes | None]] = {
 
 @pytest.mark.parametrize(
     ("level", "certificate", "expected"),
-    [("encrypt", None, NOT_OFFERED), ("secure", "wrong name", MISMATCH), ("secure", "good", VERIFIED)],
+    [
+        pytest.param("encrypt", None, NOT_OFFERED, id="encrypt and no STARTTLS"),
+        pytest.param("secure", "wrong name", MISMATCH, id="secure and a wrong name"),
+        pytest.param("secure", "good", VERIFIED, id="secure and a good certificate"),
+    ],
 )
 @pytest.mark.parametrize("name", LENIENT)
 def test_a_stricter_level_stays(
@@ -116,14 +127,23 @@ REUSED = {
 }
 
 
-@pytest.mark.parametrize("style", ["plain", "tlsrpt"])
+@pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("name", REUSED)
 def test_with_connection_reuse_tlsproxy_verifies(world: World, name: str, style: str) -> None:
     case = REUSED[name]
     domain = f"{name}.{style}.test"
     server = world.add(domain, case.certificate, policy("enforce", case.mx.replace("D", domain)))
-    expected = case.plain if style == "plain" else in_tlsrpt(world.postfix.version, case.plain, case.tlsrpt)
+    expected = in_style(style, world.postfix.version, case.plain, case.tlsrpt)
     # What is wrong with a certificate, tlsproxy logs for itself.
     known = outcome(world.postfix.deliver(f"user@{domain}"))._replace(tls=expected.tls, mistrust=expected.mistrust)
     assert known == expected
     assert server.messages == (secured(domain, f"user@{domain}") if expected == VERIFIED else [])
+
+
+def test_the_check_of_mx_names_can_be_switched_off(world: World) -> None:
+    domain = "foreign.unchecked.test"
+    world.publish(domain, enforce(domain))
+    world.dns.add(domain, "MX", f"10 mx.other.{domain}.")
+    world.mail_server(f"mx.other.{domain}", world.mail_server_context(domain, "good"))
+    expected = in_style("tlsrpt", world.postfix.version, VERIFIED)
+    assert outcome(world.postfix.deliver(f"user@{domain}")) == expected

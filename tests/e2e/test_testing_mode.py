@@ -10,24 +10,25 @@ from tests.e2e.vocabulary import (
     MISMATCH,
     NOT_OFFERED,
     SENDER,
+    STYLES,
     TRUSTED,
     UNTRUSTED,
     VERIFIED,
     Outcome,
     attributes,
-    in_tlsrpt,
+    in_style,
     outcome,
     policy,
 )
 from tests.world.daemon import Daemon
-from tests.world.mail import LISTEN, Certificate, Extras, SmtpClient, World, configuration
+from tests.world.mail import Certificate, Extras, SmtpClient, World, configuration
 from tests.world.smtp import Message
 
 IGNORING = "ignoring.sock"  # Of a daemon with the default, reply.testing = "ignore".
 MAPS = {
     "ignored": f"socketmap:unix:$world/{IGNORING}:tlsrpt",
-    "plain": f"socketmap:{LISTEN}:plain",
-    "reported": f"socketmap:{LISTEN}:tlsrpt",
+    "plain": STYLES["plain"],
+    "reported": STYLES["tlsrpt"],
 }
 LEVELS = ("encrypt", "secure")
 
@@ -79,7 +80,7 @@ def test_mail(world: World, name: str, level: str, way: str) -> None:
     server = world.add(domain, case.certificate, policy("testing", mx))
     delivery = world.postfix.deliver(f"user@{domain}")
     if way == "reported":
-        assert outcome(delivery) == in_tlsrpt(world.postfix.version, case.reported, case.reported)
+        assert outcome(delivery) == in_style("tlsrpt", world.postfix.version, case.reported)
     else:
         assert outcome(delivery) == (case.encrypt if level == "encrypt" else case.secure)
     received = [Message(SENDER, (f"user@{domain}",), delivery.tls is not None, None)]

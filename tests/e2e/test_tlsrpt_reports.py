@@ -7,18 +7,25 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.e2e.vocabulary import CLEAR, FOREIGN, MISMATCH, NOT_OFFERED, TRUSTED, VERIFIED, Outcome, outcome, policy
+from tests.e2e.vocabulary import (
+    CLEAR,
+    FOREIGN,
+    MISMATCH,
+    NOT_OFFERED,
+    STYLES,
+    TRUSTED,
+    VERIFIED,
+    Outcome,
+    outcome,
+    policy,
+)
 from tests.world.daemon import Daemon
-from tests.world.mail import LISTEN, Certificate, Extras, SmtpClient, World, configuration
+from tests.world.mail import Certificate, Extras, SmtpClient, World, configuration
 from tests.world.postfix import INSTALLATIONS, Installation
 
 COLLECTOR = "collector.sock"  # In the queue directory.
 IGNORING = "ignoring.sock"  # In the folder of the world, of a daemon that ignores policies in mode testing.
-MAPS = {
-    "plain": f"socketmap:{LISTEN}:plain",
-    "tlsrpt": f"socketmap:{LISTEN}:tlsrpt",
-    "ignored": f"socketmap:unix:$world/{IGNORING}:tlsrpt",
-}
+MAPS = STYLES | {"ignored": f"socketmap:unix:$world/{IGNORING}:tlsrpt"}
 # The numbers that libtlsrpt gives to types of policies, and of failures.
 STS, NO_POLICY_FOUND = 2, 9
 STARTTLS_NOT_SUPPORTED, CERTIFICATE_HOST_MISMATCH, CERTIFICATE_EXPIRED = 201, 202, 204
@@ -138,8 +145,30 @@ def essence(event: Event) -> Event:
     return event
 
 
-def test_a_domain_that_wants_no_reports(world: World, collect: Callable[[], list[Event]]) -> None:
-    domain = "unwanted.tlsrpt.test"
+def test_a_policy_too_large_for_all_of_its_lines(world: World, collect: Callable[[], list[Event]]) -> None:
+    domain = "large.tlsrpt.test"
+    patterns = [*(f"{number:03}{'.x' * 85}.{domain}" for number in range(220)), f"mx.{domain}"]
+    world.add(domain, "good", policy("enforce", *patterns))
+    world.dns.add_txt(f"_smtp._tls.{domain}", b"v=TLSRPTv1; rua=mailto:reports@large.tlsrpt.test")
+    delivery = world.postfix.deliver(f"user@{domain}")
+    [event] = collect()
+    assert outcome(delivery) == VERIFIED
+    facts = {"policy-type": STS, "policy-domain": domain, "policy-string": ["version: STSv1"], "mx-host": patterns}
+    assert event["policies"] == [facts | {"t": 0, "f": 0}]
+
+
+@pytest.mark.parametrize(
+    ("record", "header"),
+    [
+        pytest.param(None, "", id="wants-none"),
+        pytest.param(b"v=TLSRPTv1; rua=mailto:reports@not-required.tlsrpt.test", "TLS-Required: no", id="not-required"),
+    ],
+)
+def test_no_event(world: World, collect: Callable[[], list[Event]], record: bytes | None, header: str) -> None:
+    domain = f"{'not-required' if header else 'wants-none'}.tlsrpt.test"
     world.add(domain, "good", policy("enforce", f"mx.{domain}"))
-    assert outcome(world.postfix.deliver(f"user@{domain}")) == VERIFIED
+    if record:
+        world.dns.add_txt(f"_smtp._tls.{domain}", record)
+    delivery = world.postfix.deliver(f"user@{domain}", header=header)
     assert collect() == []
+    assert outcome(delivery) == (TRUSTED if header else VERIFIED)

@@ -10,31 +10,28 @@ from tests.e2e.vocabulary import (
     MX_CHECK_SINCE,
     NOT_OFFERED,
     SENDER,
+    STYLES,
     TLSRPT_SINCE,
     VERIFIED,
     Outcome,
     blames,
     enforce,
-    in_tlsrpt,
+    in_style,
     outcome,
     policy,
     secured,
 )
-from tests.world.mail import LISTEN, Certificate, Extras, SmtpClient, World
+from tests.world.mail import Certificate, Extras, SmtpClient, World
 from tests.world.smtp import Message
 
 UNKNOWN_ATTRIBUTE = 'invalid attribute name: "policy_type"'
-STYLES = ("plain", "tlsrpt")
 
 
 @pytest.fixture(scope="module")
 def extras() -> Extras:
-    maps = {style: f"socketmap:{LISTEN}:{style}" for style in STYLES}
-    return Extras(clients=tuple(SmtpClient(f".{style}.test", {"smtp_tls_policy_maps": maps[style]}) for style in maps))
-
-
-def expected(world: World, style: str, plain: Outcome, tlsrpt: Outcome) -> Outcome:
-    return plain if style == "plain" else in_tlsrpt(world.postfix.version, plain, tlsrpt)
+    return Extras(
+        clients=tuple(SmtpClient(f".{style}.test", {"smtp_tls_policy_maps": of}) for style, of in STYLES.items())
+    )
 
 
 CERTIFICATES: dict[str, tuple[Certificate, Outcome]] = {
@@ -52,7 +49,7 @@ def test_the_certificate(world: World, name: str) -> None:
     domain = f"{name}.tlsrpt.test"
     server = world.add(domain, certificate, enforce(domain))
     delivery = world.postfix.deliver(f"user@{domain}")
-    assert outcome(delivery) == in_tlsrpt(world.postfix.version, known, known)
+    assert outcome(delivery) == in_style("tlsrpt", world.postfix.version, known)
     assert blames(delivery, UNKNOWN_ATTRIBUTE) == (world.postfix.version < TLSRPT_SINCE)
     assert server.messages == (secured(domain, f"user@{domain}") if outcome(delivery) == VERIFIED else [])
 
@@ -99,7 +96,7 @@ def test_the_names(world: World, case: Names, style: str) -> None:
         world.dns.add(mx, "CNAME", f"{target}.")
     server = world.mail_server(target or mx, world.ca.issue(certificate).server_context())
     delivery = world.postfix.deliver(f"user@{domain}")
-    assert outcome(delivery) == expected(world, style, case.plain, case.tlsrpt)
+    assert outcome(delivery) == in_style(style, world.postfix.version, case.plain, case.tlsrpt)
     received = [Message(SENDER, (f"user@{domain}",), True, mx)]
     assert server.messages == (received if delivery.status == "sent" else [])
     passed_over = f"MX name '{mx}' does not match STS MX pattern for '{domain}'"
@@ -125,7 +122,7 @@ def test_a_foreign_mx_host_comes_first(
         for name, shown in [("foreign", certificate), ("mx", "mx")]
     }
     delivery = world.postfix.deliver(f"user@{domain}")
-    assert outcome(delivery) == expected(world, style, plain, VERIFIED)
+    assert outcome(delivery) == in_style(style, world.postfix.version, plain, VERIFIED)
     receiver = "mx" if style == "tlsrpt" and world.postfix.version >= MX_CHECK_SINCE else receives
     received = {receiver: [Message(SENDER, (f"user@{domain}",), True, f"{receiver}.{domain}")]}
     none: dict[str, list[Message]] = {"foreign": [], "mx": []}
@@ -138,8 +135,8 @@ def test_a_domain_in_unicode(world: World) -> None:
     domain = "xn--bcher-kva.tlsrpt.test"
     server = world.add(domain, "good", enforce(domain))
     delivery = world.postfix.deliver("user@bücher.tlsrpt.test")
-    assert outcome(delivery) == in_tlsrpt(world.postfix.version, VERIFIED, VERIFIED)
+    assert outcome(delivery) == in_style("tlsrpt", world.postfix.version, VERIFIED)
     assert server.messages == (secured(domain, "user@bücher.tlsrpt.test") if delivery.status == "sent" else [])
-    reply = world.postfix.postmap_q(f"socketmap:{LISTEN}:tlsrpt", "bücher.tlsrpt.test")
+    reply = world.postfix.postmap_q(STYLES["tlsrpt"], "bücher.tlsrpt.test")
     assert reply is not None
     assert f" policy_domain={domain} " in reply

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from tests.world.mail import LISTEN
 from tests.world.postfix import Delivery
 from tests.world.smtp import Message
 
@@ -26,6 +27,8 @@ MISMATCH = Outcome("deferred", "4.7.5", "Untrusted", "Server certificate not ver
 NOT_OFFERED = Outcome("deferred", "4.7.4", None, "TLS is required, but was not offered by host MX")
 NO_ANSWER = Outcome("deferred", "4.7.5", None, "client TLS configuration problem")
 
+# The maps that have a style by their name.
+STYLES = {style: f"socketmap:{LISTEN}:{style}" for style in ("plain", "tlsrpt")}
 # What Postfix makes of style tlsrpt, by its version: attributes that it takes, and MX hosts that it passes over.
 TLSRPT_SINCE = (3, 10)
 MX_CHECK_SINCE = (3, 10, 5)
@@ -78,8 +81,10 @@ def blames(delivery: Delivery, cause: str) -> bool:
     return any("warning: " in line and cause in line for line in delivery.lines)
 
 
-def in_tlsrpt(version: tuple[int, ...], plain: Outcome, tlsrpt: Outcome) -> Outcome:
-    """The outcome in style tlsrpt; `plain` is that without a check of MX names, `tlsrpt` is that with it."""
+def in_style(style: str, version: tuple[int, ...], known: Outcome, tlsrpt: Outcome | None = None) -> Outcome:
+    """The outcome that is known of style plain, in a style; `tlsrpt` is that where Postfix checks MX names too."""
+    if style == "plain":
+        return known
     if version < TLSRPT_SINCE:
         return NO_ANSWER
-    return tlsrpt if version >= MX_CHECK_SINCE else plain
+    return tlsrpt if tlsrpt and version >= MX_CHECK_SINCE else known
