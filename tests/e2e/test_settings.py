@@ -1,12 +1,9 @@
 """What an administrator may set in Postfix, and a sender in a message, beside the policies of domains."""
 
-from typing import NamedTuple
-
 import pytest
 
 from tests.e2e.vocabulary import (
     CLEAR,
-    FOREIGN,
     MISMATCH,
     NOT_OFFERED,
     STYLES,
@@ -20,12 +17,8 @@ from tests.e2e.vocabulary import (
     in_style,
     outcome,
     policy,
-    secured,
 )
 from tests.world.mail import RECORD, Certificate, Extras, SmtpClient, World
-
-TLSPROXY = "tlsproxy unix - - n - 0 tlsproxy"
-REUSE = {"smtp_tls_connection_reuse": "yes"}
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +28,11 @@ def extras() -> Extras:
             SmtpClient(".no-ca.test", {"smtp_tls_CAfile": ""}),
             SmtpClient(".encrypt.test", {"smtp_tls_security_level": "encrypt"}),
             SmtpClient(".secure.test", {"smtp_tls_security_level": "secure"}),
-            *(SmtpClient(f".{style}.test", REUSE | {"smtp_tls_policy_maps": STYLES[style]}) for style in STYLES),
             SmtpClient(
                 ".unchecked.test",
                 {"smtp_tls_policy_maps": STYLES["tlsrpt"], "smtp_tls_enforce_sts_mx_patterns": "no"},
             ),
         ),
-        services=(TLSPROXY,),
     )
 
 
@@ -108,36 +99,6 @@ def test_a_sender_who_requires_no_tls(
     )
     assert outcome(world.postfix.deliver(f"second@{domain}")) == enforced
     assert world.daemon.wait_for(f"domain={domain},") == applied(domain, "fetch")
-
-
-class Reused(NamedTuple):
-    """A certificate and the MX host of the policy, D being the domain, and what becomes of mail in both styles."""
-
-    certificate: Certificate
-    mx: str
-    plain: Outcome
-    tlsrpt: Outcome
-
-
-REUSED = {
-    "good": Reused("good", "mx.D", VERIFIED, VERIFIED),
-    "wrong-name": Reused("wrong name", "mx.D", MISMATCH, MISMATCH),
-    "no-starttls": Reused(None, "mx.D", NOT_OFFERED, NOT_OFFERED),
-    "foreign": Reused("good", "mx.other.D", MISMATCH, FOREIGN),
-}
-
-
-@pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("name", REUSED)
-def test_with_connection_reuse_tlsproxy_verifies(world: World, name: str, style: str) -> None:
-    case = REUSED[name]
-    domain = f"{name}.{style}.test"
-    server = world.add(domain, case.certificate, policy("enforce", case.mx.replace("D", domain)))
-    expected = in_style(style, world.postfix.version, case.plain, case.tlsrpt)
-    # What is wrong with a certificate, tlsproxy logs for itself.
-    known = outcome(world.postfix.deliver(f"user@{domain}"))._replace(tls=expected.tls, mistrust=expected.mistrust)
-    assert known == expected
-    assert server.messages == (secured(domain, f"user@{domain}") if expected == VERIFIED else [])
 
 
 def test_the_check_of_mx_names_can_be_switched_off(world: World) -> None:
