@@ -3,7 +3,6 @@
 import os
 import re
 import select
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from tests.e2e.vocabulary import (
 from tests.world.daemon import Daemon, ask
 from tests.world.dns import Behaviour
 from tests.world.https import Hold, answer
+from tests.world.jail import fill_jail
 from tests.world.mail import Extras, SmtpClient, World, configuration
 from tests.world.postfix import Delivery, Installation
 
@@ -82,13 +82,8 @@ def extras() -> Extras:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def jail(world: World, installation: Installation) -> None:
-    """What a chrooted smtp(8) reads."""
-    etc = world.postfix.queue / "etc"
-    etc.mkdir(exist_ok=True)  # Later Debians have made it.
-    for name in ("hosts", "services", "nsswitch.conf"):
-        shutil.copy(installation.root / "etc" / name, etc)
-    shutil.copy("/etc/resolv.conf", etc)
+def jail(world: World) -> None:
+    fill_jail(world.postfix)
 
 
 @pytest.fixture(scope="module")
