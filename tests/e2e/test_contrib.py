@@ -104,7 +104,7 @@ def running(world: World, base: str, example: Example) -> Iterator[Daemon]:
     resolv_conf.write_text(in_comments(text, "/etc/resolv.conf") or before)
     fill_jail(postfix)
     config = configuration(world.folder / "daemon", world.ca, "")
-    del config["server"], config["reply"]
+    del config["server"], config["reply"], config["dns"]
     postfix.run("postfix", "stop")
     with ExitStack() as stack:
         with beside(world):
