@@ -137,6 +137,8 @@ class Postfix:
             place.mkdir()
         self.config.joinpath("main.cf").write_text(self._main_cf(settings))
         self.config.joinpath("master.cf").write_text(_master_cf(installation.master_cf.read_text(), services))
+        for file in self.config.iterdir():
+            os.utime(file, (0, 0))  # Postfix waits until a file that is new has stayed the same for a second.
 
     def __enter__(self) -> Self:
         self.run("postfix", "start")
