@@ -136,7 +136,7 @@ class DnsServer(LoopServer):
 
     `queries` is what was asked. `negative_ttl` is the TTL of the SOA beside negative answers where the data has none;
     None leaves the SOA out. Answers made of names below the zones in `authenticated` carry the AD bit where the query
-    asks for it, or with `authenticated_unasked`.
+    asks for it.
     """
 
     def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
@@ -144,7 +144,6 @@ class DnsServer(LoopServer):
         self.queries: list[Query] = []
         self.negative_ttl: int | None = 60
         self.authenticated: set[str] = set()
-        self.authenticated_unasked = False
         self._lock = threading.Lock()
         self._data: dict[dns.name.Name, list[dns.rrset.RRset]] = {}
         self._behaviours: dict[tuple[dns.name.Name, str | None], Behaviour] = {}
@@ -222,8 +221,7 @@ class DnsServer(LoopServer):
                     return response, behaviour
                 target = self._follow(response, names[-1], question.rdtype)
                 if target is None:
-                    asked = query.ednsflags & dns.flags.DO or query.flags & dns.flags.AD or self.authenticated_unasked
-                    if asked and all(
+                    if (query.ednsflags & dns.flags.DO or query.flags & dns.flags.AD) and all(
                         any(name.is_subdomain(dns.name.from_text(zone)) for zone in self.authenticated)
                         for name in names
                     ):
