@@ -8,7 +8,7 @@ import pytest
 from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.domain import NextHop, PolicyDomain
 from postfix_mtasts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable, Failure, Stage
-from postfix_mtasts.resolver import Resolver, Tlsa
+from postfix_mtasts.resolver import DnsError, Resolver, Tlsa
 from postfix_mtasts.tlsa import is_usable, look_up
 from tests.world.dns import Behaviour, DnsServer
 
@@ -217,7 +217,8 @@ async def test_a_tlsa_lookup_fails_at_the_end_of_an_alias(dns: DnsServer) -> Non
 async def test_the_mx_lookup_fails(dns: DnsServer) -> None:
     """Perhaps the domain is not signed at all."""
     dns.set_behaviour(DOMAIN, SERVFAIL)
-    assert await seen(dns) == absent(f"MX lookup: 127.0.0.1 port {dns.port}: SERVFAIL", 0.0)
+    with pytest.raises(DnsError, match=f"^127.0.0.1 port {dns.port}: SERVFAIL$"):
+        await seen(dns)
 
 
 async def test_the_addresses_of_a_host_cannot_be_looked_up(dns: DnsServer) -> None:
