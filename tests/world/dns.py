@@ -153,6 +153,14 @@ class DnsServer(LoopServer):
         for rdata in rdatas:
             self._add(owner, dns.rdata.from_text("IN", rdtype, rdata), ttl)
 
+    def add_text(self, text: str, origin: str) -> None:
+        """Add records, each in a line of its own as `owner type data`, with names that may be relative to `origin`."""
+        base = dns.name.from_text(origin)
+        for line in text.splitlines():
+            owner, rdtype, rdata = line.split(maxsplit=2)
+            name = dns.name.from_text(owner, base)
+            self._add(name.to_text(), dns.rdata.from_text("IN", rdtype, rdata, base, relativize=False), 300)
+
     def add_txt(self, owner: str, *strings: bytes, ttl: int = 300) -> None:
         """Add one TXT record made of these strings."""
         self._add(owner, dns.rdtypes.ANY.TXT.TXT(dns.rdataclass.IN, dns.rdatatype.TXT, strings), ttl)
@@ -168,6 +176,13 @@ class DnsServer(LoopServer):
             rest = [r for r in self._data.pop(name, []) if rdtype and r.rdtype != dns.rdatatype.from_text(rdtype)]
             if rest:
                 self._data[name] = rest
+
+    def below(self, zone: str) -> list[dns.rrset.RRset]:
+        """The records of a name and of all names below it."""
+        top = dns.name.from_text(zone)
+        with self._lock:
+            found = [rrset for name, rrsets in self._data.items() if name.is_subdomain(top) for rrset in rrsets]
+            return [dns.rrset.from_rdata_list(rrset.name, rrset.ttl, list(rrset)) for rrset in found]
 
     def set_behaviour(self, owner: str, behaviour: Behaviour, rdtype: str | None = None) -> None:
         """Let `owner` behave so, for all types or one; "." stands for all names."""
