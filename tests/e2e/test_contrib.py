@@ -86,9 +86,9 @@ def write(file: Path, text: str) -> None:
     os.utime(file, (0, 0))
 
 
-def in_comments(text: str, keyword: str) -> str:
-    """What the comments of an example say to put into another file: indented lines, after one with the keyword."""
-    found = re.search(rf"{keyword}.*\n#\n((?:#   .*\n)+)", text)
+def toml_in(text: str) -> str:
+    """What the comments of an example say to put into the daemon's configuration."""
+    found = re.search(r"postfix-mtasts.toml:\n#\n((?:#   .*\n)+)", text)
     return found[1].replace("#   ", "") if found else ""
 
 
@@ -99,20 +99,16 @@ def running(world: World, base: str, example: Example) -> Iterator[Daemon]:
     text = text_of(world, example.file)
     write(postfix.config / "main.cf", base + text)
     write(postfix.config / "tls_exceptions", text_of(world, "tls_exceptions"))
-    resolv_conf = world.folder / "resolv.conf"
-    before = resolv_conf.read_text()
-    resolv_conf.write_text(in_comments(text, "/etc/resolv.conf") or before)
     fill_jail(postfix)
     config = configuration(world.folder / "daemon", world.ca, "")
     del config["server"], config["reply"], config["dns"]
     postfix.run("postfix", "stop")
     with ExitStack() as stack:
         with beside(world):
-            daemon = Daemon(world.folder / "daemon", config | tomllib.loads(in_comments(text, "postfix-mtasts.toml")))
+            daemon = Daemon(world.folder / "daemon", config | tomllib.loads(toml_in(text)))
             stack.enter_context(daemon)
         postfix.run("postfix", "start")
         yield daemon
-    resolv_conf.write_text(before)
 
 
 @contextmanager
