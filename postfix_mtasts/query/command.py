@@ -17,7 +17,7 @@ from typing import NoReturn
 from postfix_mtasts import __version__, config
 from postfix_mtasts.config import ConfigError
 from postfix_mtasts.query import cache
-from postfix_mtasts.query.output import PROGRAM, QueryError, Output, Status
+from postfix_mtasts.query.output import PROGRAM, Output, QueryError, Status
 
 SUBCOMMANDS: dict[str, ModuleType] = {"cache": cache}
 
