@@ -43,6 +43,11 @@ def ready(line: str) -> None:
     _log.info("ready; in main.cf: %s", line)
 
 
+def no_control(reason: str) -> None:
+    """There is no control socket where one is by default: the rest goes on without."""
+    _log.info("no control socket: %s", reason)
+
+
 def reloaded(restart_for: Sequence[str]) -> None:
     """The configuration was read again; changes of these tables take a restart."""
     later = f", but a change of {', '.join(restart_for)} takes a restart" if restart_for else ""
@@ -99,10 +104,10 @@ def noticed(domain: PolicyDomain, notice: Notice) -> None:
             _log.log(
                 logging.ERROR if urgent else logging.WARNING,
                 "domain=%s, policy cannot be renewed, and ends in %s: %s",
-                *(domain, _span(expires_in), reason),
+                *(domain, span(expires_in), reason),
             )
         case HadExpired(policy, since):
-            _log.warning("domain=%s, its policy has ended %s ago: %s", domain, _span(since), _policy(policy))
+            _log.warning("domain=%s, its policy has ended %s ago: %s", domain, span(since), _policy(policy))
 
 
 def row_ignored(domain: PolicyDomain, reason: str) -> None:
@@ -116,7 +121,7 @@ def database_trouble(reason: str) -> None:
 
 
 def internal_error(error: BaseException) -> None:
-    """A defect of this program; the query got TEMP."""
+    """A defect of this program; a query got TEMP, and who asks for more of control gets no end of the reply."""
     _log.error("internal error", exc_info=error)
 
 
@@ -125,7 +130,7 @@ def _policy(policy: Policy) -> str:
     return f"{words}, mx={':'.join(map(str, policy.mx))}" if policy.mx else words
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """`3 days`, `5 hours`, `10 minutes`: one unit is enough."""
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:

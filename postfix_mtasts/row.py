@@ -32,7 +32,7 @@ def print_row(entry: Entry) -> str:
         "checked_at": entry.checked_at,
         "last_used": entry.last_used,
         "unused_at": entry.unused_at,
-        "failed": [_print_failed(failed) for failed in entry.failed],
+        "failed": [print_failed(failed) for failed in entry.failed],
         "refresh_at": refresh_at(entry, cached),
         "expires_at": cached.expires_at(),
         "forget_at": forget_at(entry),
@@ -67,7 +67,8 @@ def _entry(fields: Any) -> Entry:
     )
 
 
-def _print_failed(failed: FailedFetch) -> dict[str, Any]:
+def print_failed(failed: FailedFetch) -> dict[str, Any]:
+    """The part of a row that tells of failed fetches for one record id."""
     kind = failed.failure.result_type
     return {
         "record_id": failed.record_id,
