@@ -60,7 +60,7 @@ def _entry(fields: Any) -> Entry:
     unused_at = fields["unused_at"]
     return Entry(
         CachedPolicy(policy, _text(fields["text"]), _text(fields["record_id"]), _time(fields["fetched_at"])),
-        failed=tuple(_parse_failed(failed) for failed in _list(fields["failed"])),
+        failed=tuple(parse_failed(failed) for failed in _list(fields["failed"])),
         checked_at=_time(fields["checked_at"]),
         last_used=_time(fields["last_used"]),
         unused_at=None if unused_at is None else _time(unused_at),
@@ -80,7 +80,8 @@ def print_failed(failed: FailedFetch) -> dict[str, Any]:
     }
 
 
-def _parse_failed(fields: Any) -> FailedFetch:
+def parse_failed(fields: Any) -> FailedFetch:
+    """The failed fetches in the part of a row. Raises ValueError, TypeError and KeyError."""
     kind = fields["result_type"]
     failure = Failure(Stage(fields["stage"]), _text(fields["reason"]), None if kind is None else ResultType(kind))
     return FailedFetch(_text(fields["record_id"]), max(1, _count(fields["count"])), _time(fields["at"]), failure)
