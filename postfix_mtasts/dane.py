@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from postfix_mtasts import tlsa
 from postfix_mtasts.decide import dane_holds
-from postfix_mtasts.domain import NextHop
+from postfix_mtasts.domain import NextHop, PolicyDomain
 from postfix_mtasts.memory import Bounded
 from postfix_mtasts.observation import DaneAbsent, DaneObservation
 from postfix_mtasts.resolver import DnsError, Resolver
@@ -36,6 +36,15 @@ class Dane:
     async def of(self, hop: NextHop) -> DaneObservation:
         """What DNS says of a next hop."""
         return self._at_hand(hop) or await self._work.result(hop, lambda: self._look_up(hop))
+
+    def known(self, domain: PolicyDomain) -> list[tuple[NextHop, DaneObservation, float]]:
+        """What is known of the next hops of a domain, and since when."""
+        now = self._clock()
+        return [
+            (hop, known.observation, known.seen_at)
+            for hop, known in self._known.items()
+            if hop.domain == domain and dane_holds(known.observation, known.seen_at, now)
+        ]
 
     async def aclose(self) -> None:
         """Give up all lookups."""

@@ -16,10 +16,10 @@ from typing import NoReturn
 
 from postfix_mtasts import __version__, config
 from postfix_mtasts.config import ConfigError
-from postfix_mtasts.query import cache, domains, warm
+from postfix_mtasts.query import cache, domains, health, warm
 from postfix_mtasts.query.output import PROGRAM, Output, QueryError, Status
 
-SUBCOMMANDS: dict[str, ModuleType] = {"cache": cache, "warm": warm}
+SUBCOMMANDS: dict[str, ModuleType] = {"cache": cache, "health": health, "warm": warm}
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def parser(name: str | None) -> argparse.ArgumentParser:
 
 def _run(words: list[str]) -> Status:
     name = words[0] if words and words[0] in SUBCOMMANDS else None
-    arguments = parser(name).parse_args(words[1:] if name else words)
+    arguments = parser(name).parse_intermixed_args(words[1:] if name else words)
     status: Status = (SUBCOMMANDS[name] if name else domains).run(arguments, Output(json=arguments.json))
     return status
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from postfix_mtasts import policy, tlsa
+from postfix_mtasts.dane import Dane
 from postfix_mtasts.decide import FetchPolicy, decide
 from postfix_mtasts.domain import NextHop
 from postfix_mtasts.entry import Answer, Apply, Entry, NoPolicy, Unavailable, YieldToDane
@@ -59,7 +60,7 @@ class Discovery:
     async def discover(self, hop: NextHop, *, probe: bool) -> Report:
         """All that there is to see of a next hop; with `probe`, its MX hosts are connected to. The verdict is open."""
         begun = time.monotonic()
-        dane = asyncio.create_task(tlsa.look_up(self.resolver, hop))
+        dane = asyncio.create_task(Dane(self.resolver, limit=1).of(hop))
         hosts = asyncio.create_task(self._hosts(hop))
         record = await self.resolver.record(hop.domain)
         record_report = _record(hop, record, time.monotonic() - begun)

@@ -63,7 +63,7 @@ class World:
     def configuration(self, folder: Path, **tables: dict[str, object]) -> Config:
         """The daemon's configuration for this world, with its files in a folder."""
         ours: dict[str, dict[str, object]] = {
-            "server": {"listen": [f"unix:{folder / 'socket'}"]},
+            "server": {"listen": [f"unix:{folder / 'socket'}"], "control": str(folder / "control")},
             "cache": {"path": str(folder / "policies.sqlite")},
             "dns": {"nameservers": [NAMESERVER]},
             "fetch": {"ca_file": str(self.ca.file), "allow_addresses": ["127.0.0.0/8"]},

@@ -25,6 +25,7 @@ import dns.message
 import pytest
 
 from postfix_mtasts import __version__
+from postfix_mtasts.config import DEFAULT_CONTROL
 from postfix_mtasts.domain import PolicyDomain
 from postfix_mtasts.entry import CachedPolicy, Entry
 from postfix_mtasts.policy import parse
@@ -202,6 +203,8 @@ def test_without_a_configuration_file_the_defaults_apply(world: World, tmp_path:
         cache.mkdir()
         with process(SSL_CERT_FILE=str(world.ca.file)) as running:
             # What Postfix this machine has is another's test (tests/e2e/test_style.py).
+            control = f'server.control = "{DEFAULT_CONTROL}": no such file or directory'
+            assert line_of(running) == f"info: no control socket: {control}"
             style, dane, line = start_of(running)
             assert (style.split(" is ")[0], dane.split(" is ")[0]) == ("info: reply.style", "info: reply.dane")
             assert line == ready(TCP)[-1]

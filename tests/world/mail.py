@@ -93,7 +93,7 @@ def configuration(
 ) -> dict[str, dict[str, object]]:
     """The daemon's configuration for this world."""
     return {
-        "server": {"listen": [listen], "socket_mode": socket_mode, "answer_within": answer_within},
+        "server": {"listen": [listen], "control": "", "socket_mode": socket_mode, "answer_within": answer_within},
         "cache": {"path": str(folder / "policies.sqlite")},
         "dns": {"nameservers": [NAMESERVER]},
         "fetch": {"ca_file": str(ca.file), "allow_addresses": ["127.0.0.0/8"]},
