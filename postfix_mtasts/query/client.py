@@ -4,10 +4,17 @@ import asyncio
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from postfix_mtasts.config import Endpoint, InetEndpoint
+from postfix_mtasts.network import in_words
 from postfix_mtasts.query.output import JSON, QueryError
+from postfix_mtasts.socketmap import MAX_REPLY, Request
+
+POSTFIX_WAITS = 100.0  # Seconds (dict_sockmap(3)).
+_HINT = "is postfix-mtasts-daemon running, with this configuration?"
 
 
 class NoDaemon(Exception):  # noqa: N818 - a daemon that does not run may be what is wanted
@@ -28,7 +35,7 @@ def ask(path: str, request: JSON, timeout: float) -> Iterator[JSON]:
         connection.sendall(json.dumps(request).encode() + b"\n")
     except OSError as error:
         connection.close()
-        raise NoDaemon(f'server.control = "{path}": {_words(error)}') from error
+        raise NoDaemon(f'server.control = "{path}": {in_words(error)}') from error
     return _documents(connection, timeout)
 
 
@@ -49,20 +56,39 @@ def _documents(connection: socket.socket, timeout: float) -> Iterator[JSON]:
     raise QueryError("the daemon's reply breaks off", "has it just been stopped? its log may tell")
 
 
-async def reply_to(endpoint: Endpoint, key: str) -> bytes:
-    """What Postfix would be told of a key, as it goes over the wire. Raises OSError and asyncio.IncompleteReadError."""
-    if isinstance(endpoint, InetEndpoint):
-        reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
-    else:
-        reader, writer = await asyncio.open_unix_connection(endpoint.path)
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What Postfix would be told, `OK secure match=…`, and after how many seconds."""
+
+    reply: str
+    seconds: float
+
+
+async def ask_as_postfix(endpoint: Endpoint, key: str, within: float = POSTFIX_WAITS) -> Asked:
+    """One query over socketmap, with a connection of its own.
+
+    Raises QueryError, after `within` seconds at the latest.
+    """
+    begun = time.monotonic()
+    writer: asyncio.StreamWriter | None = None
     try:
-        request = f"postfix {key}".encode()
-        writer.write(b"%d:%b," % (len(request), request))
-        length = await reader.readuntil(b":")
-        return length + await reader.readexactly(int(length[:-1]) + 1)
+        async with asyncio.timeout(within):
+            if isinstance(endpoint, InetEndpoint):
+                reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+            else:
+                reader, writer = await asyncio.open_unix_connection(endpoint.path)
+            writer.write(Request(b"postfix", os.fsencode(key)).encode())
+            length = int((await reader.readuntil(b":")).removesuffix(b":"))
+            if not 0 <= length <= MAX_REPLY:
+                raise ValueError
+            reply = await reader.readexactly(length + 1)
+    except TimeoutError as error:
+        raise QueryError(f"{endpoint} does not answer within {within:g} seconds") from error
+    except OSError as error:
+        raise QueryError(f"{endpoint} does not answer: {in_words(error)}", _HINT) from error
+    except (ValueError, EOFError, asyncio.LimitOverrunError) as error:
+        raise QueryError(f"{endpoint} does not speak socketmap", _HINT) from error
     finally:
-        writer.close()
-
-
-def _words(error: OSError) -> str:
-    return os.strerror(error.errno).lower() if error.errno else "it takes no connections"
+        if writer is not None:
+            writer.close()
+    return Asked(reply[:-1].decode("ascii", "replace"), time.monotonic() - begun)

@@ -14,15 +14,14 @@ With `server.control = ""`, only the answers are looked at.
 import argparse
 import asyncio
 import enum
-import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from postfix_mtasts.config import Config, ConfigError, Endpoint
 from postfix_mtasts.daemon import read_config
 from postfix_mtasts.log import span
-from postfix_mtasts.query.client import NoDaemon, ask, reply_to
+from postfix_mtasts.query.client import NoDaemon, ask, ask_as_postfix
 from postfix_mtasts.query.output import JSON, Output, QueryError, Status
 from postfix_mtasts.query.render import iso
 
@@ -30,7 +29,7 @@ from postfix_mtasts.query.render import iso
 _ANSWER_WITHIN = 5.0  # Seconds.
 _CONTROL_WITHIN = 3.0  # Seconds.
 _KEY = ".health"  # Nothing that begins with a dot has a policy: it costs no lookup.
-_NOT_FOUND = b"9:NOTFOUND ,"
+_NOT_FOUND = "NOTFOUND "
 
 
 class Level(enum.IntEnum):
@@ -82,17 +81,12 @@ def run(arguments: argparse.Namespace, output: Output) -> Status:
     return Status(health.level)
 
 
-def judge(silent: Mapping[str, str], seconds: float, status: JSON | str | None, now: float) -> Health:
-    """What to say if these listeners did not answer for these reasons, and the others did after so many seconds.
+def judge(silent: Sequence[str], seconds: float, status: JSON | str | None, now: float) -> Health:
+    """What to say if this is wrong with listeners, and the others answered after so many seconds.
 
     `status` is what the control socket said (`control`), why it said nothing, or None if there is none.
     """
-    if silent:
-        critical = [f"{endpoint} does not answer: {reason}" for endpoint, reason in silent.items()]
-        numbers = {}
-    else:
-        critical = []
-        numbers = {"time": f"{seconds:.3f}s"}
+    numbers = {} if silent else {"time": f"{seconds:.3f}s"}
     warning: list[str] = []
     fine = [] if silent else ["answers Postfix"]
     match status:
@@ -104,8 +98,8 @@ def judge(silent: Mapping[str, str], seconds: float, status: JSON | str | None, 
             warning += _troubles(status, now)
             fine += _counts(status)
             numbers |= _numbers(status)
-    level = Level.CRITICAL if critical else Level.WARNING if warning else Level.OK
-    return Health(level, (*critical, *warning, *fine), numbers)
+    level = Level.CRITICAL if silent else Level.WARNING if warning else Level.OK
+    return Health(level, (*silent, *warning, *fine), numbers)
 
 
 def _troubles(status: JSON, now: float) -> list[str]:
@@ -142,24 +136,18 @@ def _numbers(status: JSON) -> dict[str, str]:
     return {name: str(number) for name, number in numbers.items() if number is not None}
 
 
-async def _silent(settings: Config) -> dict[str, str]:
-    """The listeners that do not answer, and why."""
-    endpoints = settings.server.listen
-    reasons = await asyncio.gather(*map(_why_silent, endpoints))
-    return {str(endpoint): reason for endpoint, reason in zip(endpoints, reasons, strict=True) if reason}
+async def _silent(settings: Config) -> list[str]:
+    """What is wrong with the listeners."""
+    wrong = await asyncio.gather(*map(_wrong, settings.server.listen))
+    return [reason for reason in wrong if reason]
 
 
-async def _why_silent(endpoint: Endpoint) -> str | None:
+async def _wrong(endpoint: Endpoint) -> str | None:
     try:
-        async with asyncio.timeout(_ANSWER_WITHIN):
-            reply = await reply_to(endpoint, _KEY)
-    except TimeoutError:
-        return f"not within {_ANSWER_WITHIN:g} seconds"
-    except OSError as error:
-        return os.strerror(error.errno).lower() if error.errno else str(error)
-    except (EOFError, ValueError, asyncio.LimitOverrunError):
-        return "what it says is not socketmap"
-    return None if reply == _NOT_FOUND else f"it says {reply[:60]!a}"
+        reply = (await ask_as_postfix(endpoint, _KEY, _ANSWER_WITHIN)).reply
+    except QueryError as error:
+        return str(error)
+    return None if reply == _NOT_FOUND else f"{endpoint} says {reply[:60]!a}"
 
 
 def _status(settings: Config) -> JSON | str | None:

@@ -13,8 +13,8 @@ _MARGIN = 10
 _WORDS = {Status.OK: "note", Status.WARNING: "warning", Status.ERROR: "error"}
 
 
-def show(report: Report, said: tuple[Remark, ...], now: datetime.datetime, output: Output) -> None:
-    """Print a report and what is said of it."""
+def show(report: Report, said: tuple[Remark, ...], now: datetime.datetime, cached: str, output: Output) -> None:
+    """Print a report, what is said of it, and what the daemon has `cached`."""
     output.text(report.next_hop)
     blocks = {
         "record": _record(report.record),
@@ -22,6 +22,7 @@ def show(report: Report, said: tuple[Remark, ...], now: datetime.datetime, outpu
         "policy": _policy(report.policy) if report.policy else (),
         "mx": _mx_hosts(report, now),
         "dane": ((_dane(report), None),),
+        "daemon": ((cached, None),),
     }
     for name, lines in blocks.items():
         for number, (line, status) in enumerate(lines):

@@ -14,7 +14,7 @@ from postfix_mtasts.config import Endpoint
 from postfix_mtasts.daemon import read_config
 from postfix_mtasts.domain import PolicyDomainError, next_hop
 from postfix_mtasts.network import in_words
-from postfix_mtasts.query.ask import ask
+from postfix_mtasts.query.client import ask_as_postfix
 from postfix_mtasts.query.output import Output, QueryError, Status
 
 _CONCURRENCY = 20
@@ -79,7 +79,7 @@ async def _warm(domains: list[str], endpoint: Endpoint, concurrency: int, output
 
     async def work() -> None:
         for domain in waiting:
-            reply = (await ask(endpoint, domain)).reply
+            reply = (await ask_as_postfix(endpoint, domain)).reply
             replies[reply.partition(" ")[0]] += 1
             output.progress(f"{replies.total()} of {len(domains)} domains")
 
