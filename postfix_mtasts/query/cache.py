@@ -11,22 +11,21 @@ cached or there is no policy; of several domains, what is worst. `list` has 0.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Iterable, Iterator
 
 from postfix_mtasts.config import Config
 from postfix_mtasts.daemon import read_config
 from postfix_mtasts.database import DatabaseError, read
-from postfix_mtasts.domain import PolicyDomain, PolicyDomainError, next_hop
+from postfix_mtasts.domain import PolicyDomain
 from postfix_mtasts.entry import Entry
 from postfix_mtasts.query.client import NoDaemon, ask
-from postfix_mtasts.query.output import JSON, PROGRAM, Output, QueryError, Status
+from postfix_mtasts.query.domains import next_hop_of
+from postfix_mtasts.query.output import JSON, PROGRAM, Output, QueryError, Status, say, worst
 from postfix_mtasts.query.render import Known, document, known, summary, table, words
 from postfix_mtasts.row import RowError
 
 _PATIENCE = 10.0  # Seconds for what the daemon has at hand.
-_FROM_BEST = (Status.OK, Status.NOTHING, Status.WARNING, Status.ERROR)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, output: Output) -> Status:
     """Run the subcommand. Raises QueryError and ConfigError."""
-    domains = [_domain(text) for text in arguments.domain]
+    domains = [next_hop_of(text).domain for text in arguments.domain]
     if (arguments.what == "list") == bool(domains):
         problem = "cache list takes no DOMAIN" if domains else f"cache {arguments.what} needs a DOMAIN"
         raise QueryError(problem, f"{PROGRAM} cache --help", Status.USAGE)
@@ -47,9 +46,9 @@ def run(arguments: argparse.Namespace, output: Output) -> Status:
     if arguments.what == "list":
         return _list(settings, output)
     if arguments.what == "show":
-        return _worst(_show(one, output) for one in _known(domains, settings))
+        return worst(_show(one, output) for one in _known(domains, settings))
     act = _forget if arguments.what == "forget" else _refresh
-    return _worst(act(domain, settings, output) for domain in domains)
+    return worst(act(domain, settings, output) for domain in domains)
 
 
 def _list(settings: Config, output: Output) -> Status:
@@ -134,7 +133,7 @@ def _stored(settings: Config, why: str) -> Iterator[JSON]:
     except DatabaseError as error:
         reason = f'no daemon can be reached, and the database cannot be read: {why}; cache.path = "{path}": {error}'
         raise QueryError(reason, "has the daemon run, and may you read its files?") from error
-    _say(f"info: no daemon can be reached: {why}; what stands in {path} is shown")
+    say(f"info: no daemon can be reached: {why}; what stands in {path} is shown")
     return ({"domain": domain, "row": row} for domain, row in rows)
 
 
@@ -143,19 +142,4 @@ def _understood(documents: Iterable[JSON]) -> Iterator[Known]:
         try:
             yield known(one)
         except RowError as error:
-            _say(f"warning: domain={one['domain']!a}, its row is ignored: {error}")
-
-
-def _worst(statuses: Iterable[Status]) -> Status:
-    return max(statuses, key=_FROM_BEST.index)
-
-
-def _domain(text: str) -> PolicyDomain:
-    try:
-        return next_hop(text.encode("utf-8", "surrogateescape")).domain
-    except PolicyDomainError as error:
-        raise QueryError(f"{text!a} can have no policy: {error}", status=Status.USAGE) from error
-
-
-def _say(line: str) -> None:
-    print(f"{PROGRAM}: {line}", file=sys.stderr)  # noqa: T201 - this is the output
+            say(f"warning: domain={one['domain']!a}, its row is ignored: {error}")

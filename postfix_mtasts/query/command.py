@@ -17,7 +17,7 @@ from typing import NoReturn
 from postfix_mtasts import __version__, config
 from postfix_mtasts.config import ConfigError
 from postfix_mtasts.query import cache, domains, health, warm
-from postfix_mtasts.query.output import PROGRAM, Output, QueryError, Status
+from postfix_mtasts.query.output import PROGRAM, Output, QueryError, Status, say
 
 SUBCOMMANDS: dict[str, ModuleType] = {"cache": cache, "health": health, "warm": warm}
 
@@ -71,6 +71,6 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _complain(reason: str, hint: str = "") -> None:
-    print(f"{PROGRAM}: error: {reason}", file=sys.stderr)  # noqa: T201 - this is the output
+    say(f"error: {reason}")
     if hint:
         print(f"hint: {hint}", file=sys.stderr)  # noqa: T201 - this is the output

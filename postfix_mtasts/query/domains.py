@@ -14,7 +14,7 @@ from postfix_mtasts.network import CaError, tls_context
 from postfix_mtasts.query import text
 from postfix_mtasts.query.client import NoDaemon, ask, ask_as_postfix
 from postfix_mtasts.query.discovery import Discovery
-from postfix_mtasts.query.output import Output, QueryError, Status
+from postfix_mtasts.query.output import Output, QueryError, Status, worst
 from postfix_mtasts.query.probe import Prober
 from postfix_mtasts.query.remarks import remarks, verdict
 from postfix_mtasts.query.render import Known, document, known, summary
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace, output: Output) -> Status:
     settings = read_config(arguments.config)
     if arguments.as_postfix:
         return asyncio.run(_ask(arguments.domain, settings, output))
-    hops = [_next_hop(word) for word in arguments.domain]
+    hops = [next_hop_of(word) for word in arguments.domain]
     return asyncio.run(_run(hops, settings, arguments.probe, output))
 
 
@@ -51,22 +51,24 @@ async def _ask(keys: list[str], settings: Config, output: Output) -> Status:
     for key in keys:
         asked = await ask_as_postfix(endpoint, key)
         if output.json:
-            output.document({"key": key, "endpoint": str(endpoint), "reply": asked.reply, "seconds": asked.seconds})
+            output.document(
+                {"key": key, "endpoint": str(endpoint), "reply": asked.reply.rstrip(), "seconds": asked.seconds}
+            )
         else:
-            output.text(f"{key}: {asked.reply} ({asked.seconds * 1000:.1f} ms, {endpoint})")
+            output.text(f"{key}: {asked.reply.rstrip()} ({asked.seconds * 1000:.1f} ms, {endpoint})")
     return Status.OK
 
 
 async def _run(hops: list[NextHop], settings: Config, probe: bool, output: Output) -> Status:
     discovery = await _discovery(settings)
-    worst = Status.OK
+    statuses = []
     for number, hop in enumerate(hops):
         report = await discovery.discover(hop, probe=probe)
         cached = await asyncio.to_thread(_cached, settings, hop)
         now = datetime.datetime.now(datetime.UTC)
         said = remarks(report, now, _file_of(cached, report.record.id))
         status = verdict(report, said)
-        worst = max(worst, status)
+        statuses.append(status)
         if output.json:
             words = [{"status": remark.status.name.lower(), "text": remark.text} for remark in said]
             entry = None if isinstance(cached, str) else document(cached, now.timestamp(), alone=True)
@@ -76,7 +78,7 @@ async def _run(hops: list[NextHop], settings: Config, probe: bool, output: Outpu
             output.text()
         in_daemon = cached if isinstance(cached, str) else summary(cached, now.timestamp())
         text.show(report, said, now, in_daemon, output)
-    return worst
+    return worst(statuses)
 
 
 def _cached(settings: Config, hop: NextHop) -> Known | str:
@@ -110,7 +112,8 @@ async def _discovery(settings: Config) -> Discovery:
     )
 
 
-def _next_hop(word: str) -> NextHop:
+def next_hop_of(word: str) -> NextHop:
+    """The next hop that a word of the command line means. Raises QueryError."""
     try:
         return next_hop(os.fsencode(word))
     except PolicyDomainError as error:

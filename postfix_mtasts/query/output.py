@@ -4,7 +4,7 @@ import enum
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 PROGRAM = "postfix-mtasts-query"
@@ -24,6 +24,14 @@ class Status(enum.IntEnum):
     CONFIG = os.EX_CONFIG  # 78: the configuration is wrong.
 
 
+_FROM_BEST = (Status.OK, Status.NOTHING, Status.WARNING, Status.ERROR)
+
+
+def worst(statuses: Iterable[Status]) -> Status:
+    """The worst of these; OK if there are none."""
+    return max(statuses, key=_FROM_BEST.index, default=Status.OK)
+
+
 class QueryError(Exception):
     """The command cannot do what it is asked to: the reason, what may help, and the exit status."""
 
@@ -31,6 +39,11 @@ class QueryError(Exception):
         super().__init__(reason)
         self.hint = hint
         self.status = status
+
+
+def say(line: str) -> None:
+    """A line for people beside the results."""
+    print(f"{PROGRAM}: {line}", file=sys.stderr)  # noqa: T201 - this is the output
 
 
 class Output:
@@ -54,7 +67,7 @@ class Output:
     def warn(self, line: str) -> None:
         """A line for people beside the results; something was passed over."""
         self.warned = True
-        print(f"{PROGRAM}: warning: {line}", file=sys.stderr)  # noqa: T201 - this is the output
+        say(f"warning: {line}")
 
     def progress(self, line: str) -> None:
         """How far it is, on a terminal, where the next such line takes its place."""

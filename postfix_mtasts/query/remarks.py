@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from postfix_mtasts.log import span
 from postfix_mtasts.observation import Stage
 from postfix_mtasts.query.certificate import Certificate
-from postfix_mtasts.query.output import Status
+from postfix_mtasts.query.output import Status, worst
 from postfix_mtasts.query.report import PolicyHostReport, Report
 
 _DAY = 86400  # Seconds.
@@ -42,7 +42,7 @@ def verdict(report: Report, said: tuple[Remark, ...]) -> Status:
     """The worst that was said; of a domain without a record there is nothing to judge."""
     if not report.record.id and not report.record.problem:
         return Status.NOTHING
-    return max((remark.status for remark in said), default=Status.OK)
+    return worst(remark.status for remark in said)
 
 
 def _note(text: str) -> Remark:

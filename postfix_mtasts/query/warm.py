@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace, output: Output) -> Status:
         "domains": len(domains),
         "policies": replies["OK"],
         "none": replies["NOTFOUND"],
-        "failed": replies["TEMP"],
+        "deferred": replies["TEMP"],
     }
     if output.json:
         output.document(counts)

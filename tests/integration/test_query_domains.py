@@ -374,6 +374,7 @@ def scene(world: World, request: pytest.FixtureRequest) -> Iterator[Scene]:
 
 def query(world: World, folder: Path, *words: str) -> tuple[int, str, str]:
     config: Config = {
+        "server": {"control": ""},
         "dns": {"nameservers": ["127.0.0.1"], "timeout": 1},
         "fetch": {"ca_file": str(world.ca.file), "allow_addresses": ["127.0.0.0/8"], "timeout": 1},
         "reply": {"style": "plain", "dane": "yield"},
