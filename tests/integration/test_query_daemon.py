@@ -204,10 +204,6 @@ WRONG = {
     "a single label": (("localhost",), "'localhost': a single label"),
     "an address": (("[192.0.2.1]",), "'[192.0.2.1]': an address, not a hostname"),
     "a number": (("warm", "--concurrency", "0", "-"), "argument --concurrency: must be a number from 1 to 1000"),
-    "a verb": (
-        ("cache", "empty"),
-        "argument what: invalid choice: 'empty' (choose from 'list', 'show', 'forget', 'refresh')",
-    ),
 }
 
 
