@@ -17,7 +17,7 @@ from postfix_mtasts.query.discovery import Discovery
 from postfix_mtasts.query.output import Output, QueryError, Status, worst
 from postfix_mtasts.query.probe import Prober
 from postfix_mtasts.query.remarks import remarks, verdict
-from postfix_mtasts.query.render import Known, document, known, summary
+from postfix_mtasts.query.render import Known, brief, document, known
 from postfix_mtasts.query.report import to_json
 from postfix_mtasts.resolver import Resolver
 from postfix_mtasts.row import RowError
@@ -76,7 +76,7 @@ async def _run(hops: list[NextHop], settings: Config, probe: bool, output: Outpu
             continue
         if number:
             output.text()
-        in_daemon = cached if isinstance(cached, str) else summary(cached, now.timestamp())
+        in_daemon = [cached] if isinstance(cached, str) else list(brief(cached, now.timestamp()))
         text.show(report, said, now, in_daemon, output)
     return worst(statuses)
 

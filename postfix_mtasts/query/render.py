@@ -94,6 +94,18 @@ def words(one: Known, now: float) -> Iterator[str]:
             yield f"    {number:>5}  {line}"
 
 
+def brief(one: Known, now: float) -> Iterator[str]:
+    """What holds, how old it is, and what has failed since."""
+    yield summary(one, now)
+    entry, cached = one.entry, one.entry.cached
+    times = {"fetched": cached.fetched_at if cached else 0.0, "looked up": entry.checked_at}
+    told = [f"{what} {ago(time, now)}" for what, time in times.items() if time]
+    if told:
+        yield ", ".join(told)
+    for failed in entry.failed:
+        yield f"failed {_failed(failed, now)}"
+
+
 def summary(one: Known, now: float) -> str:
     """What holds, in a few words."""
     cached = one.entry.cached

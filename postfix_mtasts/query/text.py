@@ -1,7 +1,7 @@
 """A report as people read it: one block a stage, what is wrong beside what it is about, and at the end what to do."""
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from postfix_mtasts.query.certificate import Certificate
 from postfix_mtasts.query.output import Output, Status
@@ -13,7 +13,9 @@ _MARGIN = 10
 _WORDS = {Status.OK: "note", Status.WARNING: "warning", Status.ERROR: "error"}
 
 
-def show(report: Report, said: tuple[Remark, ...], now: datetime.datetime, cached: str, output: Output) -> None:
+def show(
+    report: Report, said: tuple[Remark, ...], now: datetime.datetime, cached: Sequence[str], output: Output
+) -> None:
     """Print a report, what is said of it, and what the daemon has `cached`."""
     output.text(report.next_hop)
     blocks = {
@@ -22,7 +24,7 @@ def show(report: Report, said: tuple[Remark, ...], now: datetime.datetime, cache
         "policy": _policy(report.policy) if report.policy else (),
         "mx": _mx_hosts(report, now),
         "dane": ((_dane(report), None),),
-        "daemon": ((cached, None),),
+        "daemon": ((line, None) for line in cached),
     }
     for name, lines in blocks.items():
         for number, (line, status) in enumerate(lines):
