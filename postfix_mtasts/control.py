@@ -212,8 +212,8 @@ def parse_request(line: bytes) -> tuple[str, PolicyDomain | None]:
 
 def _domain(text: str) -> PolicyDomain:
     try:
-        return next_hop(text.encode()).domain
-    except (PolicyDomainError, UnicodeEncodeError) as error:
+        return next_hop(text.encode("utf-8", "surrogatepass")).domain
+    except PolicyDomainError as error:
         raise RequestError(f"{text!a} has no policy: {error}") from error
 
 
