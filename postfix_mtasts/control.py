@@ -106,7 +106,7 @@ class Control:
 
     async def _reply(self, line: bytes, send: Send) -> None:
         try:
-            await self._fulfil(*_parse(line), send)
+            await self._fulfil(*parse_request(line), send)
         except (RequestError, StoreError) as error:
             await send({"error": str(error)})
         else:
@@ -192,11 +192,11 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
     """A request; nothing if the client has gone."""
     try:
         return await reader.readline()
-    except ValueError:  # Longer than the limit; `_parse` has the words.
+    except ValueError:  # Longer than the limit; `parse_request` has the words.
         return b"\n"
 
 
-def _parse(line: bytes) -> tuple[str, PolicyDomain | None]:
+def parse_request(line: bytes) -> tuple[str, PolicyDomain | None]:
     """The request in a line, and its domain if it takes one. Raises RequestError."""
     try:
         request = json.loads(line)
@@ -212,8 +212,8 @@ def _parse(line: bytes) -> tuple[str, PolicyDomain | None]:
 
 def _domain(text: str) -> PolicyDomain:
     try:
-        return next_hop(text.encode()).domain
-    except (PolicyDomainError, UnicodeEncodeError) as error:
+        return next_hop(text.encode("utf-8", "surrogatepass")).domain
+    except PolicyDomainError as error:
         raise RequestError(f"{text!a} has no policy: {error}") from error
 
 

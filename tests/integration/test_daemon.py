@@ -1,6 +1,5 @@
 """postfix-mtasts-daemon as a process, between Postfix's questions, real DNS and a real policy host."""
 
-import asyncio
 import itertools
 import os
 import re
@@ -15,7 +14,7 @@ import struct
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -26,19 +25,19 @@ import pytest
 
 from postfix_mtasts import __version__
 from postfix_mtasts.config import DEFAULT_CONTROL
-from postfix_mtasts.domain import PolicyDomain
 from postfix_mtasts.entry import CachedPolicy, Entry
 from postfix_mtasts.policy import parse
-from postfix_mtasts.row import parse_row
-from postfix_mtasts.store import Store
 from tests.integration.conftest import (
     NOBODY,
     POLICY_HOST,
     World,
+    fetched,
     filled,
     mounted,
     read_only,
     small_disk,
+    store_entries,
+    stored_entries,
     wait_until_stored,
 )
 from tests.world.daemon import COMMAND, Daemon, ask, toml
@@ -94,32 +93,6 @@ def about(daemon: Daemon, domain: str) -> list[str]:
     assert ask(socket_of(daemon), sentinel) == "NOTFOUND "
     daemon.wait_for(f"domain={re.escape(sentinel)},")
     return [line for line in daemon.log if f"domain={domain}, " in line]
-
-
-def fetched(text: str, age: float = 0, record_id: str = "1", checked: float = 0) -> Entry:
-    """What is known after a fetch `age` seconds ago, when DNS was asked again `checked` seconds ago."""
-    parsed, _ = parse(text.encode())
-    now = time.time()
-    return Entry(CachedPolicy(parsed, text, record_id, now - age), checked_at=now - checked, last_used=now)
-
-
-def store_entries(path: Path, entries: Mapping[str, Entry]) -> None:
-    """Put into the database what is known of domains."""
-
-    async def put() -> None:
-        store = Store(str(path))
-        for domain, entry in entries.items():
-            store.put(PolicyDomain(domain), entry)
-        assert await store.flush()
-        await store.aclose()
-
-    asyncio.run(put())
-
-
-def stored_entries(path: Path) -> dict[str, Entry]:
-    """What stands in the database."""
-    with closing(sqlite3.connect(path)) as connection:
-        return {key: parse_row(row) for key, row in connection.execute("SELECT key, value FROM policies")}
 
 
 def stored_policies(path: Path) -> dict[str, str]:
