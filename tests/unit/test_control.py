@@ -42,7 +42,9 @@ _json = st.recursive(
 def test_any_octets_are_a_request_or_our_error(line: bytes) -> None:
     try:
         name, domain = parse_request(line)
-    except RequestError as error:
-        assert str(error).isprintable()
+    except RequestError as refused:
+        error = str(refused)
     else:
+        error = ""
         assert (name in ("list", "status")) == (domain is None)
+    assert error.isprintable()
