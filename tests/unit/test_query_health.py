@@ -72,7 +72,7 @@ def status(table: str, **changes: object) -> dict[str, Any]:
         pytest.param(
             SILENT,
             STATUS,
-            f"MTA-STS CRITICAL - {SILENT[0]}; {SILENT[1]}; 12 policies|policies=12 not_renewed=0 ending=0 pending_writes=0",
+            f"MTA-STS CRITICAL - {'; '.join(SILENT)}; 12 policies|policies=12 not_renewed=0 ending=0 pending_writes=0",
             id="no answer",
         ),
         pytest.param(
