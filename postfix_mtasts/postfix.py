@@ -17,9 +17,9 @@ from postfix_mtasts.config import DaneSetting, Endpoint, InetEndpoint, StyleSett
 from postfix_mtasts.reply import Style
 
 _DEADLINE = 5.0  # Seconds.
-_PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
-_DANE_LEVELS = ("dane", "dane-only")
-_TLSRPT_SINCE = (3, 10)  # The first version that knows policy_type= and its like; earlier ones defer the mail.
+PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
+DANE_LEVELS = ("dane", "dane-only")
+TLSRPT_SINCE = (3, 10)  # The first version that knows policy_type= and its like; earlier ones defer the mail.
 
 
 class NoPostfix(Exception):  # noqa: N818 - nothing has gone wrong
@@ -38,7 +38,7 @@ class Postfix:
         return f"Postfix {'.'.join(map(str, self.version))}"
 
 
-async def local_postfix(path: str = _PATH) -> Postfix:
+async def local_postfix(path: str = PATH) -> Postfix:
     """Ask the postconf that is found first in the folders of `path`. Raises NoPostfix."""
     command = shutil.which("postconf", path=path)
     if not command:
@@ -93,7 +93,7 @@ def choose_style(
     known = _who_asks(postfix, listeners)
     if isinstance(known, str):
         return Style.PLAIN, known
-    if known.version < _TLSRPT_SINCE:
+    if known.version < TLSRPT_SINCE:
         return Style.PLAIN, f"{known} does not know the attributes of tlsrpt"
     return Style.TLSRPT, f"{known} knows its attributes, and checks MX names by them"
 
@@ -107,7 +107,7 @@ def choose_dane(
     known = _who_asks(postfix, listeners)
     if isinstance(known, str):
         return DaneSetting.OFF, known
-    if known.smtp_tls_security_level not in _DANE_LEVELS:
+    if known.smtp_tls_security_level not in DANE_LEVELS:
         level = known.smtp_tls_security_level or "(empty)"
         return DaneSetting.OFF, f"{known} has smtp_tls_security_level = {level}"
     if known.smtp_dns_support_level != "dnssec":

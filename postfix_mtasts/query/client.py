@@ -64,7 +64,9 @@ class Asked:
     seconds: float
 
 
-async def ask_as_postfix(endpoint: Endpoint, key: str, within: float = POSTFIX_WAITS) -> Asked:
+async def ask_as_postfix(
+    endpoint: Endpoint, key: str, within: float = POSTFIX_WAITS, map_name: str = "postfix"
+) -> Asked:
     """One query over socketmap, with a connection of its own.
 
     Raises QueryError, after `within` seconds at the latest.
@@ -77,7 +79,7 @@ async def ask_as_postfix(endpoint: Endpoint, key: str, within: float = POSTFIX_W
                 reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
             else:
                 reader, writer = await asyncio.open_unix_connection(endpoint.path)
-            writer.write(Request(b"postfix", os.fsencode(key)).encode())
+            writer.write(Request(map_name.encode(), os.fsencode(key)).encode())
             length = int((await reader.readuntil(b":")).removesuffix(b":"))
             if not 0 <= length <= MAX_REPLY:
                 raise ValueError

@@ -16,10 +16,10 @@ from typing import NoReturn
 
 from postfix_mtasts import __version__, config
 from postfix_mtasts.config import ConfigError
-from postfix_mtasts.query import cache, domains, health, warm
+from postfix_mtasts.query import cache, doctor, domains, health, warm
 from postfix_mtasts.query.output import PROGRAM, Output, QueryError, Status, say
 
-SUBCOMMANDS: dict[str, ModuleType] = {"cache": cache, "health": health, "warm": warm}
+SUBCOMMANDS: dict[str, ModuleType] = {"cache": cache, "doctor": doctor, "health": health, "warm": warm}
 
 
 def main() -> None:

@@ -205,7 +205,7 @@ class DnsServer(LoopServer):
         """What `name` has, by itself or by a wildcard; None if it does not exist."""
         if name in self._data:
             return self._data[name]
-        if self._exists(name):
+        if name == dns.name.root or self._exists(name):
             return []
         encloser = name.parent()
         while not self._exists(encloser) and encloser != dns.name.root:

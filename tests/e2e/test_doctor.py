@@ -1,0 +1,804 @@
+"""What `doctor` says of a Postfix and a daemon that are wrong on purpose, and that it is silent on right ones.
+
+Postfix's configuration is real, and read by the postconf of each installation; DNS and the daemon run.
+"""
+
+import asyncio
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from postfix_mtasts.query.doctor import examine, show
+from postfix_mtasts.query.output import Output
+from tests.integration.conftest import mounted
+from tests.world.ca import Ca
+from tests.world.daemon import Config, Daemon, toml
+from tests.world.dns import Behaviour, DnsServer
+from tests.world.postfix import HERE, TMP, Installation
+
+COMMAND = Path(sys.executable).with_name("postfix-mtasts-query")
+SYSTEM_CAS = "/etc/ssl/certs/ca-certificates.crt"
+RESOLV_CONF = Path("/etc/resolv.conf")
+MAP = "socketmap:inet:127.0.0.1:8461:postfix"
+CHROOT = "smtp/unix, relay/unix"
+DANE = {"smtp_tls_security_level": "dane", "smtp_dns_support_level": "dnssec"}
+ALL_WAITS = "Postfix gets no answer, and all mail stays in the queue"
+HELD_BACK = "mail to every domain that enforces MTA-STS stays in the queue"
+LISTENING = "this daemon listens on inet:127.0.0.1:8461, unix:F/queue/sts/socket, unix:F/run/socket"
+REFUSED = "connection refused"
+UNPROTECTED = "Postfix does not ask for policies, and sends as if there were none"
+
+
+class Machine:
+    """A Postfix that is not started, the daemon's configuration, and the daemon; F stands for the folder of all."""
+
+    def __init__(self, installation: Installation, folder: Path, ca: Ca, dns: DnsServer) -> None:
+        self.installation = installation
+        self.version = installation.version
+        self.folder = folder
+        self.dns = dns
+        self.right = {
+            "compatibility_level": "3.6",
+            "queue_directory": "F/queue",
+            "smtp_tls_CAfile": str(ca.file),
+            "smtp_tls_policy_maps": MAP,
+            "smtp_tls_security_level": "may",
+        }
+        self.config: dict[str, dict[str, object]] = {
+            "server": {"listen": ["inet:127.0.0.1:8461", "unix:F/queue/sts/socket", "unix:F/run/socket"]},
+            "cache": {"path": "F/policies.sqlite"},
+            "fetch": {"ca_file": str(ca.file)},
+        }
+        for place in ("queue/sts", "run", "bin", "cas", "daemon"):
+            (folder / place).mkdir(parents=True)
+        for command in ("postconf", "postmap"):
+            script = folder / "bin" / command
+            script.write_text(f'#!/bin/sh\nexec {shlex.join(installation.command(f"/usr/sbin/{command}"))} "$@"\n')
+            script.chmod(0o755)
+
+    def text(self, text: str) -> str:
+        return text.replace("F/", f"{self.folder}/")
+
+    def configure(self, settings: Mapping[str, str], config: Config, services: Sequence[str], chroot: str) -> Path:
+        """Write main.cf, master.cf with its column chroot, and the daemon's configuration."""
+        main = "".join(f"{name} = {value}\n" for name, value in {**self.right, **settings}.items())
+        (self.folder / "etc/main.cf").write_text(self.text(main))
+        lines = []
+        for line in self.installation.master_cf.read_text().splitlines():
+            fields = line.split()
+            begins_service = line[:1].strip("# ") and fields[-1] == "smtp"
+            lines.append(" ".join([*fields[:4], chroot, *fields[5:]]) if begins_service else line)
+        (self.folder / "etc/master.cf").write_text("\n".join([*lines, *services]) + "\n")
+        for file in (self.folder / "etc").glob("*.cf"):
+            os.utime(file, (0, 0))  # Postfix waits until a file that is new has stayed the same for a second.
+        tables = {name: {**self.config.get(name, {}), **config.get(name, {})} for name in {**self.config, **config}}
+        file = self.folder / "postfix-mtasts.toml"
+        file.write_text(self.text(toml(tables)))
+        return file
+
+
+@pytest.fixture(scope="module")
+def machine(installation: Installation) -> Iterator[Machine]:
+    if why := HERE.missing():
+        pytest.skip(why)  # The mount needs a place.
+    with tempfile.TemporaryDirectory(prefix="postfix-mtasts-", dir=TMP) as name, ExitStack() as stack:
+        folder = Path(name)
+        folder.chmod(0o755)
+        dns = stack.enter_context(DnsServer("127.0.0.1", 53))
+        resolv_conf = folder / "resolv.conf"
+        resolv_conf.write_text("nameserver 127.0.0.1\n")
+        stack.enter_context(mounted("--bind", resolv_conf, RESOLV_CONF.resolve()))
+        (folder / "ca").mkdir()
+        made = Machine(installation, folder, Ca(folder / "ca"), dns)
+        shutil.copytree("/etc/postfix", folder / "etc")
+        stack.enter_context(installation.mounted())
+        for root in {Path("/"), installation.root}:
+            stack.enter_context(mounted("--bind", folder / "etc", root / "etc/postfix"))
+        stack.enter_context(Daemon(folder / "daemon", made.text(toml(made.config))))
+        yield made
+
+
+class Doctor:
+    """`await doctor(settings, config)`: what is printed; V stands for Postfix's version too."""
+
+    def __init__(self, machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+        self.machine = machine
+        self.capsys = capsys
+
+    async def __call__(
+        self,
+        settings: Mapping[str, str] | None = None,
+        config: Config | None = None,
+        services: Sequence[str] = (),
+        chroot: str = "-",
+        now: float | None = None,
+    ) -> str:
+        machine = self.machine
+        file = machine.configure(settings or {}, config or {}, services, chroot)
+        seen = await examine(str(file), now or time.time(), str(machine.folder / "bin"))
+        show(seen, Output())
+        out = self.capsys.readouterr().out.replace(f"{machine.folder}/", "F/")
+        return out.replace(f"Postfix {'.'.join(map(str, machine.version))}", "Postfix V")
+
+
+@pytest.fixture
+def doctor(machine: Machine, capsys: pytest.CaptureFixture[str]) -> Doctor:
+    return Doctor(machine, capsys)
+
+
+def well(value: str = MAP) -> str:
+    return f"all is well: Postfix V asks this daemon\nin main.cf: smtp_tls_policy_maps = {value}\n"
+
+
+def finding(status: str, what: str, why: str, place: str = "", line: str = "") -> str:
+    fix = f"  {place if place == 'run' else f'in {place}'}:\n    {line}\n" if line else ""
+    return f"{status}: {what}\n    {why}\n{fix}"
+
+
+def in_main_cf(status: str, what: str, why: str, parameter: str, value: str) -> str:
+    return finding(status, what, why, "/etc/postfix/main.cf", f"{parameter} = {value}")
+
+
+def line(value: str = MAP) -> str:
+    return f"in main.cf: smtp_tls_policy_maps = {value}\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "chroot"),
+    [
+        pytest.param(MAP, "-", id="inet"),
+        pytest.param(MAP, "y", id="inet, chroot"),
+        pytest.param("socketmap:inet:localhost:8461:postfix", "-", id="localhost"),
+        pytest.param(f"inline:{{ {{ a.test = may }}, b.test=none }}, {MAP}", "-", id="an inline table first"),
+        pytest.param(f"inline:{{a.test=may}} {MAP} static:encrypt", "-", id="a static table last, without commas"),
+        pytest.param("socketmap:unix:sts/socket:postfix", "y", id="relative, chroot"),
+        pytest.param("socketmap:unix:sts/socket:postfix", "n", id="relative, no chroot"),
+        pytest.param("socketmap:unix:/sts/socket:postfix", "y", id="absolute inside the chroot"),
+        pytest.param("socketmap:unix:F/run/socket:postfix", "n", id="absolute, no chroot"),
+        pytest.param("proxy:socketmap:unix:F/run/socket:postfix", "y", id="proxy, chroot"),
+        pytest.param("pipemap:{socketmap:inet:127.0.0.1:8461:postfix}", "-", id="pipemap"),
+    ],
+)
+async def test_right_maps(doctor: Doctor, value: str, chroot: str) -> None:
+    assert await doctor({"smtp_tls_policy_maps": value}, chroot=chroot) == well(value)
+
+
+async def test_variables(doctor: Doctor) -> None:
+    settings = {"mine": "127.0.0.1:8461", "smtp_tls_policy_maps": "socketmap:inet:$mine:postfix"}
+    assert await doctor(settings) == well()
+
+
+@pytest.mark.parametrize(
+    ("settings", "chroot", "expected"),
+    [
+        pytest.param(
+            {"smtp_tls_policy_maps": ""},
+            "-",
+            in_main_cf("error", "smtp_tls_policy_maps is empty", UNPROTECTED, "smtp_tls_policy_maps", MAP) + line(),
+            id="none",
+        ),
+        pytest.param(
+            {"smtp_tls_policy_maps": "inline:{a.test=may}"},
+            "-",
+            in_main_cf(
+                "error",
+                f"smtp_tls_policy_maps asks no policy server; {LISTENING}",
+                UNPROTECTED,
+                "smtp_tls_policy_maps",
+                f"inline:{{a.test=may}}, {MAP}",
+            )
+            + line(f"inline:{{a.test=may}}, {MAP}"),
+            id="only exceptions",
+        ),
+        pytest.param(
+            {"smtp_tls_policy_maps": "socketmap:inet:127.0.0.1:8642:QUERYwithTLSRPT"},
+            "-",
+            in_main_cf(
+                "error",
+                "smtp_tls_policy_maps: socketmap:inet:127.0.0.1:8642:QUERYwithTLSRPT is another policy server, perhaps "
+                "postfix-tlspol",
+                f"{LISTENING}, and is not asked",
+                "smtp_tls_policy_maps",
+                MAP,
+            )
+            + finding("error", f"inet:127.0.0.1:8642: {REFUSED}", ALL_WAITS)
+            + line(),
+            id="another",
+        ),
+        pytest.param(
+            {"smtp_tls_policy_maps": f"socketmap:unix:F/run/other:QUERY, {MAP}"},
+            "n",
+            in_main_cf(
+                "error",
+                "smtp_tls_policy_maps: socketmap:unix:F/run/other:QUERY is another policy server",
+                "it goes first: this daemon is asked only where that has no policy",
+                "smtp_tls_policy_maps",
+                MAP,
+            )
+            + finding("error", "unix:F/run/other: no such file or directory", ALL_WAITS)
+            + line(),
+            id="another before",
+        ),
+        pytest.param(
+            {"smtp_tls_policy_maps": f"{MAP}, socketmap:inet:127.0.0.1:8642:QUERY"},
+            "-",
+            finding("error", f"inet:127.0.0.1:8642: {REFUSED}", ALL_WAITS)
+            + in_main_cf(
+                "warning",
+                "smtp_tls_policy_maps: socketmap:inet:127.0.0.1:8642:QUERY is another policy server,"
+                " perhaps postfix-tlspol",
+                "it is asked where this daemon has no policy, or leaves a domain to DANE",
+                "smtp_tls_policy_maps",
+                MAP,
+            )
+            + line(),
+            id="another behind",
+        ),
+        pytest.param(
+            {"smtp_tls_policy_maps": f"static:encrypt {MAP}"},
+            "-",
+            in_main_cf(
+                "error",
+                "smtp_tls_policy_maps: static:encrypt goes first, and has 'encrypt' for every domain",
+                "Postfix never comes to ask for policies",
+                "smtp_tls_policy_maps",
+                f"{MAP}, static:encrypt",
+            )
+            + line(f"{MAP}, static:encrypt"),
+            id="static first",
+        ),
+        pytest.param(
+            {"smtp_tls_policy_maps": f"proxy:regexp:F/all {MAP}"},
+            "-",
+            in_main_cf(
+                "error",
+                "smtp_tls_policy_maps: proxy:regexp:F/all goes first, and has 'may' for every domain",
+                "Postfix never comes to ask for policies",
+                "smtp_tls_policy_maps",
+                f"{MAP}, proxy:regexp:F/all",
+            )
+            + line(f"{MAP}, proxy:regexp:F/all"),
+            id="a regexp for everything first",
+        ),
+        pytest.param(
+            {"smtp_tls_policy_maps": f"{MAP} texthash:F/nowhere"},
+            "-",
+            finding(
+                "error",
+                "smtp_tls_policy_maps: texthash:F/nowhere cannot be used:"
+                " open database F/nowhere: No such file or directory",
+                ALL_WAITS,
+            )
+            + line(f"{MAP} texthash:F/nowhere"),
+            id="a table that is not there",
+        ),
+        pytest.param(
+            {"smtp_tls_policy_maps": "socketmap:unix:F/run/socket:postfix"},
+            "y",
+            in_main_cf(
+                "error",
+                "smtp_tls_policy_maps: socketmap:unix:F/run/socket:postfix is outside of the chroot",
+                f"{CHROOT} runs in a chroot and does not find it: {ALL_WAITS}",
+                "smtp_tls_policy_maps",
+                MAP,
+            )
+            + line(),
+            id="a socket outside of the chroot",
+        ),
+        pytest.param(
+            {"smtp_tls_policy_maps": "socketmap:unix:/sts/socket:postfix"},
+            "n",
+            in_main_cf(
+                "error",
+                "smtp_tls_policy_maps: socketmap:unix:/sts/socket:postfix is a path inside of a chroot",
+                f"{CHROOT} runs in none and does not find it: {ALL_WAITS}",
+                "smtp_tls_policy_maps",
+                MAP,
+            )
+            + line(),
+            id="a socket as if in a chroot",
+        ),
+        pytest.param(
+            {
+                "smtp_tls_policy_maps": "proxy:socketmap:unix:F/run/socket:postfix",
+                "proxy_read_maps": "proxy:unix:passwd",
+            },
+            "y",
+            finding(
+                "error",
+                "smtp_tls_policy_maps: proxymap refuses proxy:socketmap:unix:F/run/socket:postfix, which is not in "
+                "proxy_read_maps",
+                ALL_WAITS,
+                "run",
+                'postconf "proxy_read_maps = $(postconf -h proxy_read_maps) proxy:socketmap:unix:F/run/socket:postfix"',
+            )
+            + line("proxy:socketmap:unix:F/run/socket:postfix"),
+            id="proxymap",
+        ),
+    ],
+)
+async def test_wrong_maps(doctor: Doctor, settings: Mapping[str, str], chroot: str, expected: str) -> None:
+    (doctor.machine.folder / "all").write_text("/./ may\n")
+    assert await doctor(settings, chroot=chroot) == expected
+
+
+async def test_a_daemon_on_another_machine(doctor: Doctor) -> None:
+    value = "socketmap:inet:192.0.2.1:8461:plain"
+    silent = finding("error", "inet:192.0.2.1:8461: network is unreachable", ALL_WAITS)
+    plain = in_main_cf(
+        "warning",
+        f"smtp_tls_policy_maps: {value} is answered in style plain, though Postfix V knows tlsrpt",
+        "Postfix checks no MX names, and reports no policies",
+        "smtp_tls_policy_maps",
+        "socketmap:inet:192.0.2.1:8461:tlsrpt",
+    )
+    if doctor.machine.version < (3, 10):
+        assert await doctor({"smtp_tls_policy_maps": value}) == silent + line(value)
+    else:
+        expected = silent + plain + line("socketmap:inet:192.0.2.1:8461:tlsrpt")
+        assert await doctor({"smtp_tls_policy_maps": value}) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "reply", "wrong"),
+    [
+        pytest.param("socketmap:inet:127.0.0.1:8461:tlsrpt", {}, "tlsrpt", id="map tlsrpt"),
+        pytest.param("socketmap:inet:127.0.0.1:8461:QUERYwithTLSRPT", {}, "tlsrpt", id="map of tlspol"),
+        pytest.param(MAP, {"style": "tlsrpt"}, "tlsrpt", id="style tlsrpt"),
+        pytest.param("socketmap:inet:127.0.0.1:8461:plain", {}, "plain", id="map plain"),
+        pytest.param(MAP, {"style": "plain"}, "plain", id="style plain"),
+    ],
+)
+async def test_style(doctor: Doctor, value: str, reply: dict[str, object], wrong: str) -> None:
+    right = "tlsrpt" if doctor.machine.version >= (3, 10) else "plain"
+    fixed = f"socketmap:inet:127.0.0.1:8461:{right if reply else 'postfix'}"
+    said = await doctor({"smtp_tls_policy_maps": value}, {"reply": reply})
+    if wrong == right:
+        assert said == well(value)
+        return
+    if wrong == "tlsrpt":
+        what, why = "tlsrpt, which Postfix V does not know", HELD_BACK
+    else:
+        what, why = "plain, though Postfix V knows tlsrpt", "Postfix checks no MX names, and reports no policies"
+    where = f"smtp_tls_policy_maps: {value} is answered in style"
+    status = "error" if wrong == "tlsrpt" else "warning"
+    assert said == in_main_cf(status, f"{where} {what}", why, "smtp_tls_policy_maps", fixed) + line(fixed)
+
+
+@pytest.mark.parametrize(
+    ("service", "chroot", "expected"),
+    [
+        pytest.param(
+            "-o smtp_tls_policy_maps=",
+            "n",
+            finding(
+                "warning",
+                "smtp_tls_policy_maps of other/unix is empty",
+                UNPROTECTED,
+                "run",
+                f"postconf -P 'other/unix/smtp_tls_policy_maps = {MAP}'",
+            )
+            + line(),
+            id="no map",
+        ),
+        pytest.param(
+            "-o { smtp_tls_policy_maps = socketmap:unix:${world}/run/socket:postfix }",
+            "y",
+            finding(
+                "error",
+                "smtp_tls_policy_maps of other/unix: socketmap:unix:F/run/socket:postfix is outside of the chroot",
+                f"other/unix runs in a chroot and does not find it: {ALL_WAITS}",
+                "run",
+                f"postconf -P 'other/unix/smtp_tls_policy_maps = {MAP}'",
+            )
+            + line(),
+            id="a chroot",
+        ),
+        pytest.param("-o smtp_tls_policy_maps=socketmap:unix:${world}/run/socket:postfix", "n", well(), id="no chroot"),
+        pytest.param(
+            "-o smtp_tls_security_level=none",
+            "n",
+            finding(
+                "warning",
+                "smtp_tls_security_level of other/unix is none",
+                "policies hold all the same, but all other mail goes out in clear, and no TLS reports are made",
+                "run",
+                "postconf -P 'other/unix/smtp_tls_security_level = may'",
+            )
+            + line(),
+            id="level",
+        ),
+        pytest.param(
+            "-o smtp_tls_policy_maps=proxy:socketmap:unix:${world}/run/socket:postfix",
+            "y",
+            finding(
+                "error",
+                "smtp_tls_policy_maps of other/unix: proxymap refuses proxy:socketmap:unix:F/run/socket:postfix, which "
+                "is not in proxy_read_maps",
+                ALL_WAITS,
+                "run",
+                'postconf "proxy_read_maps = $(postconf -h proxy_read_maps) proxy:socketmap:unix:F/run/socket:postfix"',
+            )
+            + line(),
+            id="a proxy that knows main.cf only",
+        ),
+    ],
+)
+async def test_services_of_master_cf(doctor: Doctor, service: str, chroot: str, expected: str) -> None:
+    services = [f"other unix - - {chroot} - - smtp {service}"]
+    assert await doctor({"world": str(doctor.machine.folder)}, services=services) == expected
+
+
+async def test_without_a_word_a_service_runs_in_a_chroot_as_compatibility_level_says(doctor: Doctor) -> None:
+    value = "socketmap:unix:/sts/socket:postfix"
+    assert await doctor({"smtp_tls_policy_maps": value, "compatibility_level": "0"}) == well(value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        pytest.param(
+            {"smtp_tls_CAfile": ""},
+            in_main_cf(
+                "error",
+                "smtp_tls_CAfile and smtp_tls_CApath are empty",
+                f"Postfix trusts nobody, and {HELD_BACK}",
+                "smtp_tls_CAfile",
+                SYSTEM_CAS,
+            ),
+            id="no CAs",
+        ),
+        pytest.param(
+            {"smtp_tls_CAfile": "F/nowhere.pem"},
+            in_main_cf(
+                "error",
+                "smtp_tls_CAfile = F/nowhere.pem: no such file or directory",
+                f"Postfix can use no TLS at all, and {HELD_BACK}",
+                "smtp_tls_CAfile",
+                SYSTEM_CAS,
+            ),
+            id="no CAfile",
+        ),
+        pytest.param(
+            {"smtp_tls_CAfile": "/dev/null"},
+            in_main_cf(
+                "error",
+                "smtp_tls_CAfile = /dev/null: no certificate in PEM form",
+                f"Postfix can use no TLS at all, and {HELD_BACK}",
+                "smtp_tls_CAfile",
+                SYSTEM_CAS,
+            ),
+            id="an empty CAfile",
+        ),
+        pytest.param(
+            {"smtp_tls_CAfile": "", "smtp_tls_CApath": "F/run"},
+            in_main_cf(
+                "error",
+                "smtp_tls_CApath = F/run: F/run has no hashed certificates",
+                f"Postfix trusts nobody, and {HELD_BACK}",
+                "smtp_tls_CAfile",
+                SYSTEM_CAS,
+            ),
+            id="an empty CApath",
+        ),
+        pytest.param({"smtp_tls_CAfile": "", "smtp_tls_CApath": "F/cas"}, "", id="a CApath"),
+        pytest.param({"smtp_tls_CAfile": "", "tls_append_default_CA": "yes"}, "", id="the CAs of the system"),
+        pytest.param(
+            {"smtp_tls_security_level": ""},
+            in_main_cf(
+                "warning",
+                "smtp_tls_security_level is empty",
+                "policies hold all the same, but all other mail goes out in clear, and no TLS reports are made",
+                "smtp_tls_security_level",
+                "may",
+            ),
+            id="no level",
+        ),
+        pytest.param({"smtp_tls_security_level": "", "smtp_use_tls": "yes"}, "", id="the old way"),
+        pytest.param({"smtp_use_tls": "no"}, "", id="the old way that does not matter"),
+        pytest.param(
+            {"smtp_fallback_relay": "[relay.example.com]"},
+            in_main_cf(
+                "warning",
+                "smtp_fallback_relay is [relay.example.com]",
+                "mail that a policy holds back goes there, under the policy of that host or none",
+                "smtp_fallback_relay",
+                "",
+            ),
+            id="fallback relay",
+        ),
+        pytest.param(
+            {"smtp_tls_connection_reuse": "yes"},
+            finding(
+                "error",
+                "smtp_tls_connection_reuse is yes, but master.cf has no service tlsproxy",
+                "Postfix can use no TLS at all, and mail that must have it stays in the queue",
+                "run",
+                "postconf -M 'tlsproxy/unix = tlsproxy unix - - - - 0 tlsproxy'",
+            ),
+            id="no tlsproxy",
+        ),
+        pytest.param(
+            {"smtp_tls_per_site": "texthash:F/sites"},
+            in_main_cf(
+                "warning",
+                "smtp_tls_per_site is texthash:F/sites",
+                "Postfix ignores it beside smtp_tls_policy_maps: its entries belong into a table there",
+                "smtp_tls_per_site",
+                "",
+            ),
+            id="per site",
+        ),
+        pytest.param(
+            {"relayhost": "[relay.example.com]:587"},
+            finding(
+                "note",
+                "relayhost is [relay.example.com]:587: Postfix asks for the policy of that host",
+                "the policies of the recipients' domains are for it to heed",
+            ),
+            id="relayhost",
+        ),
+    ],
+)
+async def test_settings_of_postfix(doctor: Doctor, settings: Mapping[str, str], expected: str) -> None:
+    (doctor.machine.folder / "cas/0a1b2c3d.0").touch()
+    rest = well() if not expected or expected.startswith("note") else line()
+    assert await doctor(settings) == expected + rest
+
+
+async def test_a_ca_path_must_be_in_the_chroot(doctor: Doctor) -> None:
+    (doctor.machine.folder / "cas/0a1b2c3d.0").touch()
+    what = f"F/queue{doctor.machine.folder}/cas, where {CHROOT} looks for it in its chroot,"
+    expected = in_main_cf(
+        "error",
+        f"smtp_tls_CApath = F/cas: {what} has no hashed certificates".replace(f"{doctor.machine.folder}/", "F/"),
+        f"Postfix trusts nobody, and {HELD_BACK}",
+        "smtp_tls_CAfile",
+        SYSTEM_CAS,
+    )
+    assert await doctor({"smtp_tls_CAfile": "", "smtp_tls_CApath": "F/cas"}, chroot="y") == expected + line()
+
+
+async def test_with_tlsproxy_connections_can_be_used_again(doctor: Doctor) -> None:
+    services = ["tlsproxy unix - - y - 0 tlsproxy"]
+    assert await doctor({"smtp_tls_connection_reuse": "yes"}, services=services) == well()
+
+
+async def test_mx_patterns(doctor: Doctor) -> None:
+    expected = in_main_cf(
+        "warning",
+        "smtp_tls_enforce_sts_mx_patterns is no",
+        "Postfix sends to MX hosts that the policy does not allow, if their certificate has a name that it allows",
+        "smtp_tls_enforce_sts_mx_patterns",
+        "yes",
+    )
+    said = await doctor({"smtp_tls_enforce_sts_mx_patterns": "no"})
+    assert said == (expected + line() if doctor.machine.version >= (3, 10, 5) else well())
+
+
+@pytest.fixture
+def signed(machine: Machine) -> Iterator[DnsServer]:
+    """A nameserver that validates."""
+    machine.dns.authenticated = {"."}
+    yield machine.dns
+    machine.dns.authenticated = set()
+
+
+@pytest.mark.parametrize(
+    ("settings", "reply", "expected"),
+    [
+        pytest.param(DANE, {}, "", id="auto"),
+        pytest.param(DANE, {"dane": "yield"}, "", id="yield"),
+        pytest.param({"smtp_dns_support_level": "dnssec"}, {"dane": "dane-only"}, "", id="dane-only"),
+        pytest.param(
+            DANE,
+            {"dane": "off"},
+            finding(
+                "error",
+                "smtp_tls_security_level is dane, but reply.dane is off for the daemon",
+                "policies take the place of DANE, which RFC 8461 forbids",
+                "F/postfix-mtasts.toml, [reply]",
+                'dane = "yield"',
+            ),
+            id="off",
+        ),
+        pytest.param(
+            {},
+            {"dane": "yield"},
+            finding(
+                "error",
+                "reply.dane is yield, but smtp_tls_security_level is may",
+                "domains with TLSA records are sent to without checking them, nor the policy",
+                "F/postfix-mtasts.toml, [reply]",
+                'dane = "auto"',
+            ),
+            id="nothing to yield to",
+        ),
+        pytest.param(
+            {},
+            {"dane": "dane-only"},
+            in_main_cf(
+                "error",
+                "reply.dane is dane-only, but smtp_dns_support_level is not dnssec",
+                "mail to domains with TLSA records stays in the queue",
+                "smtp_dns_support_level",
+                "dnssec",
+            ),
+            id="dane-only without DNSSEC",
+        ),
+        pytest.param(
+            {"smtp_tls_security_level": "dane"},
+            {},
+            in_main_cf(
+                "error",
+                "smtp_tls_security_level is dane, without smtp_dns_support_level = dnssec",
+                "Postfix applies no DANE: mail goes out as at level may",
+                "smtp_dns_support_level",
+                "dnssec",
+            ),
+            id="dane without DNSSEC",
+        ),
+        pytest.param(
+            {"smtp_tls_security_level": "dane-only"},
+            {},
+            in_main_cf(
+                "error",
+                "smtp_tls_security_level is dane-only, without smtp_dns_support_level = dnssec",
+                "Postfix applies no DANE: all mail stays in the queue",
+                "smtp_dns_support_level",
+                "dnssec",
+            ),
+            id="level dane-only without DNSSEC",
+        ),
+        pytest.param(
+            {**DANE, "smtp_tls_dane_insecure_mx_policy": "may"},
+            {},
+            in_main_cf(
+                "warning",
+                "smtp_tls_dane_insecure_mx_policy is may",
+                "MX hosts with TLSA records are not checked by them where the MX records are not signed",
+                "smtp_tls_dane_insecure_mx_policy",
+                "dane",
+            ),
+            id="insecure MX",
+        ),
+    ],
+)
+async def test_dane(
+    doctor: Doctor, signed: DnsServer, settings: Mapping[str, str], reply: dict[str, object], expected: str
+) -> None:
+    assert await doctor(settings, {"reply": reply}) == expected + (line() if expected else well())
+
+
+async def test_a_service_with_dane_of_its_own(doctor: Doctor, signed: DnsServer) -> None:
+    services = ["other unix - - n - - smtp -o smtp_tls_security_level=dane"]
+    expected = finding(
+        "error",
+        "smtp_tls_security_level of other/unix is dane, but reply.dane is off for the daemon",
+        "policies take the place of DANE, which RFC 8461 forbids",
+        "F/postfix-mtasts.toml, [reply]",
+        'dane = "yield"',
+    )
+    assert await doctor({"smtp_dns_support_level": "dnssec"}, services=services) == expected + line()
+
+
+@pytest.mark.parametrize("dns", [{}, {"nameservers": ["127.0.0.1"]}])
+async def test_a_nameserver_that_does_not_validate(doctor: Doctor, dns: dict[str, object]) -> None:
+    expected = finding(
+        "error",
+        "the nameserver does not validate DNSSEC",
+        "there is no DANE without: use one that does, such as unbound on this machine",
+    )
+    assert await doctor(DANE, {"dns": dns}) == expected + line()
+
+
+async def test_a_nameserver_that_fails(doctor: Doctor) -> None:
+    expected = finding(
+        "error",
+        "DNS: 127.0.0.1: SERVFAIL",
+        "policies cannot be looked up; whether answers are validated cannot be told",
+    )
+    doctor.machine.dns.set_behaviour(".", Behaviour(rcode="SERVFAIL"))
+    assert await doctor() == expected + line()
+    doctor.machine.dns.set_behaviour(".", Behaviour())
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param("socketmap:unix:sts/socket:postfix", "F/queue/sts/socket", id="in the queue"),
+        pytest.param("proxy:socketmap:unix:F/run/socket:postfix", "F/run/socket", id="elsewhere"),
+    ],
+)
+async def test_permissions(doctor: Doctor, value: str, expected: str) -> None:
+    socket = Path(doctor.machine.text(expected))
+    socket.chmod(0o660)
+    said = finding(
+        "error",
+        f"unix:{expected}: postfix may not write to {expected} (srw-rw----, root:root)",
+        ALL_WAITS,
+        "F/postfix-mtasts.toml, [server]",
+        "socket_mode = 0o666",
+    )
+    assert await doctor({"smtp_tls_policy_maps": value}) == said + line(value)
+    shutil.chown(socket, group="postfix")
+    assert await doctor({"smtp_tls_policy_maps": value}) == well(value)
+    shutil.chown(socket, group="root")
+    socket.chmod(0o666)
+    socket.parent.chmod(0o700)
+    folder = expected.removesuffix("/socket")
+    said = finding(
+        "error",
+        f"unix:{expected}: postfix may not enter {folder} (drwx------, root:root)",
+        ALL_WAITS,
+        "run",
+        f"chmod o+x {folder}",
+    )
+    assert await doctor({"smtp_tls_policy_maps": value}) == said + line(value)
+    socket.parent.chmod(0o755)
+
+
+async def test_what_lies_above_the_chroot_does_not_matter(doctor: Doctor) -> None:
+    value = "socketmap:unix:sts/socket:postfix"
+    doctor.machine.folder.chmod(0o700)
+    assert await doctor({"smtp_tls_policy_maps": value}, chroot="y") == well(value)
+    said = finding(
+        "error",
+        "unix:F/queue/sts/socket: postfix may not enter F (drwx------, root:root)",
+        ALL_WAITS,
+        "run",
+        "chmod o+x F",
+    )
+    whole = await doctor({"smtp_tls_policy_maps": value}, chroot="n")
+    assert whole.replace(str(doctor.machine.folder), "F") == said + line(value)
+    doctor.machine.folder.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("listen", "value"),
+    [
+        pytest.param("inet:127.0.0.1:8462", "socketmap:inet:127.0.0.1:8462:postfix", id="inet"),
+        pytest.param("inet:0.0.0.0:8462", "socketmap:inet:127.0.0.1:8462:STYLE", id="any address"),
+        pytest.param("unix:F/queue/x/socket", "socketmap:unix:x/socket:postfix", id="a socket in the queue"),
+        pytest.param("unix:F/socket", "proxy:socketmap:unix:F/socket:postfix", id="a socket elsewhere"),
+    ],
+)
+async def test_a_daemon_that_does_not_run(doctor: Doctor, listen: str, value: str) -> None:
+    style = "tlsrpt" if doctor.machine.version >= (3, 10) else "postfix"
+    value = value.replace("STYLE", style)
+    reason = REFUSED if listen.startswith("inet") else "no such file or directory"
+    expected = finding(
+        "error", f"{listen}: {reason}", ALL_WAITS, "run", "postfix-mtasts-daemon --config F/postfix-mtasts.toml"
+    )
+    config = {"server": {"listen": [listen]}}
+    assert (await doctor({"smtp_tls_policy_maps": ""}, config)).endswith(expected + line(value))
+    if "0.0.0.0" not in listen:
+        assert await doctor({"smtp_tls_policy_maps": value}, config) == expected + line(value)
+
+
+async def test_what_answers_is_not_the_daemon(doctor: Doctor) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b",")
+        writer.write(b"6:OK may,")
+        await writer.drain()
+        writer.close()
+
+    value = "socketmap:inet:127.0.0.1:8463:postfix"
+    expected = finding(
+        "error",
+        "inet:127.0.0.1:8463: what answers there is not this daemon",
+        ALL_WAITS,
+        "run",
+        "postfix-mtasts-daemon --config F/postfix-mtasts.toml",
+    )
+    async with await asyncio.start_server(answer, "127.0.0.1", 8463):
+        said = await doctor({"smtp_tls_policy_maps": value}, {"server": {"listen": ["inet:127.0.0.1:8463"]}})
+    assert said == expected + line(value)
