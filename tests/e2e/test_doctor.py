@@ -139,7 +139,7 @@ def well(value: str = MAP) -> str:
 
 
 def finding(status: str, what: str, why: str, place: str = "", line: str = "") -> str:
-    fix = f"  {place if place == 'run' else f'in {place}'}:\n    {line}\n" if line else ""
+    fix = f"  {place if place == 'run' else f'in {place}'}:\n    {line.rstrip()}\n" if line else ""
     return f"{status}: {what}\n    {why}\n{fix}"
 
 
@@ -209,7 +209,7 @@ async def test_variables(doctor: Doctor) -> None:
                 "smtp_tls_policy_maps",
                 MAP,
             )
-            + finding("error", f"inet:127.0.0.1:8642: {REFUSED}", ALL_WAITS)
+            + finding("error", f"inet:127.0.0.1:8642 does not answer: {REFUSED}", ALL_WAITS)
             + line(),
             id="another",
         ),
@@ -223,14 +223,14 @@ async def test_variables(doctor: Doctor) -> None:
                 "smtp_tls_policy_maps",
                 MAP,
             )
-            + finding("error", "unix:F/run/other: no such file or directory", ALL_WAITS)
+            + finding("error", "unix:F/run/other does not answer: no such file or directory", ALL_WAITS)
             + line(),
             id="another before",
         ),
         pytest.param(
             {"smtp_tls_policy_maps": f"{MAP}, socketmap:inet:127.0.0.1:8642:QUERY"},
             "-",
-            finding("error", f"inet:127.0.0.1:8642: {REFUSED}", ALL_WAITS)
+            finding("error", f"inet:127.0.0.1:8642 does not answer: {REFUSED}", ALL_WAITS)
             + in_main_cf(
                 "warning",
                 "smtp_tls_policy_maps: socketmap:inet:127.0.0.1:8642:QUERY is another policy server,"
@@ -332,7 +332,7 @@ async def test_wrong_maps(doctor: Doctor, settings: Mapping[str, str], chroot: s
 
 async def test_a_daemon_on_another_machine(doctor: Doctor) -> None:
     value = "socketmap:inet:192.0.2.1:8461:plain"
-    silent = finding("error", "inet:192.0.2.1:8461: network is unreachable", ALL_WAITS)
+    silent = finding("error", "inet:192.0.2.1:8461 does not answer: network is unreachable", ALL_WAITS)
     plain = in_main_cf(
         "warning",
         f"smtp_tls_policy_maps: {value} is answered in style plain, though Postfix V knows tlsrpt",
@@ -776,7 +776,11 @@ async def test_a_daemon_that_does_not_run(doctor: Doctor, listen: str, value: st
     value = value.replace("STYLE", style)
     reason = REFUSED if listen.startswith("inet") else "no such file or directory"
     expected = finding(
-        "error", f"{listen}: {reason}", ALL_WAITS, "run", "postfix-mtasts-daemon --config F/postfix-mtasts.toml"
+        "error",
+        f"{listen} does not answer: {reason}",
+        ALL_WAITS,
+        "run",
+        "postfix-mtasts-daemon --config F/postfix-mtasts.toml",
     )
     config = {"server": {"listen": [listen]}}
     assert (await doctor({"smtp_tls_policy_maps": ""}, config)).endswith(expected + line(value))
