@@ -156,6 +156,11 @@ def test_warm_passes_over_what_is_no_domain(daemon: Daemon) -> None:
     )
 
 
+def test_options_may_stand_before_a_subcommand(daemon: Daemon) -> None:
+    status, output, errors = query(daemon, "--json", "health")
+    assert (status, json.loads(output)["status"], errors) == (0, "OK", "")
+
+
 def test_warm_needs_a_file(daemon: Daemon, tmp_path: Path) -> None:
     expected = f"postfix-mtasts-query: error: {tmp_path / 'none'}: no such file or directory\n"
     assert query(daemon, "warm", str(tmp_path / "none")) == (64, "", expected)
