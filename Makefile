@@ -1,4 +1,4 @@
-# make run    start the daemon with its defaults and a cache in your home
+# make run    start the daemon with its defaults and a cache in your home; postfix-mtasts-query lies in .venv/bin
 # make test   everything: linters, types, layers, unit, integration and end-to-end tests
 # make roots  as root: build the roots with the Postfix of Debian 12, 13 and 14, in which `make test` tests too
 # make demo   as root: watch a real Postfix deliver one mail and hold back another
@@ -13,7 +13,7 @@ STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/postfix-mtasts
 
 run: $(VENV)/.run
 	@mkdir -p "$(STATE)"
-	@printf '[cache]\npath = "%s"\n' "$(STATE)/policies.sqlite" > "$(STATE)/postfix-mtasts.toml"
+	@printf '[server]\ncontrol = "%s"\n[cache]\npath = "%s"\n' "$(STATE)/control" "$(STATE)/policies.sqlite" > "$(STATE)/postfix-mtasts.toml"
 	@exec $(VENV)/bin/postfix-mtasts-daemon --config "$(STATE)/postfix-mtasts.toml"
 
 test: lint $(OLDEST)/.test
@@ -38,7 +38,7 @@ lint: $(VENV)/.test
 $(VENV)/.run: pyproject.toml
 	.ci/need build
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable .
+	$(VENV)/bin/python -m pip install --quiet --editable '.[certificates]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml

@@ -17,6 +17,7 @@ from typing import Any
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DEFAULT_PATH = "/etc/postfix-mtasts.toml"
+DEFAULT_CONTROL = "/run/postfix-mtasts/control"
 _MAX_SOCKET_PATH = 107  # Octets (unix(7)).
 _INET = re.compile(r"(?:\[(?P<v6>[^]]*)\]|(?P<v4>[^:]*))(?::(?P<port>[0-9]{1,5}))?")
 
@@ -91,8 +92,8 @@ def _inet(text: str, default_port: int | None) -> InetEndpoint:
 
 def _listen_address(text: str) -> Endpoint:
     kind, _, rest = text.partition(":")
-    if kind == "unix" and len(_path(rest).encode()) <= _MAX_SOCKET_PATH:
-        return UnixEndpoint(rest)
+    if kind == "unix":
+        return UnixEndpoint(_socket_path(rest))
     if kind == "inet":
         return _inet(rest, None)
     raise ValueError
@@ -146,6 +147,16 @@ def _path(value: Any) -> str:
     return value
 
 
+def _socket_path(value: Any) -> str:
+    if len(_path(value).encode()) > _MAX_SOCKET_PATH:
+        raise ValueError
+    return str(value)
+
+
+def _control(value: Any) -> str:
+    return "" if value == "" else _socket_path(value)
+
+
 def _optional_path(value: Any) -> str:
     return "" if value == "" else _path(value)
 
@@ -162,7 +173,7 @@ _DOMAINS = "a number of domains from 1000 to 10000000"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where Postfix is answered, and how soon."""
+    """Where Postfix is answered, and how soon; and where the administrator is."""
 
     listen: tuple[Endpoint, ...] = _key(
         (InetEndpoint("127.0.0.1", 8461),),
@@ -170,6 +181,9 @@ class Server:
         'a list of different "inet:ADDRESS:PORT", "inet:[IPV6-ADDRESS]:PORT" and "unix:/PATH", at least one',
     )
     socket_mode: int = _key(0o666, _mode, "an octal mode from 0o000 to 0o777")
+    control: str = _key(
+        DEFAULT_CONTROL, _control, f'{_PATH} of at most {_MAX_SOCKET_PATH} octets, or "" for no control socket'
+    )
     answer_within: float = _key(10.0, _seconds, _SECONDS)
 
 

@@ -22,7 +22,8 @@ import time
 from dataclasses import fields, replace
 
 from postfix_mtasts import __version__, config, log, refresh
-from postfix_mtasts.config import Config, ConfigError
+from postfix_mtasts.config import Config, ConfigError, UnixEndpoint
+from postfix_mtasts.control import MODE, Control
 from postfix_mtasts.dane import Dane
 from postfix_mtasts.fetcher import Fetcher
 from postfix_mtasts.lookup import Lookup
@@ -104,15 +105,18 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> None:
         store = await _store(settings)
         stack.push_async_callback(store.aclose)
         manner, *why = await choose_manner(settings)
-        lookup = _lookup(settings, tls, store, manner)
+        lookup, control = _service(settings, tls, store, manner)
         stack.push_async_callback(lookup.aclose)
         server = Server(lookup.reply)
         await server.start(_listeners(settings))
         stack.push_async_callback(server.aclose, _STOP_WITHIN)
-        work = (store.run(), refresh.run(store, lookup, time.time), _reload(path, settings, lookup, hang_up))
+        if listener := _control_listener(settings):
+            await control.start(listener)
+            stack.push_async_callback(control.aclose)
+        work = (store.run(), refresh.run(store, lookup, time.time), _reload(path, settings, lookup, control, hang_up))
         background = [asyncio.create_task(one) for one in work]
         stack.callback(lambda: [task.cancel() for task in background])
-        log.manner(manner, *why)
+        _chosen(control, manner, *why)
         log.ready(_main_cf(settings))
         _notify("READY=1")
         stopping = asyncio.create_task(stop.wait())
@@ -123,7 +127,7 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> None:
             task.result()  # Nothing in the background ends but by a defect: say which, and be started anew.
 
 
-async def _reload(path: str | None, running: Config, lookup: Lookup, hang_up: asyncio.Event) -> None:
+async def _reload(path: str | None, running: Config, lookup: Lookup, control: Control, hang_up: asyncio.Event) -> None:
     """Each time when told to, read anew how Postfix is to be answered; the rest takes a restart."""
     while True:
         await hang_up.wait()
@@ -137,7 +141,13 @@ async def _reload(path: str | None, running: Config, lookup: Lookup, hang_up: as
         names = (field.name for field in fields(Config))
         log.reloaded([name for name in names if getattr(fresh, name) != getattr(taken, name)])
         lookup.manner, *why = await choose_manner(taken)
-        log.manner(lookup.manner, *why)
+        _chosen(control, lookup.manner, *why)
+
+
+def _chosen(control: Control, manner: Manner, why_style: str, why_dane: str) -> None:
+    """Tell the administrator how Postfix is answered from now on."""
+    log.manner(manner, why_style, why_dane)
+    control.why_style, control.why_dane = why_style, why_dane
 
 
 async def choose_manner(settings: Config) -> tuple[Manner, str, str]:
@@ -164,17 +174,20 @@ async def _postfix() -> Postfix | NoPostfix:
         return none
 
 
-def _lookup(settings: Config, tls: ssl.SSLContext, store: Store, manner: Manner) -> Lookup:
+def _service(settings: Config, tls: ssl.SSLContext, store: Store, manner: Manner) -> tuple[Lookup, Control]:
     resolver = Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
-    return Lookup(
+    memory = Memory(policies=settings.cache.policies_in_memory, notes=settings.cache.no_policies_in_memory)
+    dane = Dane(resolver, settings.cache.no_policies_in_memory)
+    lookup = Lookup(
         store,
-        Memory(policies=settings.cache.policies_in_memory, notes=settings.cache.no_policies_in_memory),
+        memory,
         resolver,
         Fetcher(resolver, tls, timeout=settings.fetch.timeout, allow_addresses=settings.fetch.allow_addresses),
-        Dane(resolver, settings.cache.no_policies_in_memory),
+        dane,
         manner,
         answer_within=settings.server.answer_within,
     )
+    return lookup, Control(lookup, store, memory, dane)
 
 
 def _listeners(settings: Config) -> list[socket.socket]:
@@ -187,6 +200,21 @@ def _listeners(settings: Config) -> list[socket.socket]:
                 close(listener)
             raise StartError(f'server.listen = "{endpoint}": {error}') from error
     return listeners
+
+
+def _control_listener(settings: Config) -> socket.socket | None:
+    """None if there is to be none, or none can be where it is by default: that must not stop the mail."""
+    path = settings.server.control
+    if not path:
+        return None
+    try:
+        return listen(UnixEndpoint(path), MODE)
+    except ListenError as error:
+        reason = f'server.control = "{path}": {error}'
+        if path != config.DEFAULT_CONTROL:
+            raise StartError(reason) from error
+        log.no_control(reason)
+        return None
 
 
 def _main_cf(settings: Config) -> str:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from postfix_mtasts import tlsa
 from postfix_mtasts.decide import dane_holds
-from postfix_mtasts.domain import NextHop
+from postfix_mtasts.domain import NextHop, PolicyDomain
 from postfix_mtasts.memory import Bounded
-from postfix_mtasts.observation import DaneObservation
-from postfix_mtasts.resolver import Resolver
+from postfix_mtasts.observation import DaneAbsent, DaneObservation
+from postfix_mtasts.resolver import DnsError, Resolver
 from postfix_mtasts.work import Work
 
 
@@ -37,6 +37,15 @@ class Dane:
         """What DNS says of a next hop."""
         return self._at_hand(hop) or await self._work.result(hop, lambda: self._look_up(hop))
 
+    def known(self, domain: PolicyDomain) -> list[tuple[NextHop, DaneObservation, float]]:
+        """What is known of the next hops of a domain, and since when."""
+        now = self._clock()
+        return [
+            (hop, known.observation, known.seen_at)
+            for hop, known in self._known.items()
+            if hop.domain == domain and dane_holds(known.observation, known.seen_at, now)
+        ]
+
     async def aclose(self) -> None:
         """Give up all lookups."""
         await self._work.aclose()
@@ -46,6 +55,10 @@ class Dane:
         return known.observation if known and dane_holds(known.observation, known.seen_at, self._clock()) else None
 
     async def _look_up(self, hop: NextHop) -> DaneObservation:
-        observation = await tlsa.look_up(self._resolver, hop)
+        try:
+            observation = await tlsa.look_up(self._resolver, hop)
+        except DnsError as error:
+            # Without MX hosts Postfix cannot deliver. As soon as it can, it must be known if the domain is signed.
+            return DaneAbsent(f"MX lookup: {error}", 0.0)
         self._known.put(hop, _Known(observation, self._clock()))
         return observation

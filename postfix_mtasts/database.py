@@ -14,10 +14,12 @@ import pathlib
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import sqlitedict
 
+from postfix_mtasts.decide import URGENT
 from postfix_mtasts.row import VERSION
 
 _TABLE = "policies"
@@ -57,6 +59,27 @@ _DUE = """
         ORDER BY json_extract(value, '$.expires_at')
     )
 """
+_PAGE = """
+    SELECT CAST(json_group_array(json_array(key, value)) AS BLOB) FROM (
+        SELECT key, CAST(value AS TEXT) AS value FROM policies
+        WHERE typeof(key) = 'text' AND key > ?1 ORDER BY key LIMIT ?2
+    )
+"""
+# ?1 is the time, ?2 the version, ?3 the part of max_age at whose begin a policy that is not renewed is urgent.
+_COUNT = """
+    SELECT CAST(json_array(
+        count(*), count(*) FILTER (WHERE fails), count(*) FILTER (WHERE fails AND is_urgent),
+        min(expires_at) FILTER (WHERE fails)
+    ) AS BLOB) FROM (
+        SELECT expires_at, fails AND expires_at >= ?1 AS fails, expires_at - ?1 < ?3 * max_age AS is_urgent FROM (
+            SELECT
+                json_extract(value, '$.expires_at') AS expires_at, json_extract(value, '$.max_age') AS max_age,
+                json_array_length(value, '$.failed') > 0 AND json_extract(value, '$.mode') <> 'none' AS fails
+            FROM policies WHERE json_valid(value) AND json_extract(value, '$.version') = ?2
+        )
+    )
+"""
+_ALL = "SELECT CAST(key AS BLOB), CAST(value AS BLOB) FROM policies ORDER BY key"
 _NEXT = "SELECT rowid, CAST(key AS BLOB), CAST(value AS BLOB) FROM policies WHERE rowid > ? ORDER BY rowid LIMIT 1"
 _BEFORE = (
     "SELECT rowid, CAST(key AS BLOB), CAST(value AS BLOB) FROM policies WHERE rowid < ? ORDER BY rowid DESC LIMIT 1"
@@ -70,6 +93,35 @@ class DatabaseError(Exception):
         super().__init__(reason)
         self.is_damaged = is_damaged  # It was set aside; the next call has a new one.
         self.is_unusable = is_unusable  # Waiting will not help.
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many policies there are, how many of them live and cannot be renewed, and how many of those end soon."""
+
+    stored: int
+    not_renewed: int
+    ending: int
+    first_ends_at: float | None  # Of those that cannot be renewed.
+
+
+def read(path: str) -> list[tuple[str, str]]:
+    """All keys and rows of a database that is only looked at, while another may have it open. Raises DatabaseError."""
+    file = pathlib.Path(path)
+    try:
+        with file.open("rb"):  # SQLite does not say why it cannot.
+            pass
+        # SQLite would begin a write-ahead log, and leave it there. Without one, nobody has the file open.
+        how = "mode=ro" if pathlib.Path(f"{path}-wal").exists() else "mode=ro&immutable=1"
+        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?{how}", timeout=_BUSY_TIMEOUT, uri=True)) as rows:
+            return [
+                (key.decode("utf-8", "replace"), (row or b"").decode("utf-8", "replace"))
+                for key, row in rows.execute(_ALL)
+            ]
+    except OSError as error:
+        raise DatabaseError(os.strerror(error.errno or 0).lower()) from error
+    except sqlite3.Error as error:
+        raise DatabaseError(str(error)) from error
 
 
 class Database:
@@ -118,6 +170,22 @@ class Database:
         with self._errors():
             keys: list[str] = json.loads(self._do(_DUE, now, VERSION).decode("utf-8", "replace"))
             return keys
+
+    def page(self, after: str, limit: int) -> list[tuple[str, str]]:
+        """At most `limit` keys behind one, in their order, and their rows."""
+        with self._errors():
+            found = json.loads(self._do(_PAGE, after, limit).decode("utf-8", "replace"))
+            return [(key, row or "") for key, row in found]
+
+    def count(self, now: float) -> Counts:
+        """How many rows there are that can be understood."""
+        with self._errors():
+            return Counts(*json.loads(self._do(_COUNT, now, VERSION, URGENT)))
+
+    def try_writing(self) -> None:
+        """Make sure that a row could be written now, for all that is known before it is tried."""
+        with self._errors():
+            self._do(_FORGET, "", 0.0)
 
     def close(self) -> None:
         """Close the file."""

@@ -2,8 +2,9 @@
 
     decide(entry, observation, now) -> Decision(entry, answer, action, notices)
 
-`lookup` feeds it: `Asked` when Postfix asks and `Due` when `refresh` finds that it is time, then whatever the action
-that it asked for brought to light, until there is no more to do. All rules about the cache stand here, and only here:
+`lookup` feeds it: `Asked` when Postfix asks, `Due` when `refresh` finds that it is time, `Told` when an administrator
+says so, then whatever the action that it asked for brought to light, until there is no more to do. All rules about the
+cache stand here, and only here:
 
 - A policy lives from its fetch for max_age. Only a fetched valid policy replaces it; no failure ends it early, and no
   answer of DNS prolongs it.
@@ -31,6 +32,7 @@ from postfix_mtasts.observation import (
     RecordAbsent,
     RecordFound,
     RecordInvalid,
+    RecordObservation,
 )
 from postfix_mtasts.policy import Mode, Policy
 
@@ -48,6 +50,13 @@ URGENT = 0.25  # Of max_age: with less to go, a policy that cannot be renewed is
 USE_COUNTS_FOR = _DAY  # So that a query seldom changes the entry, and the disk is not written to for each.
 FORGET_AFTER = 30 * _DAY  # Without use.
 FORGET_GRACE = _DAY  # It must look unused for so long, in case the clock has jumped.
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An administrator wants the policy fetched now, whatever its age, id and failures; DNS says this of its record."""
+
+    record: RecordObservation
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +112,17 @@ class Decision:
     notices: tuple[Notice, ...] = ()
 
 
-def decide(entry: Entry, observation: Observation, now: float) -> Decision:
+def decide(entry: Entry, observation: Observation | Told, now: float) -> Decision:
     """What follows from an observation at the time `now`."""
     match observation:
         case Asked():
             return _asked(entry, now)
         case Due():
             return _due(entry, now)
+        case Told(RecordFound(record)):
+            return Decision(replace(entry, checked_at=now, note=None), action=FetchPolicy(record.id))
+        case Told(seen):
+            return decide(entry, seen, now)
         case RecordFound(record):
             return _record_found(entry, record.id, now)
         case RecordAbsent(ttl):

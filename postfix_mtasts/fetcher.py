@@ -74,7 +74,7 @@ class Fetcher:
         except TimeoutError:
             failure = Failure(seen.stage, f"not done within {self._timeout:g} seconds")
         except ssl.SSLCertVerificationError as error:
-            failure = Failure(Stage.CERTIFICATE, error.verify_message, ResultType.WEBPKI_INVALID)
+            failure = Failure(Stage.CERTIFICATE, in_words(error), ResultType.WEBPKI_INVALID)
         except (_ResponseError, NetworkError) as error:
             failure = Failure(seen.stage, str(error))
         except (OSError, httpcore.RemoteProtocolError) as error:
@@ -122,7 +122,7 @@ def _read(seen: Exchange, record_id: str) -> FetchObservation:
         parsed, findings = policy.parse(seen.body)
     except policy.PolicyError as error:
         failure = Failure(Stage.POLICY, str(error), ResultType.POLICY_INVALID)
-        return PolicyInvalid(failure, record_id, error.findings, seen)
+        return PolicyInvalid(failure, record_id, error.fault, error.findings, seen)
     return PolicyFetched(parsed, seen.body.decode("utf-8"), record_id, findings, seen)
 
 

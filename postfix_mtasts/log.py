@@ -43,6 +43,11 @@ def ready(line: str) -> None:
     _log.info("ready; in main.cf: %s", line)
 
 
+def no_control(reason: str) -> None:
+    """There is no control socket where one is by default: the rest goes on without."""
+    _log.info("no control socket: %s", reason)
+
+
 def reloaded(restart_for: Sequence[str]) -> None:
     """The configuration was read again; changes of these tables take a restart."""
     later = f", but a change of {', '.join(restart_for)} takes a restart" if restart_for else ""
@@ -116,7 +121,7 @@ def database_trouble(reason: str) -> None:
 
 
 def internal_error(error: BaseException) -> None:
-    """A defect of this program; the query got TEMP."""
+    """A defect of this program; a query got TEMP, and who asks for more of control gets no end of the reply."""
     _log.error("internal error", exc_info=error)
 
 

@@ -6,6 +6,7 @@ is kept. Where DANE may decide, it is looked up beside the record.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from dataclasses import replace
 from postfix_mtasts import log
 from postfix_mtasts.config import DaneSetting
 from postfix_mtasts.dane import Dane
-from postfix_mtasts.decide import Action, Decision, FetchPolicy, LookUpRecord, decide
+from postfix_mtasts.decide import Action, Decision, FetchPolicy, LookUpRecord, Told, decide
 from postfix_mtasts.domain import NextHop, PolicyDomain, PolicyDomainError, next_hop
 from postfix_mtasts.entry import Answer, Apply, Entry, Unavailable
 from postfix_mtasts.fetcher import Fetcher
@@ -71,7 +72,7 @@ class Lookup:
         answer: Answer | None = None
         try:
             async with asyncio.timeout(self._answer_within):
-                entry = await self._entry(hop.domain)
+                entry = await self.entry(hop.domain)
                 answer = await self._answer(hop, entry, manner)
                 if manner.heeds_dane(answer):
                     answer = self._beside_dane(hop, answer, await self._dane.of(hop))
@@ -85,10 +86,32 @@ class Lookup:
 
     async def renew(self, domain: PolicyDomain) -> None:
         """Fetch a policy again, or forget the domain, if it is time."""
-        entry = await self._entry(domain)
+        entry = await self.entry(domain)
         decision = self._decide(domain, entry, Due())
         if decision.action:
             await self._follow(domain, decision)
+
+    async def refresh(self, domain: PolicyDomain) -> Answer:
+        """Look up the record and fetch the policy now, as an administrator wants; what holds for the domain then."""
+        await self._following.after(domain)
+        return await self._following.result(domain, lambda: self._told(domain))
+
+    async def forget(self, domain: PolicyDomain) -> bool:
+        """Drop all that is known of a domain; whether there was anything."""
+        entry = await self.entry(domain)
+        await self._following.after(domain)  # Or it would bring back what it began with.
+        entry = self._memory.get(domain) or entry
+        # Whenever it was last used, by another daemon too.
+        self._keep(domain, replace(entry, last_used=math.inf), None)
+        return entry != Entry()
+
+    async def entry(self, domain: PolicyDomain) -> Entry:
+        """What is known of a domain."""
+        entry = self._memory.get(domain)
+        if entry:
+            return entry
+        loaded = await self._loading.result(domain, lambda: self._load(domain))
+        return self._memory.get(domain) or loaded
 
     async def aclose(self) -> None:
         """Give up all work that is under way."""
@@ -114,13 +137,6 @@ class Lookup:
             log.decided(hop.domain, left)
         return left
 
-    async def _entry(self, domain: PolicyDomain) -> Entry:
-        entry = self._memory.get(domain)
-        if entry:
-            return entry
-        loaded = await self._loading.result(domain, lambda: self._load(domain))
-        return self._memory.get(domain) or loaded
-
     async def _load(self, domain: PolicyDomain) -> Entry:
         try:
             entry = await self._store.get(domain)
@@ -145,6 +161,11 @@ class Lookup:
             log.decided(domain, decision.answer)
         return decision.answer
 
+    async def _told(self, domain: PolicyDomain) -> Answer:
+        entry = await self.entry(domain)
+        told = Told(await self._resolver.record(domain))
+        return await self._work(domain, self._decide(domain, self._memory.get(domain) or entry, told))
+
     async def _perform(self, domain: PolicyDomain, action: Action) -> Observation:
         match action:
             case LookUpRecord():
@@ -155,7 +176,7 @@ class Lookup:
                     log.found_in_policy(domain, fetched.findings)
                 return fetched
 
-    def _decide(self, domain: PolicyDomain, entry: Entry, observation: Observation) -> Decision:
+    def _decide(self, domain: PolicyDomain, entry: Entry, observation: Observation | Told) -> Decision:
         decision = decide(entry, observation, self._clock())
         for notice in decision.notices:
             log.noticed(domain, notice)

@@ -21,6 +21,9 @@ class Bounded(Generic[_K, _V]):
         self._limit = limit
         self._values: OrderedDict[_K, _V] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._values)
+
     def get(self, key: _K) -> _V | None:
         """The value of a key; it counts as used."""
         value = self._values.get(key)
@@ -64,6 +67,10 @@ class Memory:
         """Drop what is known of a domain."""
         self._policies.forget(domain)
         self._notes.forget(domain)
+
+    def count_notes(self) -> int:
+        """How many entries without a policy there are."""
+        return len(self._notes)
 
     def policies(self) -> list[tuple[PolicyDomain, Entry]]:
         """All entries with a policy."""

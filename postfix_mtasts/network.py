@@ -72,6 +72,8 @@ def tls_context(ca_file: str) -> ssl.SSLContext:
 
 def in_words(error: Exception) -> str:
     """An error of the system or of a library on one line, without its numbers and file names."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _in_our_voice(error.verify_message)
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.replace("_", " ").lower()
     if isinstance(error, OSError) and error.errno:
@@ -79,7 +81,12 @@ def in_words(error: Exception) -> str:
     if isinstance(error, ConnectionError) and not str(error):
         return "connection closed"
     # h11 quotes all that it did not understand, up to 100 KB.
-    return ascii(str(error)[:_MAX_WORDS])[1:-1] or type(error).__name__
+    return _in_our_voice(ascii(str(error)[:_MAX_WORDS])[1:-1]) or type(error).__name__
+
+
+def _in_our_voice(text: str) -> str:
+    """Without a capital letter and a full stop."""
+    return (text[:1].lower() + text[1:] if text[1:2].islower() else text).rstrip(".")
 
 
 class Network:

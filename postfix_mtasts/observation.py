@@ -133,7 +133,8 @@ class PolicyInvalid:
 
     failure: Failure
     record_id: str
-    findings: tuple[Finding, ...] = ()
+    fault: str = field(default="", compare=False)  # The first of the reasons alone.
+    findings: tuple[Finding, ...] = field(default=(), compare=False)  # What is about lines.
     seen: Exchange | None = field(default=None, compare=False, repr=False)
 
 

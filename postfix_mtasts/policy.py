@@ -31,15 +31,16 @@ _LIKENESS = 0.8  # Of two names, from 0 to 1: nmx is as much like mx.
 
 
 class PolicyError(ValueError):
-    """The file is no valid policy: the line, if it is one, and the rule it breaks; and what else looked wrong before.
+    """The file is no valid policy: the line and the rule it breaks, and what else looked wrong on the way.
 
-    `findings` are all of that, as far as it is about lines.
+    `fault` is the first of that alone, `findings` are all that is about lines.
     """
 
     def __init__(self, reason: str, line: int | None = None, findings: tuple["Finding", ...] = ()) -> None:
         broken = (Finding(line, reason),) if line else ()
-        super().__init__("; ".join([*map(str, broken), *([] if line else [reason]), *map(str, findings)]))
-        self.findings = tuple(sorted((*broken, *findings), key=lambda finding: finding.line))
+        self.fault = str(broken[0]) if broken else reason
+        self.findings = (*broken, *findings)
+        super().__init__("; ".join([self.fault, *map(str, findings)]))
 
 
 class Mode(enum.Enum):

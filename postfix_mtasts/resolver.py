@@ -3,8 +3,8 @@
 The nameservers of resolv.conf(5), or the configured ones, are asked in turn until one answers, within one time-out for
 the whole lookup; a truncated answer is asked for again over TCP. resolv.conf is read again when it has changed.
 
-Whether DNSSEC proves an answer is what the nameserver says with its AD bit. That of configured nameservers is believed;
-of those of resolv.conf only under `options trust-ad`, as libc does it for Postfix.
+Whether DNSSEC proves an answer is what the nameserver says with its AD bit. It is believed, with or without
+`options trust-ad` in resolv.conf: Postfix turns that on by itself, and DANE must be the same to both.
 """
 
 import asyncio
@@ -88,7 +88,9 @@ class Resolver:
         self._resolv_conf_read: tuple[int, int] | None = None
         self._resolver = dns.asyncresolver.Resolver(configure=False)
         self._resolver.nameserver_ports = {server.host: server.port for server in nameservers}
-        self._use([server.host for server in nameservers], trust_ad=True)
+        self._use([server.host for server in nameservers])
+        # A query with AD asks for it in the answer (RFC 6840, 5.7).
+        self._resolver.set_flags(dns.flags.RD | dns.flags.AD)
         # Named here, or dnspython looks at every lookup which event loop is running.
         self._backend = dns.asyncbackend.get_backend("asyncio")
 
@@ -172,7 +174,7 @@ class Resolver:
         return self._with_security(response, [rdata.address for rdata in _found(response)])
 
     def _with_security(self, response: dns.message.QueryMessage, records: Sequence[_T]) -> Found[_T]:
-        secure = self._trust_ad and bool(response.flags & dns.flags.AD)
+        secure = bool(response.flags & dns.flags.AD)
         return Found(tuple(records), _text(response.resolve_chaining().canonical_name), secure, _ttl(response))
 
     async def _addresses(self, host: str, kind: dns.rdatatype.RdataType) -> list[str]:
@@ -208,27 +210,15 @@ class Resolver:
             return
         self._resolv_conf_read = version
         fresh = dns.resolver.Resolver(configure=False)
-        trust_ad = False
         with contextlib.suppress(dns.resolver.NoResolverConfiguration, OSError):
-            text = self._resolv_conf.read_text("utf-8", "replace")
-            fresh.read_resolv_conf(io.StringIO(text))
-            trust_ad = trusts_ad(text)
-        self._use([str(server) for server in fresh.nameservers] or [_LOCAL_NAMESERVER], trust_ad=trust_ad)
+            fresh.read_resolv_conf(io.StringIO(self._resolv_conf.read_text("utf-8", "replace")))
+        self._use([str(server) for server in fresh.nameservers] or [_LOCAL_NAMESERVER])
 
-    def _use(self, servers: list[str], *, trust_ad: bool) -> None:
-        self._trust_ad = trust_ad
-        # A query with AD asks for it in the answer (RFC 6840, 5.7).
-        self._resolver.set_flags(dns.flags.RD | (dns.flags.AD if trust_ad else 0))
+    def _use(self, servers: list[str]) -> None:
         self._resolver.nameservers = list(servers)
         self._resolver.lifetime = self._timeout
         # So that each server is asked, though all those before it are silent.
         self._resolver.timeout = self._timeout / (len(servers) + 1)
-
-
-def trusts_ad(resolv_conf: str) -> bool:
-    """Whether the text of a resolv.conf says that its nameservers are to be believed."""
-    lines = (line.split() for line in resolv_conf.splitlines())
-    return any(words[:1] == ["options"] and "trust-ad" in words for words in lines)
 
 
 def _text(name: dns.name.Name) -> str:

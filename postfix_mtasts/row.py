@@ -32,7 +32,7 @@ def print_row(entry: Entry) -> str:
         "checked_at": entry.checked_at,
         "last_used": entry.last_used,
         "unused_at": entry.unused_at,
-        "failed": [_print_failed(failed) for failed in entry.failed],
+        "failed": [print_failed(failed) for failed in entry.failed],
         "refresh_at": refresh_at(entry, cached),
         "expires_at": cached.expires_at(),
         "forget_at": forget_at(entry),
@@ -60,14 +60,15 @@ def _entry(fields: Any) -> Entry:
     unused_at = fields["unused_at"]
     return Entry(
         CachedPolicy(policy, _text(fields["text"]), _text(fields["record_id"]), _time(fields["fetched_at"])),
-        failed=tuple(_parse_failed(failed) for failed in _list(fields["failed"])),
+        failed=tuple(parse_failed(failed) for failed in _list(fields["failed"])),
         checked_at=_time(fields["checked_at"]),
         last_used=_time(fields["last_used"]),
         unused_at=None if unused_at is None else _time(unused_at),
     )
 
 
-def _print_failed(failed: FailedFetch) -> dict[str, Any]:
+def print_failed(failed: FailedFetch) -> dict[str, Any]:
+    """The part of a row that tells of failed fetches for one record id."""
     kind = failed.failure.result_type
     return {
         "record_id": failed.record_id,
@@ -79,7 +80,8 @@ def _print_failed(failed: FailedFetch) -> dict[str, Any]:
     }
 
 
-def _parse_failed(fields: Any) -> FailedFetch:
+def parse_failed(fields: Any) -> FailedFetch:
+    """The failed fetches in the part of a row. Raises ValueError, TypeError and KeyError."""
     kind = fields["result_type"]
     failure = Failure(Stage(fields["stage"]), _text(fields["reason"]), None if kind is None else ResultType(kind))
     return FailedFetch(_text(fields["record_id"]), max(1, _count(fields["count"])), _time(fields["at"]), failure)

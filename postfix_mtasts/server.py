@@ -76,12 +76,12 @@ def _remove_stale(path: pathlib.Path) -> None:
 
 def close(listener: socket.socket) -> None:
     """Undo `listen`."""
-    _remove_file(listener)
+    remove_file(listener)
     listener.close()
 
 
-def _remove_file(listener: socket.socket) -> None:
-    """Before it is closed, or the file could be that of another daemon that has begun to listen in the meantime."""
+def remove_file(listener: socket.socket) -> None:
+    """Remove the file of a Unix socket, before that is closed: then, it could be that of another daemon already."""
     if listener.family == socket.AF_UNIX:
         pathlib.Path(listener.getsockname()).unlink(missing_ok=True)
 
@@ -105,7 +105,7 @@ class Server:
         """Stop: refuse connections, answer what was asked, for at most `grace` seconds, and close all."""
         for server in self._servers:
             for listener in server.sockets:
-                _remove_file(listener)
+                remove_file(listener)
             server.close()
         for connection in self._connections:
             connection.finish()

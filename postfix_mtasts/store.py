@@ -8,12 +8,13 @@ The log hears of trouble once a minute.
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 from postfix_mtasts import log
-from postfix_mtasts.database import Database, DatabaseError
+from postfix_mtasts.database import Counts, Database, DatabaseError
 from postfix_mtasts.domain import PolicyDomain, PolicyDomainError, next_hop
 from postfix_mtasts.entry import Entry
 from postfix_mtasts.row import RowError, parse_row, print_row
@@ -22,11 +23,22 @@ _T = TypeVar("_T")
 
 BATCH = 1000  # Entries in one transaction.
 RETRY_AFTER = 60.0  # Seconds after a write that failed.
+_PAGE = 100  # Rows that are read at once.
 _COMPLAIN_AFTER = 60.0  # Seconds between two lines in the log.
 
 
 class StoreError(Exception):
     """The database could not be read, so that what it holds of a domain is unknown; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """What is stored, if that can be read; what is wrong with the database, and since when; how much waits for it."""
+
+    counts: Counts | None
+    trouble: str | None
+    trouble_since: float | None
+    waiting: int
 
 
 class Store:
@@ -39,6 +51,8 @@ class Store:
         self._waiting: dict[PolicyDomain, tuple[Entry, bool]] = {}  # An entry, and whether it is to stay.
         self._has_waiting = asyncio.Event()
         self._complained_at = -_COMPLAIN_AFTER
+        self._trouble: str | None = None  # Until the database can be used, and nothing waits for it.
+        self._trouble_since: float | None = None
         self.on_damage: Callable[[], None] = lambda: None  # Called when the database has been begun anew.
 
     async def open(self) -> None:
@@ -85,6 +99,29 @@ class Store:
             return []
         return [PolicyDomain(key) for key in keys if _is_domain(key)]
 
+    async def rows(self) -> AsyncIterator[tuple[PolicyDomain, str]]:
+        """All domains that are stored, in no order, and their rows as they stand there. Raises StoreError."""
+        told = {domain: entry for domain, (entry, stays) in self._waiting.items() if stays}
+        for domain, entry in told.items():
+            yield domain, print_row(entry)
+        key = ""
+        while page := await self._page(key):
+            for key, row in page:
+                domain = PolicyDomain(key)
+                _, stays = self._waiting.get(domain, (None, True))
+                if stays and domain not in told and _is_domain(key):
+                    yield domain, row
+
+    async def status(self) -> StoreStatus:
+        """How the database is, found out now."""
+        counts = None
+        try:
+            counts = await self._call(self._database.count, self._clock())
+            await self._call(self._database.try_writing)
+        except DatabaseError as error:
+            self._complain(error)
+        return StoreStatus(counts, self._trouble, self._trouble_since, len(self._waiting))
+
     async def run(self) -> None:
         """Write what waits, for ever."""
         while True:
@@ -104,6 +141,13 @@ class Store:
                 return False
         return True
 
+    async def _page(self, after: str) -> list[tuple[str, str]]:
+        try:
+            return await self._call(self._database.page, after, _PAGE)
+        except DatabaseError as error:
+            self._complain(error)
+            raise StoreError(f"cache.path: {error}") from error
+
     async def _write(self, batch: dict[PolicyDomain, tuple[Entry, bool]]) -> None:
         rows = [(domain.name, print_row(entry)) for domain, (entry, stays) in batch.items() if stays]
         await self._call(self._database.put, rows, self._clock())
@@ -122,14 +166,20 @@ class Store:
 
     async def _call(self, call: Callable[..., _T], *args: object) -> _T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
+            result = await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
         except DatabaseError as error:
             if error.is_damaged:
                 self.on_damage()
             raise
+        if not self._waiting:
+            self._trouble = self._trouble_since = None
+        return result
 
     def _complain(self, error: DatabaseError) -> None:
         """Once a minute, but always when the administrator has a file to look at."""
+        if self._trouble_since is None:
+            self._trouble_since = self._clock()
+        self._trouble = str(error)
         now = time.monotonic()
         if error.is_damaged or now - self._complained_at >= _COMPLAIN_AFTER:
             self._complained_at = now

@@ -20,12 +20,8 @@ _FULL = 0  # The matching type of a whole certificate or key.
 
 
 async def look_up(resolver: Resolver, hop: NextHop) -> DaneObservation:
-    """What the TLSA records of a next hop's hosts make of it."""
-    try:
-        hosts = await mail_hosts(resolver, hop)
-    except DnsError as error:
-        # Whether the domain is signed is unknown; but without these records Postfix has no host to deliver to.
-        return DaneAbsent(f"MX lookup: {error}", 0.0)
+    """What the TLSA records of a next hop's hosts make of it. Raises DnsError if it is not known which these are."""
+    hosts = await mail_hosts(resolver, hop)
     if not hosts.secure:
         return DaneAbsent("the MX records are not secure", hosts.ttl)
     seen = await asyncio.gather(*(_host(resolver, host, hop.port) for host in hosts.records[:_MAX_HOSTS]))

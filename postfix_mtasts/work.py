@@ -30,6 +30,11 @@ class Work(Generic[_K, _T]):
         """What the work for a key comes to."""
         return await asyncio.shield(self.begin(key, start))
 
+    async def after(self, key: _K) -> None:
+        """Wait until none is under way for a key, whatever it comes to."""
+        while task := self._tasks.get(key):
+            await asyncio.wait([task])
+
     async def aclose(self) -> None:
         """Give up all of it."""
         tasks = list(self._tasks.values())

@@ -1,6 +1,5 @@
 """Whether Postfix and the daemon are of one mind on DANE, and whether DNS gives them what they need."""
 
-import pathlib
 from collections.abc import Iterator
 
 from postfix_mtasts.config import DaneSetting
@@ -9,7 +8,7 @@ from postfix_mtasts.query.finding import Finding
 from postfix_mtasts.query.installed import Client
 from postfix_mtasts.query.output import Status
 from postfix_mtasts.query.scene import Scene
-from postfix_mtasts.resolver import RESOLV_CONF, DnsError, Resolver, trusts_ad
+from postfix_mtasts.resolver import DnsError, Resolver
 
 _ROOT = ""
 _OVERRULED = "policies take the place of DANE, which RFC 8461 forbids"
@@ -21,7 +20,7 @@ def check_dane(scene: Scene) -> Iterator[Finding]:
         yield from _check(scene, client)
 
 
-async def check_dns(resolver: Resolver, scene: Scene | None, resolv_conf: pathlib.Path = RESOLV_CONF) -> list[Finding]:
+async def check_dns(resolver: Resolver, scene: Scene | None) -> list[Finding]:
     """Whether DNS answers and, where DANE matters, says what DNSSEC proves; asked of the root, which is signed."""
     try:
         found = await resolver.mx_hosts(_ROOT)
@@ -30,10 +29,6 @@ async def check_dns(resolver: Resolver, scene: Scene | None, resolv_conf: pathli
         return [Finding("dns", Status.ERROR, f"DNS: {error}", why)]
     if found.secure or not scene or not _needs_dnssec(scene):
         return []
-    if not scene.settings.dns.nameservers and not _is_trusted(resolv_conf):
-        what = f"{resolv_conf} has no options trust-ad: the daemon sees no TLSA records, though Postfix does"
-        why = f"{_OVERRULED}; write this if the nameserver validates, and nobody can forge its answers"
-        return [Finding("trust-ad", Status.ERROR, what, why, str(resolv_conf), "options trust-ad")]
     why = "there is no DANE without: use one that does, such as unbound on this machine"
     return [Finding("dnssec-validation", Status.ERROR, "the nameserver does not validate DNSSEC", why)]
 
@@ -61,10 +56,3 @@ def _needs_dnssec(scene: Scene) -> bool:
     return scene.manner.dane is not DaneSetting.OFF or any(
         client.level in DANE_LEVELS and client["smtp_dns_support_level"] == "dnssec" for client in scene.postfix.clients
     )
-
-
-def _is_trusted(resolv_conf: pathlib.Path) -> bool:
-    try:
-        return trusts_ad(resolv_conf.read_text("utf-8", "replace"))
-    except OSError:
-        return False

@@ -16,10 +16,10 @@ from typing import NoReturn
 
 from postfix_mtasts import __version__, config
 from postfix_mtasts.config import ConfigError
-from postfix_mtasts.query import cache, doctor, domains
-from postfix_mtasts.query.output import PROGRAM, Output, QueryError, Status
+from postfix_mtasts.query import cache, doctor, domains, health, warm
+from postfix_mtasts.query.output import PROGRAM, Output, QueryError, Status, say
 
-SUBCOMMANDS: dict[str, ModuleType] = {"cache": cache, "doctor": doctor}
+SUBCOMMANDS: dict[str, ModuleType] = {"cache": cache, "doctor": doctor, "health": health, "warm": warm}
 
 
 def main() -> None:
@@ -48,19 +48,34 @@ def parser(name: str | None) -> argparse.ArgumentParser:
     module = SUBCOMMANDS[name] if name else domains
     made = _Parser(words, description=(module.__doc__ or "").partition("\n")[0])
     module.arguments(made)
-    made.add_argument(
-        "--config", metavar="FILE", help=f"the daemon's configuration (default: {config.DEFAULT_PATH}, if there is one)"
-    )
-    made.add_argument("--json", action="store_true", help="print JSON, one document a line")
+    _add_common(made)
     made.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     return made
 
 
 def _run(words: list[str]) -> Status:
-    name = words[0] if words and words[0] in SUBCOMMANDS else None
-    arguments = parser(name).parse_args(words[1:] if name else words)
+    name = _subcommand(words)
+    if name:
+        words = words.copy()
+        words.remove(name)
+    arguments = parser(name).parse_intermixed_args(words)
     status: Status = (SUBCOMMANDS[name] if name else domains).run(arguments, Output(json=arguments.json))
     return status
+
+
+def _subcommand(words: list[str]) -> str | None:
+    """The subcommand, if there is one; options may stand before it."""
+    common = _Parser(PROGRAM, add_help=False, allow_abbrev=False)
+    _add_common(common)
+    _, rest = common.parse_known_args(words)
+    return rest[0] if rest and rest[0] in SUBCOMMANDS else None
+
+
+def _add_common(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--config", metavar="FILE", help=f"the daemon's configuration (default: {config.DEFAULT_PATH}, if there is one)"
+    )
+    made.add_argument("--json", action="store_true", help="print JSON, one document a line")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -71,6 +86,6 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _complain(reason: str, hint: str = "") -> None:
-    print(f"{PROGRAM}: error: {reason}", file=sys.stderr)  # noqa: T201 - this is the output
+    say(f"error: {reason}")
     if hint:
         print(f"hint: {hint}", file=sys.stderr)  # noqa: T201 - this is the output

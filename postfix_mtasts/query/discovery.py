@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from postfix_mtasts import policy, tlsa
+from postfix_mtasts.dane import Dane
 from postfix_mtasts.decide import FetchPolicy, decide
 from postfix_mtasts.domain import NextHop
 from postfix_mtasts.entry import Answer, Apply, Entry, NoPolicy, Unavailable, YieldToDane
@@ -59,7 +60,7 @@ class Discovery:
     async def discover(self, hop: NextHop, *, probe: bool) -> Report:
         """All that there is to see of a next hop; with `probe`, its MX hosts are connected to. The verdict is open."""
         begun = time.monotonic()
-        dane = asyncio.create_task(tlsa.look_up(self.resolver, hop))
+        dane = asyncio.create_task(Dane(self.resolver, limit=1).of(hop))
         hosts = asyncio.create_task(self._hosts(hop))
         record = await self.resolver.record(hop.domain)
         record_report = _record(hop, record, time.monotonic() - begun)
@@ -153,7 +154,7 @@ def _policy(fetched: PolicyFetched | PolicyInvalid) -> PolicyReport:
         LineReport(number, text, problems.get(number)) for number, text in enumerate(policy.lines(file), start=1)
     )
     if isinstance(fetched, PolicyInvalid):
-        return PolicyReport(None, None, (), lines, file, fetched.failure.reason)
+        return PolicyReport(None, None, (), lines, file, fetched.fault)
     valid = fetched.policy
     return PolicyReport(valid.mode.value, valid.max_age, tuple(map(str, valid.mx)), lines, file, None)
 

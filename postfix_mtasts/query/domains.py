@@ -12,13 +12,17 @@ from postfix_mtasts.domain import NextHop, PolicyDomainError, next_hop
 from postfix_mtasts.fetcher import Fetcher
 from postfix_mtasts.network import CaError, tls_context
 from postfix_mtasts.query import text
-from postfix_mtasts.query.ask import ask
+from postfix_mtasts.query.client import NoDaemon, ask, ask_as_postfix
 from postfix_mtasts.query.discovery import Discovery
-from postfix_mtasts.query.output import Output, QueryError, Status
+from postfix_mtasts.query.output import Output, QueryError, Status, worst
 from postfix_mtasts.query.probe import Prober
 from postfix_mtasts.query.remarks import remarks, verdict
+from postfix_mtasts.query.render import Known, brief, document, known
 from postfix_mtasts.query.report import to_json
 from postfix_mtasts.resolver import Resolver
+from postfix_mtasts.row import RowError
+
+_PATIENCE = 10.0  # Seconds for what the daemon has at hand.
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +41,7 @@ def run(arguments: argparse.Namespace, output: Output) -> Status:
     settings = read_config(arguments.config)
     if arguments.as_postfix:
         return asyncio.run(_ask(arguments.domain, settings, output))
-    hops = [_next_hop(word) for word in arguments.domain]
+    hops = [next_hop_of(word) for word in arguments.domain]
     return asyncio.run(_run(hops, settings, arguments.probe, output))
 
 
@@ -45,31 +49,51 @@ async def _ask(keys: list[str], settings: Config, output: Output) -> Status:
     """Keys go as they were given: Postfix has some that are no domain."""
     endpoint = settings.server.listen[0]
     for key in keys:
-        asked = await ask(endpoint, key)
+        asked = await ask_as_postfix(endpoint, key)
         if output.json:
-            output.document({"key": key, "endpoint": str(endpoint), "reply": asked.reply, "seconds": asked.seconds})
+            output.document(
+                {"key": key, "endpoint": str(endpoint), "reply": asked.reply.rstrip(), "seconds": asked.seconds}
+            )
         else:
-            output.text(f"{key}: {asked.reply} ({asked.seconds * 1000:.1f} ms, {endpoint})")
+            output.text(f"{key}: {asked.reply.rstrip()} ({asked.seconds * 1000:.1f} ms, {endpoint})")
     return Status.OK
 
 
 async def _run(hops: list[NextHop], settings: Config, probe: bool, output: Output) -> Status:
     discovery = await _discovery(settings)
-    worst = Status.OK
+    statuses = []
     for number, hop in enumerate(hops):
         report = await discovery.discover(hop, probe=probe)
+        cached = await asyncio.to_thread(_cached, settings, hop)
         now = datetime.datetime.now(datetime.UTC)
-        said = remarks(report, now)
+        said = remarks(report, now, _file_of(cached, report.record.id))
         status = verdict(report, said)
-        worst = max(worst, status)
+        statuses.append(status)
         if output.json:
             words = [{"status": remark.status.name.lower(), "text": remark.text} for remark in said]
-            output.document({**to_json(report), "remarks": words, "status": status.name.lower()})
+            entry = None if isinstance(cached, str) else document(cached, now.timestamp(), alone=True)
+            output.document({**to_json(report), "cached": entry, "remarks": words, "status": status.name.lower()})
             continue
         if number:
             output.text()
-        text.show(report, said, now, output)
-    return worst
+        in_daemon = [cached] if isinstance(cached, str) else list(brief(cached, now.timestamp()))
+        text.show(report, said, now, in_daemon, output)
+    return worst(statuses)
+
+
+def _cached(settings: Config, hop: NextHop) -> Known | str:
+    """What the running daemon has cached, or why that is unknown."""
+    try:
+        (reply,) = ask(settings.server.control, {"request": "show", "domain": hop.domain.name}, _PATIENCE)
+        return known(reply)
+    except (NoDaemon, QueryError, RowError) as error:
+        return f"unknown: {error}"
+
+
+def _file_of(cached: Known | str, record_id: str | None) -> str | None:
+    """The policy file that is cached for a record id."""
+    policy = None if isinstance(cached, str) else cached.entry.cached
+    return policy.text if policy and policy.record_id == record_id else None
 
 
 async def _discovery(settings: Config) -> Discovery:
@@ -88,7 +112,8 @@ async def _discovery(settings: Config) -> Discovery:
     )
 
 
-def _next_hop(word: str) -> NextHop:
+def next_hop_of(word: str) -> NextHop:
+    """The next hop that a word of the command line means. Raises QueryError."""
     try:
         return next_hop(os.fsencode(word))
     except PolicyDomainError as error:

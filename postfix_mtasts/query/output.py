@@ -4,7 +4,7 @@ import enum
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 PROGRAM = "postfix-mtasts-query"
@@ -24,6 +24,14 @@ class Status(enum.IntEnum):
     CONFIG = os.EX_CONFIG  # 78: the configuration is wrong.
 
 
+_FROM_BEST = (Status.OK, Status.NOTHING, Status.WARNING, Status.ERROR)
+
+
+def worst(statuses: Iterable[Status]) -> Status:
+    """The worst of these; OK if there are none."""
+    return max(statuses, key=_FROM_BEST.index, default=Status.OK)
+
+
 class QueryError(Exception):
     """The command cannot do what it is asked to: the reason, what may help, and the exit status."""
 
@@ -33,18 +41,39 @@ class QueryError(Exception):
         self.status = status
 
 
+def say(line: str) -> None:
+    """A line for people beside the results."""
+    print(f"{PROGRAM}: {line}", file=sys.stderr)  # noqa: T201 - this is the output
+
+
 class Output:
     """Where results go: `json` for programs, otherwise text; colours only on a terminal that wants them."""
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
+        self.warned = False
+        self._progress = ""
         self._colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     def text(self, line: str = "", status: Status | None = None) -> None:
         """A line for people, in the colour of a status. What is not printable ASCII is escaped: it may be foreign."""
-        shown = "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in line)
+        if self._progress:
+            self._progress = ""
+            print(file=sys.stderr)  # noqa: T201 - this is the output
+        shown = "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in line).rstrip()
         code = _COLOURS.get(status) if self._colours else None
         print(f"\x1b[{code}m{shown}\x1b[0m" if code else shown)  # noqa: T201 - this is the output
+
+    def warn(self, line: str) -> None:
+        """A line for people beside the results; something was passed over."""
+        self.warned = True
+        say(f"warning: {line}")
+
+    def progress(self, line: str) -> None:
+        """How far it is, on a terminal, where the next such line takes its place."""
+        if sys.stderr.isatty():
+            print(f"\r{line:{len(self._progress)}}", end="", file=sys.stderr)  # noqa: T201 - this is the output
+            self._progress = line
 
     def document(self, value: JSON) -> None:
         """One document on one line, for programs."""

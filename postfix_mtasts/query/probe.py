@@ -1,6 +1,7 @@
 """What a host shows when it is connected to: an MX host with STARTTLS (RFC 8461, 4.2), a policy host with TLS."""
 
 import asyncio
+import ipaddress
 import re
 import ssl
 import time
@@ -15,6 +16,8 @@ from postfix_mtasts.query.report import ProbeReport
 from postfix_mtasts.resolver import Resolver
 
 HTTPS_PORT, SMTP_PORT = 443, 25
+# As Postfix does, mail is brought to wherever its MX records say.
+_EVERYWHERE = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
 _DEADLINE = 30.0  # Seconds for all of one connection.
 _MAX_REPLY = 10_000  # Octets.
 _LAST_LINE = re.compile(rb"(?:^|\n)([0-9]{3})(?: [^\n]*)?\r?\n\Z")
@@ -25,7 +28,10 @@ class _SmtpError(Exception):
 
 
 class Prober:
-    """Connects to hosts, which are checked with `tls`; to MX hosts it says that its name is `helo`."""
+    """Connects to hosts, which are checked with `tls`; to MX hosts it says that its name is `helo`.
+
+    `allow_addresses` are networks that policy hosts may be in beside the global addresses.
+    """
 
     def __init__(
         self, resolver: Resolver, tls: ssl.SSLContext, helo: str, allow_addresses: Sequence[IpNetwork] = ()
@@ -38,7 +44,7 @@ class Prober:
     async def probe(self, host: str) -> ProbeReport:
         """What an MX host shows, and why a policy that allows it would hold back mail for it."""
         begun = time.monotonic()
-        network = Network(self._resolver, self._allow_addresses)
+        network = self._network(SMTP_PORT)
         problem = await self._problem(network, host, SMTP_PORT, self._tls)
         seen = network.exchange
         if problem and seen.stage is Stage.TLS:
@@ -49,12 +55,15 @@ class Prober:
 
     async def certificate_of(self, host: str, port: int) -> Certificate | None:
         """The certificate that a host shows, whatever is wrong with it."""
-        network = Network(self._resolver, self._allow_addresses)
+        network = self._network(port)
         unchecked = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         unchecked.check_hostname = False
         unchecked.verify_mode = ssl.CERT_NONE  # To show it is all that is done with it.
         await self._problem(network, host, port, unchecked)
         return certificate.parse(network.exchange.certificate)
+
+    def _network(self, port: int) -> Network:
+        return Network(self._resolver, self._allow_addresses if port == HTTPS_PORT else _EVERYWHERE)
 
     async def _problem(self, network: Network, host: str, port: int, tls: ssl.SSLContext) -> str | None:
         """Connect, and see what keeps TLS from being established."""
@@ -66,8 +75,6 @@ class Prober:
                 await stream.start_tls(tls, host)
         except TimeoutError:
             return f"not done within {_DEADLINE:g} seconds"
-        except ssl.SSLCertVerificationError as error:
-            return error.verify_message
         except (_SmtpError, NetworkError) as error:
             return str(error)
         except OSError as error:

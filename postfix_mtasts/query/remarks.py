@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from postfix_mtasts.log import span
 from postfix_mtasts.observation import Stage
 from postfix_mtasts.query.certificate import Certificate
-from postfix_mtasts.query.output import Status
+from postfix_mtasts.query.output import Status, worst
 from postfix_mtasts.query.report import PolicyHostReport, Report
 
 _DAY = 86400  # Seconds.
@@ -42,7 +42,7 @@ def verdict(report: Report, said: tuple[Remark, ...]) -> Status:
     """The worst that was said; of a domain without a record there is nothing to judge."""
     if not report.record.id and not report.record.problem:
         return Status.NOTHING
-    return max((remark.status for remark in said), default=Status.OK)
+    return worst(remark.status for remark in said)
 
 
 def _note(text: str) -> Remark:
@@ -72,7 +72,7 @@ def _record(report: Report) -> Iterator[Remark]:
 def _policy_host(report: Report, now: datetime.datetime) -> Iterator[Remark]:
     host = report.policy_host
     if host and host.problem:
-        yield _error(f"the policy cannot be had, so senders that have none cached do without: {_cause(host)}")
+        yield _error(f"the policy cannot be had; senders that have none cached deliver without one: {_cause(host)}")
     elif host and host.certificate:
         yield from _expiry(host.name, host.certificate, now, "then nobody can have the policy")
 
@@ -99,15 +99,14 @@ def _policy(report: Report) -> Iterator[Remark]:
         return
     if policy.problem:
         yield _error(f"the policy file is not valid, so for senders there is no policy: {policy.problem}")
-        return
     for line in policy.lines:
-        if line.problem:
+        if line.problem and f"line {line.number}: {line.problem}" != policy.problem:
             yield _warning(f"line {line.number} of the policy file: {line.problem}")
     if policy.mode == "testing":
         yield _note("the mode is testing: senders deliver whatever they find, and report it; enforce protects mail")
     elif policy.mode == "none":
         yield _note("the mode is none: senders do without a policy")
-    if policy.mode != "none" and policy.max_age is not None and policy.max_age < _WEEK:
+    if policy.mode in ("enforce", "testing") and policy.max_age is not None and policy.max_age < _WEEK:
         words = (
             f"max_age is {span(policy.max_age)}: who blocks the policy for so long has switched it off; weeks are usual"
         )
@@ -140,7 +139,7 @@ def _mx(report: Report, now: datetime.datetime) -> Iterator[Remark]:
         )
     used = {mx.pattern for mx in report.mx}
     for pattern in policy.mx:
-        if pattern not in used:
+        if report.mx and pattern not in used:
             yield _note(f"mx: {pattern} allows none of the MX hosts")
     for mx in report.mx:
         if mx.pattern and mx.probe and mx.probe.problem:

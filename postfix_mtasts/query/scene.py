@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from postfix_mtasts.config import DEFAULT_PATH, Config, Endpoint, InetEndpoint, UnixEndpoint
 from postfix_mtasts.postfix import TLSRPT_SINCE
-from postfix_mtasts.query.ask import ask
+from postfix_mtasts.query.client import ask_as_postfix
 from postfix_mtasts.query.installed import Client, Installed, UnreadableError
 from postfix_mtasts.query.output import QueryError
 from postfix_mtasts.query.sockets import is_elsewhere, is_same
@@ -128,10 +128,10 @@ def _reached(postfix: Installed, client: Client, table: Table) -> Endpoint | Non
 async def _silence(endpoint: Endpoint, map_name: str) -> tuple[str, str] | None:
     """Why an endpoint does not answer as this daemon does, and what follows; None if it does."""
     try:
-        asked = await ask(endpoint, _KEY, map_name, _WITHIN)
+        asked = await ask_as_postfix(endpoint, _KEY, _WITHIN, map_name)
     except QueryError as error:
         return str(error), ALL_WAITS
-    if asked.reply == "NOTFOUND":
+    if asked.reply == "NOTFOUND ":
         return None
     return (
         f"{endpoint}: {asked.reply[:_MAX_REPLY]!a} is no answer of this daemon",

@@ -1,7 +1,7 @@
 """A report as people read it: one block a stage, what is wrong beside what it is about, and at the end what to do."""
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from postfix_mtasts.query.certificate import Certificate
 from postfix_mtasts.query.output import Output, Status
@@ -13,8 +13,10 @@ _MARGIN = 10
 _WORDS = {Status.OK: "note", Status.WARNING: "warning", Status.ERROR: "error"}
 
 
-def show(report: Report, said: tuple[Remark, ...], now: datetime.datetime, output: Output) -> None:
-    """Print a report and what is said of it."""
+def show(
+    report: Report, said: tuple[Remark, ...], now: datetime.datetime, cached: Sequence[str], output: Output
+) -> None:
+    """Print a report, what is said of it, and what the daemon has `cached`."""
     output.text(report.next_hop)
     blocks = {
         "record": _record(report.record),
@@ -22,6 +24,7 @@ def show(report: Report, said: tuple[Remark, ...], now: datetime.datetime, outpu
         "policy": _policy(report.policy) if report.policy else (),
         "mx": _mx_hosts(report, now),
         "dane": ((_dane(report), None),),
+        "daemon": ((line, None) for line in cached),
     }
     for name, lines in blocks.items():
         for number, (line, status) in enumerate(lines):
@@ -32,7 +35,7 @@ def show(report: Report, said: tuple[Remark, ...], now: datetime.datetime, outpu
     if said:
         output.text()
     answer = report.answer
-    output.text("Postfix gets" + (f" ({answer.reason})" if answer.reason else ""))
+    output.text("Postfix gets")
     output.text(f"  {'plain':{_MARGIN - 2}}{answer.plain}")
     output.text(f"  {'tlsrpt':{_MARGIN - 2}}{answer.tlsrpt}")
 
@@ -46,7 +49,7 @@ def _record(record: RecordReport) -> Iterator[_Line]:
     elif not record.texts:
         yield "no TXT record", None
     elif record.id:
-        yield f"id {record.id}, {'proved by DNSSEC' if record.secure else 'not proved by DNSSEC'}", Status.OK
+        yield f"id {record.id}{', proved by DNSSEC' if record.secure else ''}", Status.OK
 
 
 def _policy_host(host: PolicyHostReport, now: datetime.datetime) -> Iterator[_Line]:
@@ -68,7 +71,7 @@ def _policy(policy: PolicyReport) -> Iterator[_Line]:
         status = Status.ERROR if policy.problem else Status.WARNING
         problem = f"   <- {line.problem}" if line.problem else ""
         yield f"{line.number:{width}} {line.text}{problem}", status if line.problem else None
-    if policy.problem:
+    if policy.problem and not any(line.problem for line in policy.lines):
         yield policy.problem, Status.ERROR
 
 

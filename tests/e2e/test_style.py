@@ -94,7 +94,7 @@ def test_auto_follows_postfix(
 ) -> None:
     main_cf.write(settings)
     endpoint = f"unix:{tmp_path / 'socket'}"
-    config: Config = {"server": {"listen": [endpoint]}, "cache": {"path": str(tmp_path / "p.sqlite")}}
+    config: Config = {"server": {"listen": [endpoint], "control": ""}, "cache": {"path": str(tmp_path / "p.sqlite")}}
     with Daemon(tmp_path, config) as daemon:
         assert daemon.log == [
             f"info: reply.style is {(TLSRPT if version >= (3, 10) else PLAIN).format('.'.join(map(str, version)))}",

@@ -1,16 +1,22 @@
 """What several integration tests share: a small Internet in a namespace, and file systems of our own."""
 
+import asyncio
 import os
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from postfix_mtasts.domain import PolicyDomain
+from postfix_mtasts.entry import CachedPolicy, Entry
+from postfix_mtasts.policy import parse
+from postfix_mtasts.row import parse_row
+from postfix_mtasts.store import Store
 from tests.world.ca import Ca
 from tests.world.daemon import Config
 from tests.world.dns import DnsServer
@@ -63,7 +69,7 @@ class World:
     def configuration(self, folder: Path, **tables: dict[str, object]) -> Config:
         """The daemon's configuration for this world, with its files in a folder."""
         ours: dict[str, dict[str, object]] = {
-            "server": {"listen": [f"unix:{folder / 'socket'}"]},
+            "server": {"listen": [f"unix:{folder / 'socket'}"], "control": str(folder / "control")},
             "cache": {"path": str(folder / "policies.sqlite")},
             "dns": {"nameservers": [NAMESERVER]},
             "fetch": {"ca_file": str(self.ca.file), "allow_addresses": ["127.0.0.0/8"]},
@@ -78,6 +84,32 @@ def world(namespace: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         dns = stack.enter_context(DnsServer(NAMESERVER, 53))
         https = stack.enter_context(HttpsServer(POLICY_HOST, 443))
         yield World(Ca(tmp_path_factory.mktemp("ca")), dns, https)
+
+
+def fetched(text: str, age: float = 0, record_id: str = "1", checked: float = 0) -> Entry:
+    """What is known after a fetch `age` seconds ago, when DNS was asked again `checked` seconds ago."""
+    parsed, _ = parse(text.encode())
+    now = time.time()
+    return Entry(CachedPolicy(parsed, text, record_id, now - age), checked_at=now - checked, last_used=now)
+
+
+def store_entries(path: Path, entries: Mapping[str, Entry]) -> None:
+    """Put into the database what is known of domains."""
+
+    async def put() -> None:
+        store = Store(str(path))
+        for domain, entry in entries.items():
+            store.put(PolicyDomain(domain), entry)
+        assert await store.flush()
+        await store.aclose()
+
+    asyncio.run(put())
+
+
+def stored_entries(path: Path) -> dict[str, Entry]:
+    """What stands in the database."""
+    with closing(sqlite3.connect(path)) as connection:
+        return {key: parse_row(row) for key, row in connection.execute("SELECT key, value FROM policies")}
 
 
 def wait_until_stored(path: Path, *domains: str) -> None:

@@ -1,6 +1,5 @@
 """postfix-mtasts-daemon as a process, between Postfix's questions, real DNS and a real policy host."""
 
-import asyncio
 import itertools
 import os
 import re
@@ -15,7 +14,7 @@ import struct
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -25,19 +24,20 @@ import dns.message
 import pytest
 
 from postfix_mtasts import __version__
-from postfix_mtasts.domain import PolicyDomain
+from postfix_mtasts.config import DEFAULT_CONTROL
 from postfix_mtasts.entry import CachedPolicy, Entry
 from postfix_mtasts.policy import parse
-from postfix_mtasts.row import parse_row
-from postfix_mtasts.store import Store
 from tests.integration.conftest import (
     NOBODY,
     POLICY_HOST,
     World,
+    fetched,
     filled,
     mounted,
     read_only,
     small_disk,
+    store_entries,
+    stored_entries,
     wait_until_stored,
 )
 from tests.world.daemon import COMMAND, Daemon, ask, toml
@@ -93,32 +93,6 @@ def about(daemon: Daemon, domain: str) -> list[str]:
     assert ask(socket_of(daemon), sentinel) == "NOTFOUND "
     daemon.wait_for(f"domain={re.escape(sentinel)},")
     return [line for line in daemon.log if f"domain={domain}, " in line]
-
-
-def fetched(text: str, age: float = 0, record_id: str = "1", checked: float = 0) -> Entry:
-    """What is known after a fetch `age` seconds ago, when DNS was asked again `checked` seconds ago."""
-    parsed, _ = parse(text.encode())
-    now = time.time()
-    return Entry(CachedPolicy(parsed, text, record_id, now - age), checked_at=now - checked, last_used=now)
-
-
-def store_entries(path: Path, entries: Mapping[str, Entry]) -> None:
-    """Put into the database what is known of domains."""
-
-    async def put() -> None:
-        store = Store(str(path))
-        for domain, entry in entries.items():
-            store.put(PolicyDomain(domain), entry)
-        assert await store.flush()
-        await store.aclose()
-
-    asyncio.run(put())
-
-
-def stored_entries(path: Path) -> dict[str, Entry]:
-    """What stands in the database."""
-    with closing(sqlite3.connect(path)) as connection:
-        return {key: parse_row(row) for key, row in connection.execute("SELECT key, value FROM policies")}
 
 
 def stored_policies(path: Path) -> dict[str, str]:
@@ -202,6 +176,8 @@ def test_without_a_configuration_file_the_defaults_apply(world: World, tmp_path:
         cache.mkdir()
         with process(SSL_CERT_FILE=str(world.ca.file)) as running:
             # What Postfix this machine has is another's test (tests/e2e/test_style.py).
+            control = f'server.control = "{DEFAULT_CONTROL}": no such file or directory'
+            assert line_of(running) == f"info: no control socket: {control}"
             style, dane, line = start_of(running)
             assert (style.split(" is ")[0], dane.split(" is ")[0]) == ("info: reply.style", "info: reply.dane")
             assert line == ready(TCP)[-1]
@@ -678,7 +654,7 @@ UNAVAILABLE: dict[str, tuple[Setup, str]] = {
         _wrong_name,
         (
             "certificate of the policy host: "
-            "Hostname mismatch, certificate is not valid for 'mta-sts.{0}'. (sts-webpki-invalid)"
+            "hostname mismatch, certificate is not valid for 'mta-sts.{0}' (sts-webpki-invalid)"
         ),
     ),
     "there is no file": (_site(answer(status=404)), f"HTTP response: status 404 {FETCH_ERROR}"),

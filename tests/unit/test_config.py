@@ -31,7 +31,12 @@ from .vectors import DATA
 
 WRONG = sorted((DATA / "config").glob("*.toml"))
 DEFAULTS = Config(
-    server=Server(listen=(InetEndpoint("127.0.0.1", 8461),), socket_mode=0o666, answer_within=10.0),
+    server=Server(
+        listen=(InetEndpoint("127.0.0.1", 8461),),
+        socket_mode=0o666,
+        control="/run/postfix-mtasts/control",
+        answer_within=10.0,
+    ),
     cache=Cache(
         path="/var/lib/postfix-mtasts/policies.sqlite", policies_in_memory=10_000, no_policies_in_memory=100_000
     ),
@@ -45,6 +50,7 @@ EVERY_KEY = b"""
 [server]
 listen = ["inet:192.0.2.1:1", "inet:[2001:DB8:0::1]:65535", "unix:/run/postfix mtasts/s\xc3\xb6cket"]
 socket_mode = 0o660
+control = "/srv/control"
 answer_within = 7.5
 [cache]
 path = "/srv/cache.sqlite"
@@ -113,6 +119,7 @@ def test_file_with_every_key() -> None:
                 UnixEndpoint("/run/postfix mtasts/söcket"),
             ),
             socket_mode=0o660,
+            control="/srv/control",
             answer_within=7.5,
         ),
         cache=Cache(path="/srv/cache.sqlite", policies_in_memory=2000, no_policies_in_memory=3000),
@@ -145,6 +152,12 @@ def test_file_with_every_key() -> None:
     [
         pytest.param("server.socket_mode = 0", Config(server=Server(socket_mode=0)), id="lowest mode"),
         pytest.param("server.socket_mode = 0o777", Config(server=Server(socket_mode=0o777)), id="highest mode"),
+        pytest.param('server.control = ""', Config(server=Server(control="")), id="no control socket"),
+        pytest.param(
+            f'server.control = "/{"c" * 106}"',
+            Config(server=Server(control="/" + "c" * 106)),
+            id="control socket path of 107 octets",
+        ),
         pytest.param("dns.timeout = 0.1", Config(dns=Dns(timeout=0.1)), id="shortest time"),
         pytest.param("server.answer_within = 90.0", Config(server=Server(answer_within=90.0)), id="longest time"),
         pytest.param(

@@ -16,6 +16,7 @@ from postfix_mtasts.decide import (
     HadExpired,
     LookUpRecord,
     NotRenewed,
+    Told,
     dane_holds,
     decide,
     forget_at,
@@ -265,9 +266,40 @@ def failed(entry: Entry, times: int, now: float) -> Entry:
             Decision(replace(LIVE, last_used=START - FORGET_AFTER, unused_at=START)),
             id="the grace begins anew after a clock was set back",
         ),
+        pytest.param(
+            replace(LIVE, checked_at=0.0, note=Note(NoPolicy("none"), 60.0)),
+            Told(RecordFound(Record("A"))),
+            Decision(LIVE, action=FetchPolicy("A")),
+            id="an administrator has a policy of no age fetched",
+        ),
+        pytest.param(
+            replace(LIVE, failed=(FailedFetch("A", 9, START, FAILURE),)),
+            Told(RecordFound(Record("A"))),
+            Decision(replace(LIVE, failed=(FailedFetch("A", 9, START, FAILURE),)), action=FetchPolicy("A")),
+            id="and one whose fetch has just failed",
+        ),
+        pytest.param(
+            LIVE,
+            Told(DnsFailed(FAILURE)),
+            Decision(
+                replace(LIVE, note=Note(Unavailable(FAILURE), 60.0)),
+                Apply(P1),
+                notices=(NotRenewed(str(FAILURE), 604800.0, urgent=False),),
+            ),
+            id="but what DNS fails to say ends no policy then either",
+        ),
+        pytest.param(
+            Entry(),
+            Told(RecordAbsent(300.0)),
+            Decision(
+                Entry(note=Note(NoPolicy("no _mta-sts TXT record"), 300.0), checked_at=START),
+                NoPolicy("no _mta-sts TXT record"),
+            ),
+            id="and without a record there is nothing to fetch",
+        ),
     ],
 )
-def test_decision(entry: Entry, observation: Observation, decision: Decision) -> None:
+def test_decision(entry: Entry, observation: Observation | Told, decision: Decision) -> None:
     assert decide(entry, observation, START) == decision
 
 

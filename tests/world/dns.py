@@ -136,7 +136,7 @@ class DnsServer(LoopServer):
 
     `queries` is what was asked. `negative_ttl` is the TTL of the SOA beside negative answers where the data has none;
     None leaves the SOA out. Answers made of names below the zones in `authenticated` carry the AD bit where the query
-    asks for it, or with `authenticated_unasked`.
+    asks for it.
     """
 
     def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
@@ -144,7 +144,6 @@ class DnsServer(LoopServer):
         self.queries: list[Query] = []
         self.negative_ttl: int | None = 60
         self.authenticated: set[str] = set()
-        self.authenticated_unasked = False
         self._lock = threading.Lock()
         self._data: dict[dns.name.Name, list[dns.rrset.RRset]] = {}
         self._behaviours: dict[tuple[dns.name.Name, str | None], Behaviour] = {}
@@ -153,6 +152,14 @@ class DnsServer(LoopServer):
         """Add records in presentation format to those that `owner` has."""
         for rdata in rdatas:
             self._add(owner, dns.rdata.from_text("IN", rdtype, rdata), ttl)
+
+    def add_text(self, text: str, origin: str) -> None:
+        """Add records, each in a line of its own as `owner type data`, with names that may be relative to `origin`."""
+        base = dns.name.from_text(origin)
+        for line in text.splitlines():
+            owner, rdtype, rdata = line.split(maxsplit=2)
+            name = dns.name.from_text(owner, base)
+            self._add(name.to_text(), dns.rdata.from_text("IN", rdtype, rdata, base, relativize=False), 300)
 
     def add_txt(self, owner: str, *strings: bytes, ttl: int = 300) -> None:
         """Add one TXT record made of these strings."""
@@ -169,6 +176,13 @@ class DnsServer(LoopServer):
             rest = [r for r in self._data.pop(name, []) if rdtype and r.rdtype != dns.rdatatype.from_text(rdtype)]
             if rest:
                 self._data[name] = rest
+
+    def below(self, zone: str) -> list[dns.rrset.RRset]:
+        """The records of a name and of all names below it."""
+        top = dns.name.from_text(zone)
+        with self._lock:
+            found = [rrset for name, rrsets in self._data.items() if name.is_subdomain(top) for rrset in rrsets]
+            return [dns.rrset.from_rdata_list(rrset.name, rrset.ttl, list(rrset)) for rrset in found]
 
     def set_behaviour(self, owner: str, behaviour: Behaviour, rdtype: str | None = None) -> None:
         """Let `owner` behave so, for all types or one; "." stands for all names."""
@@ -222,8 +236,7 @@ class DnsServer(LoopServer):
                     return response, behaviour
                 target = self._follow(response, names[-1], question.rdtype)
                 if target is None:
-                    asked = query.ednsflags & dns.flags.DO or query.flags & dns.flags.AD or self.authenticated_unasked
-                    if asked and all(
+                    if (query.ednsflags & dns.flags.DO or query.flags & dns.flags.AD) and all(
                         any(name.is_subdomain(dns.name.from_text(zone)) for zone in self.authenticated)
                         for name in names
                     ):

@@ -22,6 +22,7 @@ POLICY_HOST = "127.0.2.1"
 NOBODY = "127.0.2.2"  # Nothing listens there.
 LISTEN = "inet:127.0.0.1:8461"
 MAP = f"socketmap:{LISTEN}:postfix"
+RECORD = b"v=STSv1; id=1;"
 
 # What a mail server has to show; None: it does not offer STARTTLS.
 Certificate = Kind | Literal["wrong name"] | None
@@ -45,20 +46,31 @@ class World:
         domain: str,
         certificate: Certificate,
         policy: str | None,
-        record: bytes | None = b"v=STSv1; id=1;",
+        record: bytes | None = RECORD,
         policy_host: Kind = "good",
     ) -> SmtpServer:
-        """A domain with one MX host, `mx.` + domain. Without a policy, nothing listens on its policy host."""
-        address = f"127.0.1.{next(self._hosts)}"
-        self.dns.add(domain, "MX", f"10 mx.{domain}.")
-        self.dns.add(f"mx.{domain}", "A", address)
+        """A domain with one MX host, `mx.` + domain."""
+        host = f"mx.{domain}"
+        self.dns.add(domain, "MX", f"10 {host}.")
+        self.publish(domain, policy, record, policy_host)
+        return self.mail_server(host, self.mail_server_context(domain, certificate))
+
+    def publish(
+        self, domain: str, policy: str | None, record: bytes | None = RECORD, policy_host: Kind = "good"
+    ) -> None:
+        """What a domain says of MTA-STS. Without a policy, nothing listens on its policy host."""
         if record is not None:
             self.dns.add_txt(f"_mta-sts.{domain}", record)
         self.dns.add(f"mta-sts.{domain}", "A", NOBODY if policy is None else POLICY_HOST)
         if policy is not None:
             context = self.ca.issue(f"mta-sts.{domain}", kind=policy_host).server_context()
             self.https.policy(f"mta-sts.{domain}", policy, context)
-        return self.servers.enter_context(SmtpServer(address, context=self.mail_server_context(domain, certificate)))
+
+    def mail_server(self, host: str, context: ssl.SSLContext | None) -> SmtpServer:
+        """A mail server with an address of its own; without a context, it does not offer STARTTLS."""
+        address = f"127.0.1.{next(self._hosts)}"
+        self.dns.add(host, "A", address)
+        return self.servers.enter_context(SmtpServer(address, context=context))
 
     def mail_server_context(self, domain: str, certificate: Certificate) -> ssl.SSLContext | None:
         """What the domain's MX host needs to show this certificate."""
@@ -81,7 +93,7 @@ def configuration(
 ) -> dict[str, dict[str, object]]:
     """The daemon's configuration for this world."""
     return {
-        "server": {"listen": [listen], "socket_mode": socket_mode, "answer_within": answer_within},
+        "server": {"listen": [listen], "control": "", "socket_mode": socket_mode, "answer_within": answer_within},
         "cache": {"path": str(folder / "policies.sqlite")},
         "dns": {"nameservers": [NAMESERVER]},
         "fetch": {"ca_file": str(ca.file), "allow_addresses": ["127.0.0.0/8"]},

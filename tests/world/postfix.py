@@ -137,6 +137,8 @@ class Postfix:
             place.mkdir()
         self.config.joinpath("main.cf").write_text(self._main_cf(settings))
         self.config.joinpath("master.cf").write_text(_master_cf(installation.master_cf.read_text(), services))
+        for file in self.config.iterdir():
+            os.utime(file, (0, 0))  # Postfix waits until a file that is new has stayed the same for a second.
 
     def __enter__(self) -> Self:
         self.run("postfix", "start")
@@ -151,11 +153,12 @@ class Postfix:
         """Run one of Postfix's commands with our configuration; its standard output."""
         return self._ask(command, *arguments).stdout
 
-    def send(self, recipient: str, sender: str = "sender@client.test") -> str:
-        """Hand in a message; its queue id."""
+    def send(self, recipient: str, sender: str = "sender@client.test", header: str = "") -> str:
+        """Hand in a message, with one more line in its header or none; its queue id."""
         message_id = f"<{next(self._messages)}@client.test>"
         command = self.installation.command("sendmail", "-C", str(self.config), "-i", "-f", sender, recipient)
-        subprocess.run(command, input=f"Message-ID: {message_id}\n\nhello\n", text=True, check=True, timeout=20)
+        lines = [f"Message-ID: {message_id}", *([header] if header else []), "", "hello", ""]
+        subprocess.run(command, input="\n".join(lines), text=True, check=True, timeout=20)
         return self._wait(rf"/cleanup\[\d+\]: (\w+): message-id={re.escape(message_id)}")[1][1]
 
     def wait_for(self, queue_id: str, attempt: int = 1) -> Delivery:
@@ -168,9 +171,9 @@ class Postfix:
         mistrust = _last(r"certificate verification failed for \S+ (?:num=\d+:)?(.*)", lines[begin:])
         return Delivery(status, dsn, relay, text, tls, mistrust, tuple(lines[begin:]))
 
-    def deliver(self, recipient: str, sender: str = "sender@client.test") -> Delivery:
+    def deliver(self, recipient: str, sender: str = "sender@client.test", header: str = "") -> Delivery:
         """Send a message, and see how the first attempt to deliver it ends."""
-        return self.wait_for(self.send(recipient, sender))
+        return self.wait_for(self.send(recipient, sender, header))
 
     def flush(self) -> None:
         """Let the whole queue be tried again."""

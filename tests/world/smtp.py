@@ -86,7 +86,7 @@ class _Dialogue(socketserver.BaseRequestHandler):
         verb, _, rest = line.partition(" ")
         match verb.upper():
             case "EHLO":
-                offered = ["250-STARTTLS"] if self.owner.context and not self.tls else []
+                offered = ["250-REQUIRETLS"] if self.tls else ["250-STARTTLS"] if self.owner.context else []
                 self._say("250-mx", *offered, "250-SMTPUTF8", "250 8BITMIME")
             case "STARTTLS":
                 self._say("220 go ahead")

@@ -1,0 +1,231 @@
+"""`postfix-mtasts-query` beside a running daemon: what that has cached, its answers, and many domains at once."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import NOBODY, World
+from tests.world.daemon import COMMAND, Daemon
+
+QUERY = str(COMMAND.with_name("postfix-mtasts-query"))
+
+
+@pytest.fixture
+def daemon(world: World, tmp_path: Path) -> Iterator[Daemon]:
+    server: dict[str, object] = {"listen": [f"unix:{tmp_path / 'socket'}"], "control": str(tmp_path / "control")}
+    with Daemon(tmp_path, world.configuration(tmp_path, server=server)) as running:
+        yield running
+
+
+def policy(domain: str, max_age: int = 1209600) -> str:
+    return f"version: STSv1\nmode: enforce\nmx: mx.{domain}\nmax_age: {max_age}\n"
+
+
+def query(daemon: Daemon, *words: str, given: str = "", **environment: str) -> tuple[int, str, str]:
+    command = [QUERY, *words, "--config", str(daemon.config)]
+    done = subprocess.run(
+        command, input=given, capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def as_postfix(daemon: Daemon, domain: str) -> str:
+    status, output, errors = query(daemon, "--as-postfix", domain)
+    assert (status, errors) == (0, "")
+    return re.sub(r"\(\d+\.\d ms, ", "(TIME, ", output).replace(str(daemon.config.parent), "FOLDER")
+
+
+def test_as_postfix(world: World, daemon: Daemon) -> None:
+    world.publish("asked.test", policy("asked.test"))
+    assert as_postfix(daemon, "Asked.Test.") == (
+        "Asked.Test.: OK secure match=mx.asked.test servername=hostname (TIME, unix:FOLDER/socket)\n"
+    )
+    assert as_postfix(daemon, ".test") == ".test: NOTFOUND (TIME, unix:FOLDER/socket)\n"
+    assert as_postfix(daemon, "[127.0.0.1]") == "[127.0.0.1]: NOTFOUND (TIME, unix:FOLDER/socket)\n"
+    status, output, _ = query(daemon, "--json", "--as-postfix", "asked.test")
+    document = json.loads(output)
+    assert (status, 0 < document.pop("seconds") < 60) == (0, True)
+    assert document == {
+        "key": "asked.test",
+        "endpoint": f"unix:{daemon.config.parent / 'socket'}",
+        "reply": "OK secure match=mx.asked.test servername=hostname",
+    }
+
+
+def test_a_key_that_is_not_utf_8(daemon: Daemon) -> None:
+    command = [QUERY.encode(), b"--config", bytes(daemon.config), b"--as-postfix", b"\xff.test"]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert re.sub(rb"\(.*\)", b"()", done.stdout) == rb"\udcff.test: NOTFOUND ()" + b"\n"
+
+
+def test_no_daemon(daemon: Daemon) -> None:
+    endpoint = f"unix:{daemon.config.parent / 'socket'}"
+    assert daemon.stop() == 0
+    errors = (
+        f"postfix-mtasts-query: error: {endpoint} does not answer: no such file or directory\n"
+        "hint: is postfix-mtasts-daemon running, with this configuration?\n"
+    )
+    try:
+        assert query(daemon, "--as-postfix", "example.com") == (69, "", errors)
+        assert query(daemon, "warm", "-", given="example.com\n") == (69, "", errors)
+    finally:
+        daemon.start()
+
+
+def block(output: str, name: str) -> list[str]:
+    """The lines of one block of a report."""
+    found = re.search(rf"^  {name} +(.*(?:\n {{8,}}.*)*)", output, flags=re.MULTILINE)
+    assert found, output
+    return [line.strip() for line in found[1].split("\n")]
+
+
+def test_what_is_cached(world: World, daemon: Daemon) -> None:
+    world.publish("cached.test", policy("cached.test"))
+    world.dns.add("cached.test", "MX", "10 mx.cached.test.")
+    status, output, _ = query(daemon, "cached.test")
+    assert (status, block(output, "daemon")) == (0, ["nothing is cached"])
+    as_postfix(daemon, "cached.test")
+    status, output, _ = query(daemon, "cached.test")
+    told = [re.sub(r"\d+ seconds", "N seconds", line) for line in block(output, "daemon")]
+    assert (status, told) == (0, ["mode enforce, holds for 14 days", "fetched N seconds ago, looked up N seconds ago"])
+    _, output, _ = query(daemon, "--json", "cached.test")
+    cached = json.loads(output)["cached"]
+    assert (cached["domain"], cached["policy"]["file"]) == ("cached.test", policy("cached.test"))
+
+
+def test_a_file_that_changes_under_the_same_id(world: World, daemon: Daemon) -> None:
+    domain = "changes.test"
+    world.publish(domain, policy(domain))
+    world.dns.add(domain, "MX", f"10 mx.{domain}.")
+    as_postfix(daemon, domain)
+    context = world.ca.issue(f"mta-sts.{domain}").server_context()
+    world.https.policy(f"mta-sts.{domain}", policy(domain, 2419200), context)
+    warning = (
+        "warning: the policy file has changed, but not the id in the TXT record: senders that have the old file do not"
+        " look for the new one at once; give the record another id\n"
+    )
+    status, output, _ = query(daemon, domain)
+    assert (status, warning in output) == (1, True)
+    world.dns.remove(f"_mta-sts.{domain}")
+    world.dns.add_txt(f"_mta-sts.{domain}", b"v=STSv1; id=2;")
+    status, output, _ = query(daemon, domain)
+    assert (status, warning in output) == (0, False)
+
+
+def test_several_domains_and_the_worst_of_them(world: World, daemon: Daemon) -> None:
+    world.publish("several.test", policy("several.test"))
+    world.dns.add("several.test", "MX", "10 mx.several.test.")
+    world.announce("broken.test", host=NOBODY)
+    for words, expected in (
+        (("several.test",), 0),
+        (("several.test", "nothing.test"), 3),
+        (("several.test", "broken.test", "nothing.test"), 2),
+    ):
+        status, output, _ = query(daemon, "--json", *words)
+        assert (status, [json.loads(line)["domain"] for line in output.splitlines()]) == (expected, list(words))
+
+
+def test_warm(world: World, daemon: Daemon, tmp_path: Path) -> None:
+    domains = [f"warm{number}.test" for number in range(30)]
+    world.publish_all(domains, policy)
+    file = tmp_path / "domains"
+    file.write_text("\n".join(["# known ones", "", *domains, "WARM1.test. # again", "[warm2.test]:587", "cold.test"]))
+    assert query(daemon, "warm", "--concurrency", "5", str(file)) == (
+        0,
+        "32 domains, 31 policies, 1 none, 0 deferred\n",
+        "",
+    )
+    assert all(world.asked(domain) == (1, 1) for domain in domains)
+    status, output, _ = query(daemon, "cache", "list", "--json")
+    assert (status, sorted(json.loads(line)["domain"] for line in output.splitlines())) == (0, sorted(domains))
+
+
+def test_warm_passes_over_what_is_no_domain(daemon: Daemon) -> None:
+    status, output, errors = query(daemon, "warm", "-", "--json", given="localhost\n\xff\ncold.test\nuser@cold.test\n")
+    assert (status, json.loads(output)) == (1, {"domains": 1, "policies": 0, "none": 1, "deferred": 0})
+    assert errors == (
+        "postfix-mtasts-query: warning: -:1: 'localhost' passed over: a single label\n"
+        "postfix-mtasts-query: warning: -:2: '\\xff' passed over: a single label\n"
+        "postfix-mtasts-query: warning: -:4: 'user@cold.test' passed over: not a hostname\n"
+    )
+
+
+def test_options_may_stand_before_a_subcommand(daemon: Daemon) -> None:
+    status, output, errors = query(daemon, "--json", "health")
+    assert (status, json.loads(output)["status"], errors) == (0, "OK", "")
+
+
+def test_warm_needs_a_file(daemon: Daemon, tmp_path: Path) -> None:
+    expected = f"postfix-mtasts-query: error: {tmp_path / 'none'}: no such file or directory\n"
+    assert query(daemon, "warm", str(tmp_path / "none")) == (64, "", expected)
+
+
+def on_a_terminal(daemon: Daemon, *words: str, **environment: str) -> str:
+    """What a person sees."""
+    theirs, ours = pty.openpty()
+    command = [QUERY, *words, "--config", str(daemon.config)]
+    with subprocess.Popen(
+        command, stdout=ours, stderr=ours, stdin=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm", **environment}
+    ):
+        os.close(ours)
+        seen = b""
+        while True:
+            try:
+                data = os.read(theirs, 65536)
+            except OSError:  # The other end is closed.
+                break
+            if not data:
+                break
+            seen += data
+    os.close(theirs)
+    return seen.decode().replace("\r\n", "\n")
+
+
+def test_colours_are_for_terminals_that_want_them(world: World, daemon: Daemon) -> None:
+    world.announce("colour.test", host=NOBODY)
+    error = "error: the policy cannot be had"
+    assert f"\x1b[31m{error}" in on_a_terminal(daemon, "colour.test")
+    for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        seen = on_a_terminal(daemon, "colour.test", **environment)
+        assert (f"\n{error}" in seen, "\x1b" in seen) == (True, False)
+    _, output, _ = query(daemon, "colour.test", TERM="xterm")
+    assert (f"\n{error}" in output, "\x1b" in output) == (True, False)
+
+
+def test_progress_is_for_terminals(world: World, daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "domains").write_text("one.test\ntwo.test\n")
+    seen = on_a_terminal(daemon, "warm", str(tmp_path / "domains"))
+    assert seen == "\r1 of 2 domains\r2 of 2 domains\n2 domains, 0 policies, 2 none, 0 deferred\n"
+
+
+WRONG = {
+    "nothing": ((), "the following arguments are required: DOMAIN"),
+    "an unknown option": (("--bogus", "a.test"), "unrecognized arguments: --bogus"),
+    "a single label": (("localhost",), "'localhost': a single label"),
+    "an address": (("[192.0.2.1]",), "'[192.0.2.1]': an address, not a hostname"),
+    "a number": (("warm", "--concurrency", "0", "-"), "argument --concurrency: must be a number from 1 to 1000"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_command_line(daemon: Daemon, case: str) -> None:
+    words, error = WRONG[case]
+    found, output, errors = query(daemon, *words)
+    first, hint, *rest = errors.split("\n")
+    assert (found, output, first, rest) == (64, "", f"postfix-mtasts-query: error: {error}", [""])
+    assert hint.startswith("hint: ")
+
+
+def test_a_wrong_configuration(daemon: Daemon, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text("[reply]\nstyle = 1\n")
+    command = [QUERY, "--config", str(file), "example.com"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    expected = f'postfix-mtasts-query: error: {file}: reply.style = 1: must be "auto", "plain" or "tlsrpt"\n'
+    assert (done.returncode, done.stdout, done.stderr) == (78, "", expected)
