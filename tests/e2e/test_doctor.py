@@ -518,6 +518,7 @@ async def test_without_a_word_a_service_runs_in_a_chroot_as_compatibility_level_
             id="no level",
         ),
         pytest.param({"smtp_tls_security_level": "", "smtp_use_tls": "yes"}, "", id="the old way"),
+        pytest.param({"smtp_tls_security_level": "", "smtp_enforce_tls": "yes"}, "", id="the old way to encrypt"),
         pytest.param({"smtp_use_tls": "no"}, "", id="the old way that does not matter"),
         pytest.param(
             {"smtp_fallback_relay": "[relay.example.com]"},
@@ -757,6 +758,15 @@ async def test_permissions(doctor: Doctor, value: str, expected: str) -> None:
         f"chmod o+x {folder}",
     )
     assert await doctor({"smtp_tls_policy_maps": value}) == said + line(value)
+
+
+async def test_a_socket_can_be_mounted_into_the_chroot(doctor: Doctor) -> None:
+    folder = doctor.machine.folder / "run"
+    place = Path(f"{doctor.machine.folder}/queue{folder}")
+    place.mkdir(parents=True, exist_ok=True)
+    value = "socketmap:unix:F/run/socket:postfix"
+    with mounted("--bind", folder, place):
+        assert await doctor({"smtp_tls_policy_maps": value}, chroot="y") == well(value)
 
 
 async def test_what_lies_above_the_chroot_does_not_matter(doctor: Doctor) -> None:
