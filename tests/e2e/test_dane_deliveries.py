@@ -273,7 +273,7 @@ DECIDES = [
     Decides("tlsa alias", ONE + "_25._tcp.mx CNAME tlsa\ntlsa TLSA {first[3 1 1]}"),
     Decides("tlsa wildcard", ONE + "*._tcp.mx TLSA {first[3 1 1]}"),
     Decides("no mx", "@ A {first}\n_25._tcp TLSA {first[3 1 1]}", host="{domain}"),
-    Decides("smart", "@ A {first}\n_587._tcp TLSA {first[3 1 1]}\n" + f"_25._tcp TLSA {WRONG}", host="{domain}"),
+    Decides("smart", "@ A {first}\n_587._tcp TLSA {first[3 1 1]}", host="{domain}"),
 ]
 
 
