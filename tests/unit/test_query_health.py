@@ -72,8 +72,8 @@ def status(table: str, **changes: object) -> dict[str, Any]:
         pytest.param(
             SILENT,
             STATUS,
-            "MTA-STS CRITICAL - inet:127.0.0.1:8461 does not answer: connection refused; unix:/run/sts does not answer: "
-            "not within 5 seconds; 12 policies|policies=12 not_renewed=0 ending=0 pending_writes=0",
+            "MTA-STS CRITICAL - inet:127.0.0.1:8461 does not answer: connection refused; unix:/run/sts does not "
+            "answer: not within 5 seconds; 12 policies|policies=12 not_renewed=0 ending=0 pending_writes=0",
             id="no answer",
         ),
         pytest.param(

@@ -49,14 +49,16 @@ def test_table() -> None:
     all_known = [Known("a.test", LIVE), Known("longer.test", replace(EXPIRED, failed=(FAILED,), checked_at=0.0))]
     all_known.append(Known("n.test", NONE))
     assert list(table(all_known, NOW)) == [
-        ("domain       mode     mx  fetched      expires      checked        failures", None),
-        ("a.test       enforce  2   5 hours ago  in 7 days    3 minutes ago  -", Status.OK),
+        ("domain       mode     mx  fetched      expires       checked        failures", None),
+        ("a.test       enforce  2   5 hours ago  in 7 days     3 minutes ago  -", Status.OK),
         (
-            "longer.test  enforce  2   8 days ago   24 hours ago  never          "
-            "3, 10 minutes ago: HTTP response: status 404",
+            (
+                "longer.test  enforce  2   8 days ago   24 hours ago  never          "
+                "3, 10 minutes ago: HTTP response: status 404"
+            ),
             Status.ERROR,
         ),
-        ("n.test       none     0   5 hours ago  in 19 hours  3 minutes ago  -", Status.OK),
+        ("n.test       none     0   5 hours ago  in 19 hours   3 minutes ago  -", Status.OK),
     ]
 
 
@@ -75,7 +77,7 @@ def test_words_of_a_policy() -> None:
         "                *.example.net\n"
         "    fetched     5 hours ago (2023-11-14T17:13:20Z), when the record had the id 20240101\n"
         "    expires     in 7 days (2023-11-21T17:13:20Z)\n"
-        "    refresh     in 18 hours (2023-11-15T16:23:55Z)\n"
+        "    refresh     in 18 hours (2023-11-15T16:38:57Z)\n"
         "    last used   2 hours ago (2023-11-14T20:13:20Z), to a day\n"
         "    checked     3 minutes ago (2023-11-14T22:10:20Z)\n"
         "                no policy: no _mta-sts TXT record\n"
@@ -137,7 +139,7 @@ def test_document() -> None:
         },
         "checked_at": "2023-11-14T22:10:20Z",
         "last_used": "2023-11-14T20:13:20Z",
-        "refresh_at": "2023-11-15T16:23:55Z",
+        "refresh_at": "2023-11-15T16:38:57Z",
         "failed": [
             {
                 "record_id": "20240102",
