@@ -13,7 +13,8 @@ STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/postfix-mtasts
 
 run: $(VENV)/.run
 	@mkdir -p "$(STATE)"
-	@printf '[server]\ncontrol = "%s"\n[cache]\npath = "%s"\n' "$(STATE)/control" "$(STATE)/policies.sqlite" > "$(STATE)/postfix-mtasts.toml"
+	@printf '[server]\ncontrol = "%s"\n[cache]\npath = "%s"\n' "$(STATE)/control" "$(STATE)/policies.sqlite" \
+		> "$(STATE)/postfix-mtasts.toml"
 	@exec $(VENV)/bin/postfix-mtasts-daemon --config "$(STATE)/postfix-mtasts.toml"
 
 test: lint $(OLDEST)/.test

@@ -138,10 +138,10 @@ class Control:
     async def _refresh(self, domain: PolicyDomain) -> JSON:
         answer = await self._lookup.refresh(domain)
         entry = await self._lookup.entry(domain)
-        fetched = isinstance(answer, Apply) and answer.fetched
+        fetched = isinstance(answer, Apply) and answer.fetched  # Then there is neither a note nor a failure.
         why = answer if isinstance(answer, NoPolicy | Unavailable) else entry.note and entry.note.answer
         reason = _words(why) if why else str(entry.failed[0].failure) if entry.failed else None
-        return self._known(domain, entry) | {"fetched": fetched, "reason": None if fetched else reason}
+        return self._known(domain, entry) | {"fetched": fetched, "reason": reason}
 
     def _known(self, domain: PolicyDomain, entry: Entry) -> JSON:
         note = entry.note

@@ -21,12 +21,13 @@ from typing import Any
 
 import pytest
 
+from postfix_mtasts.database import Counts
 from postfix_mtasts.domain import PolicyDomain
 from postfix_mtasts.entry import CachedPolicy, Entry, FailedFetch
 from postfix_mtasts.observation import Failure, ResultType, Stage
 from postfix_mtasts.policy import Mode, MxPattern, Policy
 from postfix_mtasts.row import parse_row, print_row
-from postfix_mtasts.store import BATCH, Store, StoreError
+from postfix_mtasts.store import BATCH, Store, StoreError, StoreStatus
 from tests.integration.conftest import filled, read_only, small_disk
 
 DOMAIN = PolicyDomain("a.example")
@@ -977,3 +978,73 @@ async def test_what_is_confirmed_survives_a_kill(path: Path) -> None:
         assert got == entries
     with sqlite(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+# What an administrator is shown
+
+
+async def test_the_rows_are_those_on_disk_and_those_that_wait(path: Path) -> None:
+    third, fourth = PolicyDomain("c.example"), PolicyDomain("d.example")
+    await put(path, {DOMAIN: ENTRY, OTHER: ENTRY, third: NONE})
+    async with opened(path) as store:
+        store.put(DOMAIN, NEWER)
+        store.put(fourth, NONE)
+        store.forget(OTHER, ENTRY)
+        found = [(domain, parse_row(row)) async for domain, row in store.rows()]
+    assert sorted(found, key=str) == [(DOMAIN, NEWER), (third, NONE), (fourth, NONE)]
+
+
+@pytest.mark.parametrize("count", [99, 100, 101, 250])
+async def test_the_rows_of_many_pages(path: Path, count: int) -> None:
+    entries = {numbered(number): entry_of(number) for number in range(count)}
+    await put(path, entries)
+    async with opened(path) as store:
+        found = [(domain, parse_row(row)) async for domain, row in store.rows()]
+    assert (len(found), dict(found)) == (count, entries)
+
+
+async def test_rows_that_cannot_be_read_are_an_error(path: Path) -> None:
+    await put(path, {DOMAIN: ENTRY})
+    with another_process(path, "PRAGMA locking_mode = EXCLUSIVE", "BEGIN EXCLUSIVE"):
+        async with opened(path) as store:
+            with pytest.raises(StoreError, match=r"^cache\.path: database is locked$"):
+                _ = [row async for row in store.rows()]
+            status = await store.status()
+            assert status == StoreStatus(None, "database is locked", NOW, 0)
+
+
+async def test_trouble_is_over_when_nothing_waits_any_more(path: Path) -> None:
+    await put(path, {DOMAIN: ENTRY})
+    async with opened(path) as store:
+        with another_process(path, "BEGIN IMMEDIATE"):
+            store.put(OTHER, NONE)
+            assert not await store.flush()
+            locked = await store.status()
+        # It could be written to, but was not yet.
+        waiting = await store.status()
+        assert await store.flush()
+        written = await store.status()
+    counts = Counts(1, 1, 0, NOW + 85399.75)
+    assert (locked, waiting, written) == (
+        StoreStatus(counts, "database is locked", NOW, 1),
+        StoreStatus(counts, "database is locked", NOW, 1),
+        StoreStatus(replace(counts, stored=2), None, None, 0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("age", "counts"),
+    [
+        pytest.param(0, (1, 1, 0), id="fetched now"),
+        pytest.param(64800, (1, 1, 0), id="a quarter is left"),
+        pytest.param(64801, (1, 1, 1), id="less than a quarter is left"),
+        pytest.param(86400, (1, 1, 1), id="the last second"),
+        pytest.param(86401, (1, 0, 0), id="over"),
+    ],
+)
+async def test_the_counts_of_what_is_not_renewed(path: Path, age: int, counts: tuple[int, int, int]) -> None:
+    entry = replace(ENTRY, cached=replace(CACHED, fetched_at=NOW - age))
+    await put(path, {DOMAIN: entry})
+    async with opened(path) as store:
+        status = await store.status()
+    assert status.counts == Counts(*counts, NOW - age + 86400 if counts[1] else None)

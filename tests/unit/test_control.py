@@ -40,11 +40,15 @@ _json = st.recursive(
     st.binary() | _json.map(str.encode) | near('{"request":', '"show"', '"domain":', '"a.test"', "}").map(str.encode)
 )
 def test_any_octets_are_a_request_or_our_error(line: bytes) -> None:
+    match _parsed(line):
+        case str(error):
+            assert error.isprintable()
+        case name, domain:
+            assert (name in ("list", "status")) == (domain is None)
+
+
+def _parsed(line: bytes) -> tuple[str, PolicyDomain | None] | str:
     try:
-        name, domain = parse_request(line)
-    except RequestError as refused:
-        error = str(refused)
-    else:
-        error = ""
-        assert (name in ("list", "status")) == (domain is None)
-    assert error.isprintable()
+        return parse_request(line)
+    except RequestError as error:
+        return str(error)

@@ -1,15 +1,21 @@
 """Every subcommand, option and exit status is in the man page, and every word to type in the completion for bash."""
 
 import argparse
+import dataclasses
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from postfix_mtasts.query import report
 from postfix_mtasts.query.command import SUBCOMMANDS, parser
+from postfix_mtasts.query.doctor import Examination
+from postfix_mtasts.query.finding import Finding
 from postfix_mtasts.query.output import Status
+from postfix_mtasts.query.remarks import Remark
 
 ROOT = Path(__file__).parents[2]
 MANUAL = ROOT / "docs/man/postfix-mtasts-query.1"
@@ -45,6 +51,26 @@ def test_the_manual_has_every_subcommand(manual: str) -> None:
 def test_the_manual_has_every_exit_status() -> None:
     listed = re.findall(r"^\.TP\n\.B (\d+)$", MANUAL.read_text(), flags=re.MULTILINE)
     assert [int(number) for number in listed] == sorted(Status)
+
+
+SHAPES = [
+    report.Report,
+    report.RecordReport,
+    report.PolicyHostReport,
+    report.PolicyReport,
+    report.MxReport,
+    report.DaneReport,
+    report.AnswerReport,
+    Remark,
+    Finding,
+    Examination,
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_manual_has_every_member_of_the_json(shape: type[Any], manual: str) -> None:
+    json = manual[manual.index("\n.SH JSON") :]
+    assert [field.name for field in dataclasses.fields(shape) if not re.search(rf"\b{field.name}\b", json)] == []
 
 
 def completed(*words: str) -> set[str]:

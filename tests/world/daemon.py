@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -67,6 +68,16 @@ class Daemon:
         """SIGHUP: to read its configuration again."""
         assert self._process is not None, "it does not run"
         self._process.send_signal(signal.SIGHUP)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """SIGSTOP: it does nothing until the end of the block."""
+        assert self._process is not None, "it does not run"
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def restart(self) -> None:
         """Stop cleanly and start again, with the same configuration and cache."""
@@ -151,3 +162,10 @@ def _connect(endpoint: str, timeout: float) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def query(*words: str | Path, prefix: tuple[str, ...] = ()) -> tuple[int, str, str]:
+    """Status, output and errors of `postfix-mtasts-query` with these words."""
+    command = COMMAND.with_name("postfix-mtasts-query")
+    done = subprocess.run([*prefix, command, *words], capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
