@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from postfix_mtasts.query import report
+from postfix_mtasts.query.certificate import Certificate
 from postfix_mtasts.query.command import SUBCOMMANDS, parser
 from postfix_mtasts.query.doctor import Examination
 from postfix_mtasts.query.finding import Finding
@@ -58,6 +59,9 @@ SHAPES = [
     report.RecordReport,
     report.PolicyHostReport,
     report.PolicyReport,
+    report.LineReport,
+    report.ProbeReport,
+    Certificate,
     report.MxReport,
     report.DaneReport,
     report.AnswerReport,
@@ -69,7 +73,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_manual_has_every_member_of_the_json(shape: type[Any], manual: str) -> None:
-    json = manual[manual.index("\n.SH JSON") :]
+    json = manual[manual.index("\nJSON\n") :]
     assert [field.name for field in dataclasses.fields(shape) if not re.search(rf"\b{field.name}\b", json)] == []
 
 
