@@ -5,7 +5,7 @@
 # make clean  remove what these made
 PYTHON ?= python3
 VENV = .venv
-# The versions of Debian 12, the oldest that the package supports.
+# The versions of Debian 12, the oldest that the package supports, on asyncio's event loop; the other is on uvloop's.
 OLDEST = .venv-debian12
 STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/postfix-mtasts
 
@@ -39,13 +39,13 @@ lint: $(VENV)/.test
 $(VENV)/.run: pyproject.toml
 	.ci/need build
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[certificates]'
+	$(VENV)/bin/python -m pip install --quiet --editable '.[certificates,uvloop]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml
 	.ci/need build
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[test]'
+	$(VENV)/bin/python -m pip install --quiet --editable '.[test,uvloop]'
 	@touch $(VENV)/.run $@
 
 $(OLDEST)/.test: pyproject.toml tests/debian12.txt

@@ -158,8 +158,8 @@ class Control:
             },
             "unread": entry.unread,
             "dane": [
-                {"next_hop": str(hop), "seen_at": seen_at} | _seen(observation)
-                for hop, observation, seen_at in self._dane.known(domain)
+                {"next_hop": str(hop), "seen_at": seen.at} | _seen(seen.observation)
+                for hop, seen in self._dane.known(domain)
             ],
         }
 

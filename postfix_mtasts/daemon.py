@@ -19,7 +19,9 @@ import socket
 import ssl
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import fields, replace
+from importlib.metadata import version
 
 from postfix_mtasts import __version__, config, log, refresh
 from postfix_mtasts.config import Config, ConfigError, UnixEndpoint
@@ -61,7 +63,8 @@ def main() -> None:
             return
         log.to_stderr()
         _allow_many_connections()
-        asyncio.run(_run(arguments.config, settings, tls))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_run(arguments.config, settings, tls))
     except ConfigError as error:
         sys.exit(_fail(str(error), os.EX_CONFIG))
     except StartError as error:
@@ -97,6 +100,17 @@ def _allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, if that is installed; None stands for asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        log.event_loop("asyncio; uvloop is not installed")
+        return None
+    log.event_loop(f"uvloop {version('uvloop')}")
+    return uvloop.new_event_loop
+
+
 async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> None:
     stop, hang_up = asyncio.Event(), asyncio.Event()
     for number, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, hang_up)):
@@ -107,7 +121,7 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> None:
         manner, *why = await choose_manner(settings)
         lookup, control = _service(settings, tls, store, manner)
         stack.push_async_callback(lookup.aclose)
-        server = Server(lookup.reply)
+        server = Server(lookup.at_once, lookup.reply)
         await server.start(_listeners(settings))
         stack.push_async_callback(server.aclose, _STOP_WITHIN)
         if listener := _control_listener(settings):

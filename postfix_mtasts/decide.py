@@ -104,12 +104,16 @@ Notice = PolicyChanged | NotRenewed | HadExpired
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The entry as it is now (None: forget it), the answer if there is one yet, what to do, and what to tell."""
+    """The entry as it is now (None: forget it), the answer if there is one yet, what to do, and what to tell.
+
+    Before the time `until`, whoever asks gets the same answer, unless something is observed.
+    """
 
     entry: Entry | None
     answer: Answer | None = None
     action: Action | None = None
     notices: tuple[Notice, ...] = ()
+    until: float = 0.0
 
 
 def decide(entry: Entry, observation: Observation | Told, now: float) -> Decision:
@@ -137,10 +141,9 @@ def decide(entry: Entry, observation: Observation | Told, now: float) -> Decisio
             return _fetch_failed(entry, failure, record_id, now)
 
 
-def dane_holds(dane: DaneObservation, seen_at: float, now: float) -> bool:
-    """Whether what was seen of a next hop's TLSA records may still be believed."""
-    ttl = NOTE_AT_LEAST if isinstance(dane, DaneFailed) else min(max(dane.ttl, NOTE_AT_LEAST), NOTE_AT_MOST)
-    return _recently(seen_at, now, ttl)
+def dane_ttl(dane: DaneObservation) -> float:
+    """For how many seconds what was seen of a next hop's TLSA records may be believed."""
+    return NOTE_AT_LEAST if isinstance(dane, DaneFailed) else min(max(dane.ttl, NOTE_AT_LEAST), NOTE_AT_MOST)
 
 
 def refresh_at(entry: Entry, cached: CachedPolicy) -> float:
@@ -163,10 +166,11 @@ def _asked(entry: Entry, now: float) -> Decision:
     live = entry.live(now)
     if live:
         # Before mail is given up, DNS must have been asked for a newer policy (RFC 8461, 5).
-        checked = _recently(entry.checked_at, now, CHECK_AFTER)
-        return Decision(entry, Apply(live.policy), None if checked else LookUpRecord())
+        if not _recently(entry.checked_at, now, CHECK_AFTER):
+            return Decision(entry, Apply(live.policy), LookUpRecord())
+        return Decision(entry, Apply(live.policy), until=min(entry.checked_at + CHECK_AFTER, live.expires_at()))
     if entry.note and _recently(entry.checked_at, now, entry.note.ttl):
-        return Decision(entry, entry.note.answer)
+        return Decision(entry, entry.note.answer, until=entry.checked_at + entry.note.ttl)
     return Decision(entry, action=LookUpRecord())
 
 

@@ -32,6 +32,11 @@ def to_stderr() -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
+def event_loop(which: str) -> None:
+    """What drives the daemon."""
+    _log.info("event loop is %s", which)
+
+
 def manner(chosen: Manner, why_style: str, why_dane: str) -> None:
     """How answers are put from now on, unless the name of a map asks for another style."""
     _log.info("reply.style is %s: %s", chosen.style.value, why_style)

@@ -1,8 +1,9 @@
 """From a request to a reply: runs `decide` with the adapters, and keeps what it makes of the entries.
 
-What is known is answered at once. For the rest, many may ask for one domain: one piece of work is under way for it, and
-all wait for that. Who has waited for `answer_within` seconds is answered without it, while it goes on and what it finds
-is kept. Where DANE may decide, it is looked up beside the record.
+What is known is answered at once, and the reply lies ready from then on for as long as it holds. For the rest, many may
+ask for one domain: one piece of work is under way for it, and all wait for that. Who has waited for `answer_within`
+seconds is answered without it, while it goes on and what it finds is kept. Where DANE may decide, it is looked up
+beside the record.
 """
 
 import asyncio
@@ -45,7 +46,7 @@ class Lookup:
         answer_within: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.manner = manner
+        self._manner = manner
         self._store = store
         self._memory = memory
         self._resolver = resolver
@@ -57,14 +58,35 @@ class Lookup:
         self._following: Work[PolicyDomain, Answer] = Work()
         store.on_damage = self._store_all
 
+    @property
+    def manner(self) -> Manner:
+        """How answers are put."""
+        return self._manner
+
+    @manner.setter
+    def manner(self, manner: Manner) -> None:
+        self._manner = manner
+        self._memory.ready.clear()
+
+    def at_once(self, request: bytes) -> bytes | None:
+        """The reply to a request, both as they go over the wire, if it lies ready."""
+        return self._memory.ready.get(request, self._clock())
+
     async def reply(self, request: Request) -> Reply:
         """The reply to one request."""
         try:
             hop = next_hop(request.key)
         except PolicyDomainError:
+            self._memory.ready.put(None, request.encode(), NOTFOUND.encode(), 0.0, math.inf)
             return NOTFOUND
         manner = self.manner.of_map(request.name)
-        return reply_to(hop.domain, await self.answer(hop, manner), manner)
+        known = self._known(hop, manner)
+        if not known:
+            return reply_to(hop.domain, await self.answer(hop, manner), manner)
+        answer, until = known
+        reply = reply_to(hop.domain, answer, manner)
+        self._memory.ready.put(hop.domain, request.encode(), reply.encode(), self._clock(), until)
+        return reply
 
     async def answer(self, hop: NextHop, manner: Manner) -> Answer:
         """What is known of a next hop, or can be found out in time."""
@@ -118,6 +140,20 @@ class Lookup:
         for work in (self._loading, self._following, self._dane):
             await work.aclose()
 
+    def _known(self, hop: NextHop, manner: Manner) -> tuple[Answer, float] | None:
+        """The answer that holds until some time if nothing is done, and that time."""
+        entry = self._memory.get(hop.domain)
+        if not entry:
+            return None
+        decision = self._decide(hop.domain, entry, Asked())
+        answer = decision.answer
+        if not answer or decision.action:
+            return None
+        if not manner.heeds_dane(answer):
+            return answer, decision.until
+        seen = self._dane.at_hand(hop)
+        return (beside_dane(answer, seen.observation), min(decision.until, seen.until())) if seen else None
+
     async def _answer(self, hop: NextHop, entry: Entry, manner: Manner) -> Answer:
         domain = hop.domain
         decision = self._decide(domain, entry, Asked())
@@ -127,8 +163,6 @@ class Lookup:
             return await self._follow(domain, decision)
         if decision.action and len(self._following) < _MAX_BEHIND:
             self._following.begin(domain, lambda: self._work(domain, decision))
-        if isinstance(decision.answer, Apply):
-            log.decided(domain, decision.answer)
         return decision.answer
 
     def _beside_dane(self, hop: NextHop, answer: Answer, dane: DaneObservation) -> Answer:

@@ -1,24 +1,27 @@
 """Entries at hand, in a bounded space. What is dropped here is still in the store, or was only a "no policy".
 
 Policies and "no policy" notes have bounds of their own: no flood of domains without a policy can push a policy out.
+With an entry go the replies that were made of it.
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from postfix_mtasts.domain import PolicyDomain
 from postfix_mtasts.entry import Entry
+from postfix_mtasts.ready import Ready
 
 _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")
 
 
 class Bounded(Generic[_K, _V]):
-    """At most `limit` values by their keys; the least recently used one goes first."""
+    """At most `limit` values by their keys; the least recently used one goes first, and `on_drop` is told its key."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, on_drop: Callable[[_K], None] = lambda key: None) -> None:
         self._limit = limit
+        self._on_drop = on_drop
         self._values: OrderedDict[_K, _V] = OrderedDict()
 
     def __len__(self) -> int:
@@ -36,7 +39,8 @@ class Bounded(Generic[_K, _V]):
         self._values[key] = value
         self._values.move_to_end(key)
         if len(self._values) > self._limit:
-            self._values.popitem(last=False)
+            dropped, _ = self._values.popitem(last=False)
+            self._on_drop(dropped)
 
     def forget(self, key: _K) -> None:
         """Drop what a key has."""
@@ -51,8 +55,9 @@ class Memory:
     """At most `policies` entries with a policy and `notes` entries without; the least recently used one goes first."""
 
     def __init__(self, *, policies: int, notes: int) -> None:
-        self._policies: Bounded[PolicyDomain, Entry] = Bounded(policies)
-        self._notes: Bounded[PolicyDomain, Entry] = Bounded(notes)
+        self.ready = Ready()
+        self._policies: Bounded[PolicyDomain, Entry] = Bounded(policies, self.ready.drop)
+        self._notes: Bounded[PolicyDomain, Entry] = Bounded(notes, self.ready.drop)
 
     def get(self, domain: PolicyDomain) -> Entry | None:
         """What is known of a domain; it counts as used."""
@@ -65,6 +70,7 @@ class Memory:
 
     def forget(self, domain: PolicyDomain) -> None:
         """Drop what is known of a domain."""
+        self.ready.drop(domain)
         self._policies.forget(domain)
         self._notes.forget(domain)
 

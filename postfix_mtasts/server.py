@@ -1,5 +1,7 @@
 """The socketmap server: connections in, requests to `answer`, replies out in the order of their requests.
 
+A reply that lies ready is sent as soon as its request has come: that is what mostly happens, and all that happens then.
+
 Postfix asks one thing at a time on a connection, and may leave it idle for minutes; an idle connection is never closed
 while the server runs. A client that asks faster than it is answered is not read from until it has caught up.
 """
@@ -20,6 +22,7 @@ from postfix_mtasts.socketmap import Decoder, ProtocolError, Reply, Request
 _MAX_PENDING = 100  # Requests of one connection that are worked on at once.
 _BACKLOG = 4096  # Connections that wait to be accepted; the kernel may allow fewer (net.core.somaxconn).
 
+AtOnce = Callable[[bytes], bytes | None]  # A reply for a request, both as they go over the wire.
 Answer = Callable[[Request], Coroutine[None, None, Reply]]
 
 
@@ -87,9 +90,10 @@ def remove_file(listener: socket.socket) -> None:
 
 
 class Server:
-    """Answers on the sockets that `listen` made."""
+    """Answers on the sockets that `listen` made: by `at_once` what that knows, by `answer` the rest."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, at_once: AtOnce, answer: Answer) -> None:
+        self._at_once = at_once
         self._answer = answer
         self._servers: list[asyncio.Server] = []
         self._connections: set[_Connection] = set()
@@ -116,18 +120,20 @@ class Server:
             connection.abort()
 
     def _connect(self) -> "_Connection":
-        return _Connection(self._answer, self._connections)
+        return _Connection(self._at_once, self._answer, self._connections)
 
 
 class _Connection(asyncio.Protocol):
     """One client."""
 
-    def __init__(self, answer: Answer, connections: set["_Connection"]) -> None:
+    def __init__(self, at_once: AtOnce, answer: Answer, connections: set["_Connection"]) -> None:
         self.closed = asyncio.get_running_loop().create_future()
+        self._at_once = at_once
         self._answer = answer
         self._connections = connections
         self._decoder = Decoder()
-        self._pending: collections.deque[asyncio.Task[Reply]] = collections.deque()
+        self._pending: collections.deque[bytes | asyncio.Task[Reply]] = collections.deque()
+        self._idle = True  # What comes now is a request from its beginning on, and its reply may go out at once.
         self._finishing = False  # No more requests are taken.
         self._eof = False  # No more will come.
         self._takes_replies = True
@@ -141,11 +147,15 @@ class _Connection(asyncio.Protocol):
         self._connections.discard(self)
         self._finishing = True
         for reply in self._pending:
-            reply.cancel()
+            if isinstance(reply, asyncio.Task):
+                reply.cancel()
         self._pending.clear()
         self.closed.set_result(None)
 
     def data_received(self, data: bytes) -> None:
+        if self._idle and (reply := self._at_once(data)):
+            self._transport.write(reply)
+            return
         self._decoder.feed(data)
         self._go_on()
 
@@ -156,7 +166,7 @@ class _Connection(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
-        self._takes_replies = False
+        self._takes_replies = self._idle = False
 
     def resume_writing(self) -> None:
         self._takes_replies = True
@@ -173,18 +183,33 @@ class _Connection(asyncio.Protocol):
 
     def _go_on(self, _: object = None) -> None:
         """Whatever has happened: send the replies that are due, and take the requests that there is room for."""
-        while self._takes_replies and self._pending and self._pending[0].done():
-            self._transport.write(_reply_of(self._pending.popleft()).encode())
+        self._send()
         while len(self._pending) < _MAX_PENDING and (request := self._next_request()):
-            task = asyncio.get_running_loop().create_task(self._answer(request))
-            task.add_done_callback(self._go_on)
-            self._pending.append(task)
+            self._pending.append(self._at_once(request.encode()) or self._begin(request))
+            self._send()
+        self._idle = not (self._pending or self._decoder.has_part or self._finishing)
         if not self._pending and (self._finishing or self._eof):
             self._transport.close()
         elif len(self._pending) < _MAX_PENDING:
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
+
+    def _send(self) -> None:
+        """The replies that are due."""
+        while self._takes_replies and self._pending:
+            reply = self._pending[0]
+            if isinstance(reply, asyncio.Task):
+                if not reply.done():
+                    return
+                reply = _reply_of(reply).encode()
+            self._pending.popleft()
+            self._transport.write(reply)
+
+    def _begin(self, request: Request) -> asyncio.Task[Reply]:
+        task = asyncio.get_running_loop().create_task(self._answer(request))
+        task.add_done_callback(self._go_on)
+        return task
 
     def _next_request(self) -> Request | None:
         if self._finishing:

@@ -75,6 +75,11 @@ class Decoder:
         """Take in what came."""
         self._buffer += data
 
+    @property
+    def has_part(self) -> bool:
+        """Whether something has come that is no complete request, or has not been taken."""
+        return bool(self._buffer)
+
     def next_request(self) -> Request | None:
         """The next complete request, or None. Raises ProtocolError."""
         colon = self._buffer.find(b":", 0, _MAX_LENGTH_DIGITS + 1)
