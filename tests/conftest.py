@@ -1,8 +1,21 @@
-"""For all tests: in CI, as root, none may skip."""
+"""For all tests: in CI, as root, none may skip; those of one event loop run on each that the daemon can have here."""
 
+import asyncio
 import os
+from collections.abc import Callable
 
 import pytest
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Whatever can drive the daemon here."""
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    try:
+        import uvloop
+    except ImportError:
+        return factories
+    return {**factories, "uvloop": uvloop.new_event_loop}
 
 
 @pytest.hookimpl(trylast=True)

@@ -17,7 +17,7 @@ from postfix_mtasts.decide import (
     LookUpRecord,
     NotRenewed,
     Told,
-    dane_holds,
+    dane_ttl,
     decide,
     forget_at,
     refresh_at,
@@ -161,6 +161,25 @@ def test_the_times_that_the_database_searches_are_those_at_which_something_is_to
         assert (decide(entry, Due(), now) != Decision(entry)) == (refresh or forget_at(entry) <= now)
 
 
+@settings(max_examples=400, deadline=None)
+@given(st.lists(steps, min_size=1, max_size=10), spans, st.floats(0, 1, exclude_max=True))
+def test_until_its_time_an_answer_stays_and_nothing_is_to_be_done(
+    line: list[tuple[float, Observation, RecordObservation, Policy | str]], later: float, share: float
+) -> None:
+    watched, now = Line(), START
+    for span, observation, record, host in line:
+        now += span
+        watched.step(observation, record, host, now)
+    now += later
+    first = decide(watched.entry, Asked(), now)
+    assert bool(first.until) == bool(first.answer and not first.action)
+    if first.until:
+        assert first.entry
+        then = min(now + share * (first.until - now), math.nextafter(first.until, 0))
+        again = decide(first.entry, Asked(), then)
+        assert (again.answer, again.action, again.until) == (first.answer, None, first.until)
+
+
 P1 = Policy(Mode.ENFORCE, 604800, MX)
 FETCHED = PolicyFetched(P1, str(P1), "A")
 LIVE = Entry(CachedPolicy(P1, str(P1), "A", START), checked_at=START, last_used=START)
@@ -247,6 +266,23 @@ def failed(entry: Entry, times: int, now: float) -> Entry:
             DnsFailed(FAILURE),
             Decision(Entry(unread=True, checked_at=START), Unavailable(FAILURE, defer=True)),
             id="nothing known of anything",
+        ),
+        pytest.param(LIVE, Asked(), Decision(LIVE, Apply(P1), until=START + 300.0), id="until the record is looked up"),
+        pytest.param(
+            aged(200),
+            Asked(),
+            Decision(aged(200), Apply(replace(P1, max_age=200)), until=START + 200.0),
+            id="until it ends",
+        ),
+        pytest.param(
+            Entry(note=Note(NoPolicy("none"), 90.0), checked_at=START, last_used=START),
+            Asked(),
+            Decision(
+                Entry(note=Note(NoPolicy("none"), 90.0), checked_at=START, last_used=START),
+                NoPolicy("none"),
+                until=START + 90.0,
+            ),
+            id="until the note is too old",
         ),
         pytest.param(
             replace(LIVE, last_used=START - FORGET_AFTER, unused_at=START - FORGET_GRACE + 1),
@@ -373,11 +409,9 @@ def test_failures_of_many_ids_are_bounded() -> None:
     [(0.0, 60.0), (59.0, 60.0), (60.0, 60.0), (300.0, 300.0), (3600.0, 3600.0), (86400.0, 3600.0), (math.inf, 3600.0)],
 )
 def test_what_dns_says_of_dane_holds_for_its_ttl_within_a_minute_and_an_hour(ttl: float, holds_for: float) -> None:
-    for seen in (DaneUsable(("mx.example.com",), ttl), DaneAbsent("none", ttl)):
-        holds = [dane_holds(seen, START, START + later) for later in (-1.0, 0.0, holds_for - 1, holds_for)]
-        assert holds == [False, True, True, False]
+    assert dane_ttl(DaneUsable(("mx.example.com",), ttl)) == holds_for
+    assert dane_ttl(DaneAbsent("none", ttl)) == holds_for
 
 
 def test_a_failed_tlsa_lookup_holds_for_a_minute() -> None:
-    holds = [dane_holds(DaneFailed(FAILURE), START, START + later) for later in (-1.0, 0.0, 59.0, 60.0)]
-    assert holds == [False, True, True, False]
+    assert dane_ttl(DaneFailed(FAILURE)) == 60.0

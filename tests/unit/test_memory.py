@@ -1,4 +1,8 @@
-"""What is at hand is bounded, and no flood of one kind pushes out the other."""
+"""What is at hand is bounded, and no flood of one kind pushes out the other; replies go with their entries."""
+
+from collections.abc import Callable
+
+import pytest
 
 from postfix_mtasts.domain import PolicyDomain
 from postfix_mtasts.entry import CachedPolicy, Entry, NoPolicy, Note
@@ -42,3 +46,21 @@ def test_an_entry_moves_when_it_gets_a_policy_and_is_in_one_place() -> None:
     assert (memory.get(a), memory.policies()) == (WITH, [(a, WITH)])
     memory.forget(a)
     assert (memory.get(a), memory.policies()) == (None, [])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda memory, a, b: memory.put(a, WITH), id="another entry"),
+        pytest.param(lambda memory, a, b: memory.forget(a), id="forgotten"),
+        pytest.param(lambda memory, a, b: memory.put(b, WITH), id="pushed out"),
+    ],
+)
+def test_replies_go_with_their_entry(change: Callable[[Memory, PolicyDomain, PolicyDomain], None]) -> None:
+    memory = Memory(policies=1, notes=1)
+    a, b, other = domains("a", "b", "other")
+    for domain, entry in ((a, WITH), (other, WITHOUT)):
+        memory.put(domain, entry)
+        memory.ready.put(domain, domain.name.encode(), b"reply", 0.0, 100.0)
+    change(memory, a, b)
+    assert [memory.ready.get(request, 0.0) for request in (b"a.test", b"other.test")] == [None, b"reply"]
