@@ -77,6 +77,37 @@ class Tlsa:
     data: bytes
 
 
+class _Answer:
+    """A response, and where the CNAME chain in it leads: to follow that costs as much as to parse it."""
+
+    def __init__(self, response: dns.message.QueryMessage, chain: dns.message.ChainingResult) -> None:
+        self._response = response
+        self._chain = chain
+
+    @property
+    def records(self) -> dns.rrset.RRset | tuple[()]:
+        """The records at the end of the chain."""
+        return self._chain.answer or ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the aliases of the chain point to, in order."""
+        return tuple(_text(rdata.target) for alias in self._chain.cnames for rdata in alias)
+
+    @property
+    def ttl(self) -> float:
+        """How many seconds the answer, or that there is none, may be believed."""
+        ttl = float(self._chain.minimum_ttl)
+        if self._chain.answer or any(rrset.rdtype == dns.rdatatype.SOA for rrset in self._response.authority):
+            return ttl
+        return min(ttl, _TTL_WITHOUT_SOA)
+
+    def with_records(self, records: Sequence[_T]) -> Found[_T]:
+        """What was found, when the records have been made of those in the answer."""
+        secure = bool(self._response.flags & dns.flags.AD)
+        return Found(tuple(records), _text(self._chain.canonical_name), secure, self.ttl)
+
+
 class Resolver:
     """Asks `nameservers`, or without any those of resolv.conf; a lookup takes `timeout` seconds, or little more."""
 
@@ -97,12 +128,12 @@ class Resolver:
     async def record(self, domain: PolicyDomain) -> RecordObservation:
         """What DNS says of a domain's record (RFC 8461, 3.1). CNAMEs are followed."""
         try:
-            response = await self._lookup(domain.record_name(), dns.rdatatype.TXT)
+            answer = await self._lookup(domain.record_name(), dns.rdatatype.TXT)
         except DnsError as error:
             return DnsFailed(Failure(Stage.RECORD, str(error), result_type=None))
-        strings = [rdata.strings for rdata in _found(response)]
-        found = self._with_security(response, [b"".join(parts) for parts in strings])
-        names = (domain.record_name(), *(_text(rdata.target) for alias in _aliases(response) for rdata in alias))
+        strings = [rdata.strings for rdata in answer.records]
+        found = answer.with_records([b"".join(parts) for parts in strings])
+        names = (domain.record_name(), *answer.names)
         texts = Texts(names, found.records, found.ttl, found.secure)
         try:
             record = find_record(strings)
@@ -139,9 +170,9 @@ class Resolver:
 
         Raises DnsError.
         """
-        response = await self._lookup(name, dns.rdatatype.MX)
-        mx = sorted(_found(response), key=lambda rdata: rdata.preference)
-        return self._with_security(response, [_text(rdata.exchange) for rdata in mx])
+        answer = await self._lookup(name, dns.rdatatype.MX)
+        mx = sorted(answer.records, key=lambda rdata: rdata.preference)
+        return answer.with_records([_text(rdata.exchange) for rdata in mx])
 
     async def host(self, name: str) -> Found[str]:
         """Addresses of an MX host, of one kind. Raises DnsError if there are none and a lookup failed."""
@@ -156,31 +187,27 @@ class Resolver:
 
     async def alias(self, name: str) -> Found[str]:
         """What a name is an alias of. Raises DnsError."""
-        response = await self._lookup(name, dns.rdatatype.CNAME)
-        return self._with_security(response, [_text(rdata.target) for rdata in _found(response)])
+        answer = await self._lookup(name, dns.rdatatype.CNAME)
+        return answer.with_records([_text(rdata.target) for rdata in answer.records])
 
     async def tlsa(self, name: str) -> Found[Tlsa]:
         """The TLSA records at a name. Raises DnsError, MalformedError among them."""
         try:
-            response = await self._lookup(name, dns.rdatatype.TLSA)
+            answer = await self._lookup(name, dns.rdatatype.TLSA)
         except DnsError:
             # dnspython since 2.9 takes an answer with a digest of wrong length for a forged one, and waits for another.
-            response = await self._lookup(name, dns.rdatatype.TLSA, tcp=True)
-        records = [Tlsa(rdata.usage, rdata.selector, rdata.mtype, rdata.cert) for rdata in _found(response)]
-        return self._with_security(response, records)
+            answer = await self._lookup(name, dns.rdatatype.TLSA, tcp=True)
+        records = [Tlsa(rdata.usage, rdata.selector, rdata.mtype, rdata.cert) for rdata in answer.records]
+        return answer.with_records(records)
 
     async def _host(self, name: str, kind: dns.rdatatype.RdataType) -> Found[str]:
-        response = await self._lookup(name, kind)
-        return self._with_security(response, [rdata.address for rdata in _found(response)])
-
-    def _with_security(self, response: dns.message.QueryMessage, records: Sequence[_T]) -> Found[_T]:
-        secure = bool(response.flags & dns.flags.AD)
-        return Found(tuple(records), _text(response.resolve_chaining().canonical_name), secure, _ttl(response))
+        answer = await self._lookup(name, kind)
+        return answer.with_records([rdata.address for rdata in answer.records])
 
     async def _addresses(self, host: str, kind: dns.rdatatype.RdataType) -> list[str]:
-        return [rdata.address for rdata in _found(await self._lookup(host, kind))]
+        return [rdata.address for rdata in (await self._lookup(host, kind)).records]
 
-    async def _lookup(self, name: str, kind: dns.rdatatype.RdataType, *, tcp: bool = False) -> dns.message.QueryMessage:
+    async def _lookup(self, name: str, kind: dns.rdatatype.RdataType, *, tcp: bool = False) -> _Answer:
         """The answer, also one that there is no such name or record. Raises DnsError."""
         self._read_resolv_conf()
         try:
@@ -190,13 +217,13 @@ class Resolver:
         except dns.resolver.NXDOMAIN as error:
             response: dns.message.QueryMessage
             (response,) = error.kwargs["responses"].values()
-            return response
+            return _Answer(response, response.resolve_chaining())
         except (dns.resolver.NoNameservers, dns.resolver.LifetimeTimeout) as error:
             malformed = all(isinstance(what, dns.exception.FormError) for *_, what, _ in error.kwargs["errors"])
             raise (MalformedError if malformed else DnsError)(_each_server(error)) from error
         except dns.exception.DNSException as error:
             raise DnsError(str(error)) from error
-        return answer.response
+        return _Answer(answer.response, answer.chaining_result)
 
     def _read_resolv_conf(self) -> None:
         if not self._resolv_conf:
@@ -223,24 +250,6 @@ class Resolver:
 
 def _text(name: dns.name.Name) -> str:
     return name.to_text(omit_final_dot=True).lower()
-
-
-def _found(response: dns.message.QueryMessage) -> dns.rrset.RRset | tuple[()]:
-    """The records at the end of the CNAME chain."""
-    return response.resolve_chaining().answer or ()
-
-
-def _aliases(response: dns.message.QueryMessage) -> list[dns.rrset.RRset]:
-    """The CNAME chain, in order."""
-    return response.resolve_chaining().cnames
-
-
-def _ttl(response: dns.message.QueryMessage) -> float:
-    """How many seconds an answer, or that there is none, may be believed."""
-    ttl = float(response.resolve_chaining().minimum_ttl)
-    if _found(response) or any(rrset.rdtype == dns.rdatatype.SOA for rrset in response.authority):
-        return ttl
-    return min(ttl, _TTL_WITHOUT_SOA)
 
 
 def _by_turns(lists: list[list[str]]) -> tuple[str, ...]:
