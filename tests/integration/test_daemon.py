@@ -454,20 +454,6 @@ def test_a_signal_stops_it(world: World, tmp_path: Path, how: signal.Signals) ->
     assert sorted(file.name for file in tmp_path.iterdir()) == ["config", "policies.sqlite"]
 
 
-def test_the_service_manager_is_told(world: World, tmp_path: Path) -> None:
-    config = tmp_path / "config"
-    config.write_text(toml(world.configuration(tmp_path)))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(20)
-        with process("--config", config, NOTIFY_SOCKET=str(tmp_path / "notify")) as running:
-            assert manager.recv(100) == b"READY=1"
-            assert ask(f"unix:{tmp_path / 'socket'}", "none.test") == "NOTFOUND "
-            running.send_signal(signal.SIGTERM)
-            assert manager.recv(100) == b"STOPPING=1"
-            assert running.wait(20) == 0
-
-
 def test_a_service_manager_that_has_gone_is_no_reason_to_fail(world: World, tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text(toml(world.configuration(tmp_path)))
@@ -513,6 +499,25 @@ def test_the_end_waits_for_an_answer_as_long_as_postfix_would(world: World, tmp_
         assert daemon.stop() == 0
         assert reply.result() == "NOTFOUND "
     assert daemon.log == [*ready(socket_of(daemon)), "info: stopping", late("hold.test", 2)]
+
+
+def test_a_successor_takes_the_socket_over_while_the_last_answers_are_given(
+    world: World, tmp_path: Path, hold: Hold
+) -> None:
+    (tmp_path / "next").mkdir()
+    one = Daemon(tmp_path, world.configuration(tmp_path))
+    two = Daemon(tmp_path / "next", world.configuration(tmp_path, server={"control": ""}))
+    with one, ThreadPoolExecutor() as threads:
+        reply = threads.submit(ask, socket_of(one), "hold.test")
+        assert hold.reached.wait(20)
+        status = threads.submit(one.stop)
+        one.wait_for("^info: stopping$")
+        while (tmp_path / "socket").exists():
+            time.sleep(0.01)
+        with two:
+            hold.release()
+            assert (reply.result(), status.result()) == (secure("hold.test"), 0)
+            assert ask(socket_of(one), "none.test") == "NOTFOUND "
 
 
 def test_an_answer_that_comes_while_it_stops_is_given_and_kept(world: World, tmp_path: Path, hold: Hold) -> None:
