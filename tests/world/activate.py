@@ -20,4 +20,4 @@ if __name__ == "__main__":
     os.environ["LISTEN_FDS"] = str(len(passed))
     os.environ["LISTEN_PID"] = str(os.getpid())
     os.environ["LISTEN_FDNAMES"] = ":".join(name for _, _, name in passed)
-    os.execv(sys.argv[end + 1], sys.argv[end + 1 :])
+    os.execvp(sys.argv[end + 1], sys.argv[end + 1 :])
