@@ -15,6 +15,7 @@ from postfix_mtasts.listen import BACKLOG
 from postfix_mtasts.reply import temporary_failure
 from postfix_mtasts.socketmap import Decoder, ProtocolError, Reply, Request
 
+_ACCEPTED_AT_ONCE = 10  # As often asyncio fails to accept, and prints a traceback each time, when files run out.
 _MAX_PENDING = 100  # Requests of one connection that are worked on at once.
 
 Answer = Callable[[Request], Coroutine[None, None, Reply]]
@@ -33,7 +34,8 @@ class Server:
         loop = asyncio.get_running_loop()
         for listener in listeners:
             # Not create_unix_server, which from Python 3.13 on removes the file when it ends: it may be systemd's.
-            self._servers.append(await loop.create_server(self._connect, sock=listener, backlog=BACKLOG))
+            self._servers.append(await loop.create_server(self._connect, sock=listener, backlog=_ACCEPTED_AT_ONCE))
+            listener.listen(BACKLOG)
 
     async def aclose(self, grace: float) -> None:
         """Stop: refuse connections, answer what was asked, for at most `grace` seconds, and close all."""

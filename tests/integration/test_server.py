@@ -349,6 +349,14 @@ def _2100_files() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_2100_files")
+async def test_the_queue_for_connections_is_as_long_as_the_kernel_allows() -> None:
+    listener = ipv4()
+    async with serving(echo, listener):
+        info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+        (most,) = struct.unpack_from("I", info, 28)  # tcpi_sacked, which for a socket that listens is that.
+    assert most == min(4096, int(Path("/proc/sys/net/core/somaxconn").read_text()))
+
+
 async def test_1000_connections_at_once() -> None:
     listener = ipv4()
     gate = Gate()
