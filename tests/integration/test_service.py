@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import World, fetched, store_entries
+from postfix_mtasts.postfix import PATH
+from tests.integration.conftest import World, fetched, mounted, store_entries
 from tests.world.daemon import COMMAND, Daemon, ask, toml
 from tests.world.systemd import Manager, passing
 
@@ -196,6 +197,32 @@ def test_sockets_that_are_passed_to_another_process_are_left_alone(world: World,
     environment = {"LISTEN_FDS": "1", "LISTEN_PID": "1", "LISTEN_FDNAMES": "socketmap"}
     with Daemon(tmp_path, unset(world, tmp_path), environment=environment) as daemon:
         assert at_the_start(daemon) == [ready(TCP)]
+
+
+# Stands for postconf, and tells what it got.
+POSTCONF = """#!/bin/sh
+env > {folder}/environment
+ls -l /proc/self/fd > {folder}/files
+echo 3.7.11
+"""
+
+
+def test_what_is_passed_does_not_get_into_the_hands_of_postconf(world: World, tmp_path: Path) -> None:
+    postconf = shutil.which("postconf", path=PATH)
+    if not postconf:
+        pytest.skip("needs postconf: apt install postfix")
+    script = tmp_path / "postconf"
+    script.write_text(POSTCONF.format(folder=tmp_path))
+    script.chmod(0o755)
+    with (
+        mounted("--bind", script, postconf),
+        tcp() as listener,
+        Daemon(tmp_path, unset(world, tmp_path), passed=[(listener, "socketmap")]),
+    ):
+        assert ask(TCP, NONE) == "NOTFOUND "
+    variables = [line.partition("=")[0] for line in (tmp_path / "environment").read_text().splitlines()]
+    assert [name for name in variables if name.startswith("LISTEN_")] == []
+    assert "socket:" not in (tmp_path / "files").read_text()
 
 
 # What cannot be served
