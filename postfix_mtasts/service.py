@@ -22,7 +22,6 @@ from postfix_mtasts.listen import endpoint_of
 from postfix_mtasts.socketmap import Reply, Request, Status
 
 _SOCKETMAP, _CONTROL = "socketmap", "control"
-_SOCKET_VARIABLES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 _QUERY = Request(b"watchdog", b"watchdog").encode()  # A single label has no policy, and costs no lookup.
 _ANSWER = Reply(Status.NOTFOUND).encode()
 _LOOKS = 10  # How often a queue of connections is looked at before it is said not to move.
@@ -61,12 +60,10 @@ def _names() -> dict[int, str]:
     except ImportError as error:
         raise ServiceError("started by systemd, but Python has no module systemd: install python3-systemd") from error
     try:
-        names: dict[int, str] = listen_fds_with_names()
+        names: dict[int, str] = listen_fds_with_names()  # Takes them out of the environment, too.
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
-        raise ServiceError(f"{', '.join(_SOCKET_VARIABLES)} in the environment: {reason}") from error
-    for variable in _SOCKET_VARIABLES:
-        os.environ.pop(variable, None)
+        raise ServiceError(f"LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES in the environment: {reason}") from error
     return {descriptor: _known(descriptor, name) for descriptor, name in names.items()}
 
 
