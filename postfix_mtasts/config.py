@@ -48,6 +48,8 @@ class UnixEndpoint:
 
 
 Endpoint = InetEndpoint | UnixEndpoint
+# This very object stands for a `server.listen` that was not set: then, sockets that systemd passes are enough.
+DEFAULT_LISTEN: tuple[Endpoint, ...] = (InetEndpoint("127.0.0.1", 8461),)
 
 
 class StyleSetting(enum.Enum):
@@ -176,7 +178,7 @@ class Server:
     """Where Postfix is answered, and how soon; and where the administrator is."""
 
     listen: tuple[Endpoint, ...] = _key(
-        (InetEndpoint("127.0.0.1", 8461),),
+        DEFAULT_LISTEN,
         _listen,
         'a list of different "inet:ADDRESS:PORT", "inet:[IPV6-ADDRESS]:PORT" and "unix:/PATH", at least one',
     )

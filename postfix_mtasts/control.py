@@ -29,7 +29,6 @@ from postfix_mtasts.lookup import Lookup
 from postfix_mtasts.memory import Memory
 from postfix_mtasts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable
 from postfix_mtasts.row import print_failed, print_row
-from postfix_mtasts.server import remove_file
 from postfix_mtasts.store import Store, StoreError
 
 MODE = 0o600  # Of the socket: who may forget a policy can weaken the encryption of mail.
@@ -63,13 +62,12 @@ class Control:
 
     async def start(self, listener: socket.socket) -> None:
         """Begin to answer."""
-        self._server = await asyncio.start_unix_server(self._connected, sock=listener, limit=_MAX_REQUEST)
+        # Not start_unix_server, which from Python 3.13 on removes the file when it ends: it may be systemd's.
+        self._server = await asyncio.start_server(self._connected, sock=listener, limit=_MAX_REQUEST)
 
     async def aclose(self) -> None:
         """Stop, and cut off whoever is connected."""
         if self._server:
-            for listener in self._server.sockets:
-                remove_file(listener)
             self._server.close()
         for task in self._tasks:
             task.cancel()

@@ -19,22 +19,23 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from importlib.metadata import version
 
-from postfix_mtasts import __version__, config, log, refresh
-from postfix_mtasts.config import Config, ConfigError, UnixEndpoint
+from postfix_mtasts import __version__, config, log, refresh, service
+from postfix_mtasts.config import Config, ConfigError, Endpoint, UnixEndpoint
 from postfix_mtasts.control import MODE, Control
 from postfix_mtasts.dane import Dane
 from postfix_mtasts.fetcher import Fetcher
+from postfix_mtasts.listen import ListenError, close, covers, endpoint_of, listen, remove_file
 from postfix_mtasts.lookup import Lookup
 from postfix_mtasts.memory import Memory
 from postfix_mtasts.network import CaError, tls_context
 from postfix_mtasts.postfix import NoPostfix, Postfix, choose_dane, choose_style, local_postfix
 from postfix_mtasts.reply import Manner
 from postfix_mtasts.resolver import Resolver
-from postfix_mtasts.server import ListenError, Server, close, listen
+from postfix_mtasts.server import Server
+from postfix_mtasts.service import Passed, ServiceError
 from postfix_mtasts.store import Store, StoreError
 
 PROGRAM = "postfix-mtasts-daemon"
@@ -56,19 +57,19 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only check the configuration")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     arguments = parser.parse_args()
+    journal = log.begin(PROGRAM)
     try:
         settings = read_config(arguments.config)
         tls = _tls(settings)
         if arguments.check:
             return
-        log.to_stderr()
         _allow_many_connections()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_run(arguments.config, settings, tls))
     except ConfigError as error:
-        sys.exit(_fail(str(error), os.EX_CONFIG))
+        sys.exit(_fail(str(error), os.EX_CONFIG, journal=journal))
     except StartError as error:
-        sys.exit(_fail(str(error), 1))
+        sys.exit(_fail(str(error), 1, journal=journal))
 
 
 def read_config(path: str | None) -> Config:
@@ -82,8 +83,11 @@ def read_config(path: str | None) -> Config:
         raise ConfigError(f"{file}: {os.strerror(error.errno or 0).lower()}") from error
 
 
-def _fail(reason: str, status: int) -> int:
-    print(f"{PROGRAM}: error: {reason}", file=sys.stderr)  # noqa: T201 - there is no log yet
+def _fail(reason: str, status: int, *, journal: bool) -> int:
+    if journal:
+        log.not_started(reason)
+    else:
+        print(f"{PROGRAM}: error: {reason}", file=sys.stderr)  # noqa: T201 - who typed the command is told by its name
     return status
 
 
@@ -101,14 +105,12 @@ def _allow_many_connections() -> None:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, if that is installed; None stands for asyncio's own."""
+    """That of uvloop, if it is installed; None stands for asyncio's own."""
     try:
-        import uvloop
+        from uvloop import new_event_loop
     except ImportError:
-        log.event_loop("asyncio; uvloop is not installed")
         return None
-    log.event_loop(f"uvloop {version('uvloop')}")
-    return uvloop.new_event_loop
+    return new_event_loop
 
 
 async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> None:
@@ -116,59 +118,84 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> None:
     for number, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, hang_up)):
         asyncio.get_running_loop().add_signal_handler(number, event.set)
     async with contextlib.AsyncExitStack() as stack:
+        passed = _passed()
+        theirs, own = list(map(endpoint_of, passed.socketmap)), _not_passed(settings, passed)
+        served = [*theirs, *own]
         store = await _store(settings)
         stack.push_async_callback(store.aclose)
-        manner, *why = await choose_manner(settings)
+        manner, *why = await choose_manner(settings, served)
         lookup, control = _service(settings, tls, store, manner)
         stack.push_async_callback(lookup.aclose)
+        listeners = [*passed.socketmap, *_listen(own, settings.server.socket_mode, theirs)]
         server = Server(lookup.at_once, lookup.reply)
-        await server.start(_listeners(settings))
+        await server.start(listeners)
         stack.push_async_callback(server.aclose, _STOP_WITHIN)
-        if listener := _control_listener(settings):
-            await control.start(listener)
-            stack.push_async_callback(control.aclose)
-        work = (store.run(), refresh.run(store, lookup, time.time), _reload(path, settings, lookup, control, hang_up))
+        for listener in listeners[len(passed.socketmap) :]:
+            stack.callback(remove_file, listener)
+        await _start_control(stack, control, settings, passed.control)
+        told = _Told(control, served)
+        work = [store.run(), refresh.run(store, lookup, time.time), _reload(path, settings, lookup, told, hang_up)]
+        if period := service.watchdog_period():
+            work.append(service.feed_watchdog(period, listeners))
         background = [asyncio.create_task(one) for one in work]
         stack.callback(lambda: [task.cancel() for task in background])
-        _chosen(control, manner, *why)
-        log.ready(_main_cf(settings))
-        _notify("READY=1")
+        log.event_loop(type(asyncio.get_running_loop()).__module__.partition(".")[0])
+        told.chosen(manner, *why)
+        log.ready(f"smtp_tls_policy_maps = socketmap:{served[0]}:postfix")
+        told.ready()
         stopping = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
         log.stopping()
-        _notify("STOPPING=1")
+        service.notify("STOPPING=1", "STATUS=finishing what was asked")
         for task in done:
             task.result()  # Nothing in the background ends but by a defect: say which, and be started anew.
 
 
-async def _reload(path: str | None, running: Config, lookup: Lookup, control: Control, hang_up: asyncio.Event) -> None:
+class _Told:
+    """What the administrator is told of how Postfix is answered: in the log, over control and by systemd."""
+
+    def __init__(self, control: Control, served: Sequence[Endpoint]) -> None:
+        self.served = served
+        self._control = control
+        self._manner = ""
+
+    def chosen(self, manner: Manner, why_style: str, why_dane: str) -> None:
+        """Postfix is answered so from now on."""
+        log.manner(manner, why_style, why_dane)
+        self._control.why_style, self._control.why_dane = why_style, why_dane
+        self._manner = f"style {manner.style.value}, dane {manner.dane.value}"
+
+    def ready(self, trouble: str = "") -> None:
+        """It has started, or read its configuration again."""
+        status = f"answers on {', '.join(map(str, self.served))}; {self._manner}"
+        service.notify("READY=1", f"STATUS={status}{trouble and f'; {trouble}'}")
+
+
+async def _reload(path: str | None, running: Config, lookup: Lookup, told: _Told, hang_up: asyncio.Event) -> None:
     """Each time when told to, read anew how Postfix is to be answered; the rest takes a restart."""
     while True:
         await hang_up.wait()
         hang_up.clear()
+        service.reloading()
         try:
             fresh = read_config(path)
         except ConfigError as error:
             log.not_reloaded(str(error))
+            told.ready(f"configuration not reloaded: {error}")
             continue
         taken = replace(running, reply=fresh.reply, discovery=fresh.discovery)
         names = (field.name for field in fields(Config))
         log.reloaded([name for name in names if getattr(fresh, name) != getattr(taken, name)])
-        lookup.manner, *why = await choose_manner(taken)
-        _chosen(control, lookup.manner, *why)
+        lookup.manner, *why = await choose_manner(taken, told.served)
+        told.chosen(lookup.manner, *why)
+        told.ready()
 
 
-def _chosen(control: Control, manner: Manner, why_style: str, why_dane: str) -> None:
-    """Tell the administrator how Postfix is answered from now on."""
-    log.manner(manner, why_style, why_dane)
-    control.why_style, control.why_dane = why_style, why_dane
-
-
-async def choose_manner(settings: Config) -> tuple[Manner, str, str]:
-    """How Postfix is answered, and why in that style and with DANE or without."""
+async def choose_manner(settings: Config, served: Sequence[Endpoint]) -> tuple[Manner, str, str]:
+    """How Postfix is answered on these addresses, and why in that style and with DANE or without."""
     found = await _postfix()
-    style, why_style = choose_style(settings.reply.style, found, settings.server.listen)
-    dane, why_dane = choose_dane(settings.reply.dane, found, settings.server.listen)
+    style, why_style = choose_style(settings.reply.style, found, served)
+    dane, why_dane = choose_dane(settings.reply.dane, found, served)
     return Manner(style, settings.discovery.on_failure, settings.reply.testing, dane), why_style, why_dane
 
 
@@ -204,16 +231,53 @@ def _service(settings: Config, tls: ssl.SSLContext, store: Store, manner: Manner
     return lookup, Control(lookup, store, memory, dane)
 
 
-def _listeners(settings: Config) -> list[socket.socket]:
+def _passed() -> Passed:
+    try:
+        return service.passed()
+    except ServiceError as error:
+        raise StartError(str(error)) from error
+
+
+def _not_passed(settings: Config, passed: Passed) -> list[Endpoint]:
+    """What is to be listened on beside the sockets that systemd passes; says what of these was not configured."""
+    configured = settings.server.listen
+    if not passed.socketmap:
+        return list(configured)
+    if configured is config.DEFAULT_LISTEN:
+        return []
+    for listener in passed.socketmap:
+        if endpoint_of(listener) not in configured:
+            log.listener_not_configured(endpoint_of(listener), "server.listen")
+    return [endpoint for endpoint in configured if not any(covers(one, endpoint) for one in passed.socketmap)]
+
+
+def _listen(endpoints: Sequence[Endpoint], socket_mode: int, passed: Sequence[Endpoint]) -> list[socket.socket]:
     listeners: list[socket.socket] = []
-    for endpoint in settings.server.listen:
+    for endpoint in endpoints:
         try:
-            listeners.append(listen(endpoint, settings.server.socket_mode))
+            listeners.append(listen(endpoint, socket_mode))
         except ListenError as error:
             for listener in listeners:
                 close(listener)
-            raise StartError(f'server.listen = "{endpoint}": {error}') from error
+            hint = f"; change the socket unit instead, which has {', '.join(map(str, passed))}" if passed else ""
+            raise StartError(f'server.listen = "{endpoint}": {error}{hint}') from error
+        if passed:
+            log.listener_not_passed(endpoint)
     return listeners
+
+
+async def _start_control(
+    stack: contextlib.AsyncExitStack, control: Control, settings: Config, passed: socket.socket | None
+) -> None:
+    listener = passed or _control_listener(settings)
+    if not listener:
+        return
+    if passed and endpoint_of(passed) != UnixEndpoint(settings.server.control):
+        log.listener_not_configured(endpoint_of(passed), "server.control")
+    await control.start(listener)
+    stack.push_async_callback(control.aclose)
+    if not passed:
+        stack.callback(remove_file, listener)
 
 
 def _control_listener(settings: Config) -> socket.socket | None:
@@ -229,18 +293,3 @@ def _control_listener(settings: Config) -> socket.socket | None:
             raise StartError(reason) from error
         log.no_control(reason)
         return None
-
-
-def _main_cf(settings: Config) -> str:
-    """The line that makes Postfix ask here."""
-    endpoint = settings.server.listen[0]
-    return f"smtp_tls_policy_maps = socketmap:{endpoint}:postfix"
-
-
-def _notify(state: str) -> None:
-    """Tell the service manager (sd_notify(3)); without one there is none to tell."""
-    if os.environ.get("NOTIFY_SOCKET"):
-        from systemd.daemon import notify
-
-        with contextlib.suppress(OSError):  # It has gone.
-            notify(state)

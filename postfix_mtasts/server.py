@@ -8,89 +8,24 @@ while the server runs. A client that asks faster than it is answered is not read
 
 import asyncio
 import collections
-import os
-import pathlib
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import cast
 
 from postfix_mtasts import log
-from postfix_mtasts.config import Endpoint, InetEndpoint, UnixEndpoint
+from postfix_mtasts.listen import BACKLOG
 from postfix_mtasts.reply import temporary_failure
 from postfix_mtasts.socketmap import Decoder, ProtocolError, Reply, Request
 
+_ACCEPTED_AT_ONCE = 10  # As often asyncio fails to accept, and prints a traceback each time, when files run out.
 _MAX_PENDING = 100  # Requests of one connection that are worked on at once.
-_BACKLOG = 4096  # Connections that wait to be accepted; the kernel may allow fewer (net.core.somaxconn).
 
 AtOnce = Callable[[bytes], bytes | None]  # A reply for a request, both as they go over the wire.
 Answer = Callable[[Request], Coroutine[None, None, Reply]]
 
 
-class ListenError(Exception):
-    """An address cannot be listened on; says why."""
-
-
-def listen(endpoint: Endpoint, socket_mode: int) -> socket.socket:
-    """A socket that listens there; `socket_mode` is for the file of a Unix socket. Raises ListenError."""
-    try:
-        return _listen_inet(endpoint) if isinstance(endpoint, InetEndpoint) else _listen_unix(endpoint, socket_mode)
-    except OSError as error:
-        raise ListenError(os.strerror(error.errno or 0).lower()) from error
-
-
-def _listen_inet(endpoint: InetEndpoint) -> socket.socket:
-    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-    # IPv6 sockets made so take no IPv4, so that an address means what it says.
-    return socket.create_server((endpoint.host, endpoint.port), family=family, backlog=_BACKLOG)
-
-
-def _listen_unix(endpoint: UnixEndpoint, mode: int) -> socket.socket:
-    _remove_stale(pathlib.Path(endpoint.path))
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    umask = os.umask(0o777 & ~mode)
-    try:
-        listener.bind(endpoint.path)
-        listener.listen(_BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    finally:
-        os.umask(umask)
-    return listener
-
-
-def _remove_stale(path: pathlib.Path) -> None:
-    """Remove the socket that a killed daemon left. Raises ListenError if it is something else, or has a server."""
-    if not path.exists():
-        return
-    if not path.is_socket():
-        raise ListenError("there is a file that is no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except BlockingIOError:  # It has more connections waiting than it takes.
-            pass
-        raise ListenError("another process listens there")
-
-
-def close(listener: socket.socket) -> None:
-    """Undo `listen`."""
-    remove_file(listener)
-    listener.close()
-
-
-def remove_file(listener: socket.socket) -> None:
-    """Remove the file of a Unix socket, before that is closed: then, it could be that of another daemon already."""
-    if listener.family == socket.AF_UNIX:
-        pathlib.Path(listener.getsockname()).unlink(missing_ok=True)
-
-
 class Server:
-    """Answers on the sockets that `listen` made: by `at_once` what that knows, by `answer` the rest."""
+    """Answers on listening sockets, whose files are left to the caller: by `at_once` if that can, or by `answer`."""
 
     def __init__(self, at_once: AtOnce, answer: Answer) -> None:
         self._at_once = at_once
@@ -102,14 +37,13 @@ class Server:
         """Begin to answer."""
         loop = asyncio.get_running_loop()
         for listener in listeners:
-            make = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
-            self._servers.append(await make(self._connect, sock=listener, backlog=_BACKLOG))
+            # Not create_unix_server, which from Python 3.13 on removes the file when it ends: it may be systemd's.
+            self._servers.append(await loop.create_server(self._connect, sock=listener, backlog=_ACCEPTED_AT_ONCE))
+            listener.listen(BACKLOG)
 
     async def aclose(self, grace: float) -> None:
         """Stop: refuse connections, answer what was asked, for at most `grace` seconds, and close all."""
         for server in self._servers:
-            for listener in server.sockets:
-                remove_file(listener)
             server.close()
         for connection in self._connections:
             connection.finish()

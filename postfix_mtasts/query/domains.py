@@ -103,7 +103,7 @@ async def _discovery(settings: Config) -> Discovery:
         raise QueryError(f'fetch.ca_file = "{settings.fetch.ca_file}": {error}', status=Status.CONFIG) from error
     resolver = Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
     allowed = settings.fetch.allow_addresses
-    manner, *_ = await choose_manner(settings)
+    manner, *_ = await choose_manner(settings, settings.server.listen)
     return Discovery(
         resolver,
         Fetcher(resolver, tls, timeout=settings.fetch.timeout, allow_addresses=allowed),

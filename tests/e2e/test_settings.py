@@ -94,11 +94,9 @@ def test_a_sender_who_requires_no_tls(
     heeded = world.postfix.version >= TLSRPT_SINCE
     delivery = world.postfix.deliver(f"first@{domain}", header="TLS-Required: no")
     assert outcome(delivery) == (waived if heeded else enforced)
-    assert [line for line in world.daemon.log if f"domain={domain}," in line] == (
-        [] if heeded else [applied(domain, "fetch")]
-    )
+    assert [line for line in world.daemon.log if f"domain={domain}," in line] == ([] if heeded else [applied(domain)])
     assert outcome(world.postfix.deliver(f"second@{domain}")) == enforced
-    assert world.daemon.wait_for(f"domain={domain},") == applied(domain, "fetch")
+    assert world.daemon.wait_for(f"domain={domain},") == applied(domain)
 
 
 def test_the_check_of_mx_names_can_be_switched_off(world: World) -> None:

@@ -107,7 +107,7 @@ def test_a_place(world: World, everywhere: Daemon, place: Place, chroot: bool) -
     reached = place.jailed if chroot else place.free
     assert outcome(delivery) == (VERIFIED if reached else NO_ANSWER)
     assert blames(delivery, "No such file or directory") is not reached
-    assert [line for line in everywhere.log if f"domain={domain}," in line] == [applied(domain, "fetch")] * reached
+    assert [line for line in everywhere.log if f"domain={domain}," in line] == [applied(domain)] * reached
 
 
 class Mode(NamedTuple):
@@ -222,7 +222,7 @@ def test_a_successor_that_listens_at_once_is_asked_again(world: World, single: D
         single.kill()
         hold.release()
         assert outcome(world.postfix.wait_for(queue_id)) == VERIFIED
-        assert successor.wait_for("domain=") == applied("successor.single.test", "fetch")
+        assert successor.wait_for("domain=") == applied("successor.single.test")
 
 
 def test_an_answer_that_takes_seconds_is_waited_for(world: World, single: Daemon) -> None:
@@ -240,7 +240,7 @@ def test_what_comes_late_is_not_taken_for_the_next_answer(world: World, tmp_path
     with Daemon(tmp_path, config) as daemon:
         late = world.postfix.deliver("user@late.single.test")
         hold.release()
-        daemon.wait_for("domain=late.single.test, source=fetch")
+        daemon.wait_for("domain=late.single.test, fetched")
         deliveries = [late, *(world.postfix.deliver(f"user@{name}.single.test") for name in ("next", "late"))]
     assert [outcome(delivery) for delivery in deliveries] == [CLEAR, VERIFIED, NOT_OFFERED]
     assert len({process(delivery) for delivery in deliveries}) == 1

@@ -101,5 +101,5 @@ def test_a_policy_that_is_too_long_to_be_reported(world: World) -> None:
     domain = "long.encrypt.reported.test"
     world.add(domain, None, policy("testing", *(f"{number}.x" for number in range(5000))))
     assert outcome(world.postfix.deliver(f"user@{domain}")) == NOT_OFFERED
-    world.daemon.wait_for(f"domain={domain}, source=fetch, mode=testing")
+    world.daemon.wait_for(f"domain={domain}, fetched: mode=testing")
     assert world.postfix.postmap_q(MAPS["reported"], domain) is None

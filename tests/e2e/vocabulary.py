@@ -71,9 +71,9 @@ def secured(domain: str, *recipients: str) -> list[Message]:
     return [Message(SENDER, (recipient,), True, f"mx.{domain}") for recipient in recipients]
 
 
-def applied(domain: str, source: str) -> str:
-    """What the daemon logs of `enforce(domain)`."""
-    return f"info: domain={domain}, source={source}, mode=enforce, max_age=604800, mx=mx.{domain}"
+def applied(domain: str) -> str:
+    """What the daemon logs of `enforce(domain)` when it has fetched that."""
+    return f"info: domain={domain}, fetched: mode=enforce, max_age=604800, mx=mx.{domain}"
 
 
 def blames(delivery: Delivery, cause: str) -> bool:

@@ -40,7 +40,7 @@ from tests.integration.conftest import (
     stored_entries,
     wait_until_stored,
 )
-from tests.world.daemon import COMMAND, Daemon, ask, toml
+from tests.world.daemon import COMMAND, EVENT_LOOP, Daemon, ask, toml
 from tests.world.dns import Behaviour, DnsServer, Query
 from tests.world.https import HANG, End, Hold, HttpsServer, answer
 from tests.world.postfix import nameserver
@@ -63,8 +63,8 @@ def secure(domain: str) -> str:
     return f"OK secure match=mx.{domain} servername=hostname"
 
 
-def applied(domain: str, source: str, mode: str = "enforce", max_age: int = 86400) -> str:
-    return f"info: domain={domain}, source={source}, mode={mode}, max_age={max_age}, mx=mx.{domain}"
+def applied(domain: str, mode: str = "enforce", max_age: int = 86400) -> str:
+    return f"info: domain={domain}, fetched: mode={mode}, max_age={max_age}, mx=mx.{domain}"
 
 
 def late(domain: str, seconds: float) -> str:
@@ -74,6 +74,7 @@ def late(domain: str, seconds: float) -> str:
 
 def ready(listen: str) -> list[str]:
     return [
+        f"info: event loop is {EVENT_LOOP}",
         "info: reply.style is plain: configured",
         "info: reply.dane is off: configured",
         f"info: ready; in main.cf: smtp_tls_policy_maps = socketmap:{listen}:postfix",
@@ -182,7 +183,7 @@ def test_without_a_configuration_file_the_defaults_apply(world: World, tmp_path:
             assert (style.split(" is ")[0], dane.split(" is ")[0]) == ("info: reply.style", "info: reply.dane")
             assert line == ready(TCP)[-1]
             assert ask(TCP, "default.test", name="plain") == secure("default.test")
-            assert line_of(running) == applied("default.test", "fetch")
+            assert line_of(running) == applied("default.test")
             assert ask(TCP, "inside.test") == "NOTFOUND "
             assert line_of(running) == (
                 "warning: domain=inside.test, no policy can be had: address of the policy host: mta-sts.inside.test "
@@ -454,20 +455,6 @@ def test_a_signal_stops_it(world: World, tmp_path: Path, how: signal.Signals) ->
     assert sorted(file.name for file in tmp_path.iterdir()) == ["config", "policies.sqlite"]
 
 
-def test_the_service_manager_is_told(world: World, tmp_path: Path) -> None:
-    config = tmp_path / "config"
-    config.write_text(toml(world.configuration(tmp_path)))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(20)
-        with process("--config", config, NOTIFY_SOCKET=str(tmp_path / "notify")) as running:
-            assert manager.recv(100) == b"READY=1"
-            assert ask(f"unix:{tmp_path / 'socket'}", "none.test") == "NOTFOUND "
-            running.send_signal(signal.SIGTERM)
-            assert manager.recv(100) == b"STOPPING=1"
-            assert running.wait(20) == 0
-
-
 def test_a_service_manager_that_has_gone_is_no_reason_to_fail(world: World, tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text(toml(world.configuration(tmp_path)))
@@ -515,6 +502,25 @@ def test_the_end_waits_for_an_answer_as_long_as_postfix_would(world: World, tmp_
     assert daemon.log == [*ready(socket_of(daemon)), "info: stopping", late("hold.test", 2)]
 
 
+def test_a_successor_takes_the_socket_over_while_the_last_answers_are_given(
+    world: World, tmp_path: Path, hold: Hold
+) -> None:
+    (tmp_path / "next").mkdir()
+    one = Daemon(tmp_path, world.configuration(tmp_path))
+    two = Daemon(tmp_path / "next", world.configuration(tmp_path, server={"control": ""}))
+    with one, ThreadPoolExecutor() as threads:
+        reply = threads.submit(ask, socket_of(one), "hold.test")
+        assert hold.reached.wait(20)
+        status = threads.submit(one.stop)
+        one.wait_for("^info: stopping$")
+        while (tmp_path / "socket").exists():
+            time.sleep(0.01)
+        with two:
+            hold.release()
+            assert (reply.result(), status.result()) == (secure("hold.test"), 0)
+            assert ask(socket_of(one), "none.test") == "NOTFOUND "
+
+
 def test_an_answer_that_comes_while_it_stops_is_given_and_kept(world: World, tmp_path: Path, hold: Hold) -> None:
     daemon = Daemon(tmp_path, world.configuration(tmp_path))
     with daemon, ThreadPoolExecutor() as threads:
@@ -524,7 +530,7 @@ def test_an_answer_that_comes_while_it_stops_is_given_and_kept(world: World, tmp
         daemon.wait_for("^info: stopping$")
         hold.release()
         assert (reply.result(), status.result()) == (secure("hold.test"), 0)
-    assert daemon.log == [*ready(socket_of(daemon)), "info: stopping", applied("hold.test", "fetch")]
+    assert daemon.log == [*ready(socket_of(daemon)), "info: stopping", applied("hold.test")]
     assert stored_policies(tmp_path / "policies.sqlite") == {"hold.test": policy("hold.test")}
 
 
@@ -681,17 +687,17 @@ FOUND: dict[str, tuple[Setup, str, list[str]]] = {
     "enforce": (
         lambda world, domain: world.publish(domain, policy(domain)),
         "OK secure match=mx.{0} servername=hostname",
-        ["info: domain={0}, source=fetch, mode=enforce, max_age=86400, mx=mx.{0}"],
+        ["info: domain={0}, fetched: mode=enforce, max_age=86400, mx=mx.{0}"],
     ),
     "testing": (
         lambda world, domain: world.publish(domain, policy(domain, "testing")),
         "NOTFOUND ",
-        ["info: domain={0}, source=fetch, mode=testing, max_age=86400, mx=mx.{0}"],
+        ["info: domain={0}, fetched: mode=testing, max_age=86400, mx=mx.{0}"],
     ),
     "none": (
         _published("version: STSv1\nmode: none\nmax_age: 60\n"),
         "NOTFOUND ",
-        ["info: domain={0}, source=fetch, mode=none, max_age=60"],
+        ["info: domain={0}, fetched: mode=none, max_age=60"],
     ),
     "a policy to be mended": (
         _published("\ufeffversion: STSv1\n\nmode: enforce\nmx: mx.test\nmx: *.test\nmax_age: 99999999\nMode: none\n"),
@@ -702,7 +708,7 @@ FOUND: dict[str, tuple[Setup, str, list[str]]] = {
                 "line 2: blank line; line 6: max_age 99999999 counts as 31557600, the maximum; "
                 "line 7: Mode: unknown field, did you mean mode?"
             ),
-            "info: domain={0}, source=fetch, mode=enforce, max_age=31557600, mx=mx.test:*.test",
+            "info: domain={0}, fetched: mode=enforce, max_age=31557600, mx=mx.test:*.test",
         ],
     ),
 }
@@ -772,8 +778,7 @@ def test_a_policy_is_served_from_the_cache_though_all_else_is_down(world: World,
         daemon.start()
         assert ask(socket_of(daemon), domain) == secure(domain)
         lines = about(daemon, domain)
-    cached = applied(domain, "cache")
-    assert (lines, world.asked(domain)) == ([applied(domain, "fetch"), cached, cached, cached], (1, 1))
+    assert (lines, world.asked(domain)) == ([applied(domain)], (1, 1))
     entry = entries[domain]
     assert entry.cached
     parsed, _ = parse(policy(domain).encode())
@@ -792,7 +797,7 @@ def test_a_policy_of_no_age_is_fetched_for_each_query(world: World, common: Daem
     domain = "ageless.test"
     world.publish(domain, policy(domain, max_age=0))
     replies = [ask(socket_of(common), domain) for _ in range(3)]
-    expected = ([secure(domain)] * 3, [applied(domain, "fetch", max_age=0)] * 3, (3, 3))
+    expected = ([secure(domain)] * 3, [applied(domain, max_age=0)] * 3, (3, 3))
     assert (replies, about(common, domain), world.asked(domain)) == expected
 
 
@@ -800,7 +805,6 @@ def _down(world: World, domain: str) -> None:
     world.announce(domain, host=NOBODY)
 
 
-_CACHED = "info: domain={0}, source=cache, mode=enforce, max_age=172800, mx=mx.old.{0}"
 _ENDED = "warning: domain={0}, its policy has ended 3 days ago: mode=enforce, max_age=172800, mx=mx.old.{0}"
 # The row is of mx.old.DOMAIN and two days; then: seconds since its fetch, what the world has, reply, lines, asked.
 AGED: dict[str, tuple[int, Setup, str, list[str], tuple[int, int]]] = {
@@ -808,21 +812,21 @@ AGED: dict[str, tuple[int, Setup, str, list[str], tuple[int, int]]] = {
         2 * DAY - 60,
         lambda world, domain: world.publish(domain, policy(domain)),
         secure("old.{0}"),
-        [_CACHED],
+        [],
         (0, 0),
     ),
     "a live policy, and no domain any more": (
         2 * DAY - 60,
         lambda world, domain: None,
         secure("old.{0}"),
-        [_CACHED],
+        [],
         (0, 0),
     ),
     "an expired policy is fetched again though the id is the same": (
         2 * DAY + 1,
         lambda world, domain: world.publish(domain, policy(domain)),
         secure("{0}"),
-        [applied("{0}", "fetch")],
+        [applied("{0}")],
         (1, 1),
     ),
     "an expired policy, and the policy host is down": (
@@ -896,8 +900,7 @@ def test_a_row_that_cannot_be_understood_is_said_and_replaced(world: World, tmp_
         assert [ask(socket_of(daemon), domain) for _ in range(2)] == [secure(domain)] * 2
         assert about(daemon, domain) == [
             f"warning: domain={domain}, cache.path: its row is ignored: version 2, not 1",
-            applied(domain, "fetch"),
-            applied(domain, "cache"),
+            applied(domain),
         ]
     assert stored_policies(path) == {domain: policy(domain)}
 
@@ -964,7 +967,7 @@ def test_all_cached_domains_are_answered_at_once_after_a_restart(
     with deaf(world, tmp_path, silence) as daemon, ThreadPoolExecutor(50) as threads:
         replies = list(threads.map(partial(ask, socket_of(daemon)), domains))
     assert replies == list(map(secure, domains))
-    assert sorted(daemon.log[3:-1]) == sorted(applied(domain, "cache") for domain in domains)
+    assert daemon.log == [*ready(socket_of(daemon)), "info: stopping"]
 
 
 def test_all_cached_domains_are_answered_at_once_though_their_records_are_to_be_checked(
@@ -979,7 +982,7 @@ def test_all_cached_domains_are_answered_at_once_though_their_records_are_to_be_
         asked = silence.questions(100)
     assert replies == [secure(domain) for domain in domains for _ in range(2)]
     assert asked == {f"_mta-sts.{domain}" for domain in domains[:100]}
-    assert daemon.log[3:-1] == [applied(domain, "cache") for domain in domains for _ in range(2)]
+    assert daemon.log == [*ready(socket_of(daemon)), "info: stopping"]
 
 
 def test_a_hit_does_not_wait_for_dns(world: World, tmp_path: Path, silence: Silence) -> None:
@@ -989,7 +992,7 @@ def test_a_hit_does_not_wait_for_dns(world: World, tmp_path: Path, silence: Sile
         assert ask(socket_of(daemon), domain) == secure(domain)
         assert silence.questions(1) == {f"_mta-sts.{domain}"}
         assert [ask(socket_of(daemon), domain) for _ in range(10)] == [secure(domain)] * 10
-    assert daemon.log[3:-1] == [applied(domain, "cache")] * 11
+    assert daemon.log == [*ready(socket_of(daemon)), "info: stopping"]
 
 
 def test_a_check_that_fails_is_told_once_and_ends_no_policy(world: World, tmp_path: Path) -> None:
@@ -1009,11 +1012,7 @@ def test_a_check_that_fails_is_told_once_and_ends_no_policy(world: World, tmp_pa
             assert [ask(socket_of(daemon), domain) for _ in range(20)] == [secure(domain)] * 20
         lines = {domain: about(daemon, domain) for domain in reasons}
     assert lines == {
-        domain: [
-            applied(domain, "cache"),
-            f"warning: domain={domain}, policy cannot be renewed, and ends in 12 hours: {reason}",
-            *[applied(domain, "cache")] * 20,
-        ]
+        domain: [f"warning: domain={domain}, policy cannot be renewed, and ends in 12 hours: {reason}"]
         for domain, reason in reasons.items()
     }
     assert [world.asked(domain) for domain in reasons] == [(1, 0)] * 3
@@ -1030,7 +1029,7 @@ def test_another_id_brings_the_new_policy_behind_the_answer(world: World, tmp_pa
         assert hold.reached.wait(20)
         replies.append(ask(socket_of(daemon), domain))
         hold.release()
-        daemon.wait_for("source=fetch")
+        daemon.wait_for("fetched: ")
         replies.append(ask(socket_of(daemon), domain))
         lines = about(daemon, domain)
     old = f"mode=enforce, max_age={DAY}, mx=mx.old.test"
@@ -1038,10 +1037,8 @@ def test_another_id_brings_the_new_policy_behind_the_answer(world: World, tmp_pa
     asked = tuple(now - then for now, then in zip(world.asked(domain), before, strict=True))
     assert replies == [secure("old.test"), secure("old.test"), secure(domain)]
     assert lines == [
-        *[f"info: domain={domain}, source=cache, {old}"] * 2,
         f"info: domain={domain}, policy changed: now {new}; before {old}",
-        applied(domain, "fetch"),
-        applied(domain, "cache"),
+        applied(domain),
     ]
     assert asked == (1, 1)
     assert stored_policies(tmp_path / "policies.sqlite") == {domain: policy(domain)}
@@ -1234,8 +1231,7 @@ def test_a_full_disk_does_not_stop_answers(world: World, tmp_path: Path) -> None
             daemon.start()
             assert ask(socket_of(daemon), domains[-1]) == secure(domains[-1])
             assert about(daemon, domains[-1]) == [
-                applied(domains[-1], "fetch"),
-                *[applied(domains[-1], "cache")] * 2,
+                applied(domains[-1]),
             ]
     assert [world.asked(domain) for domain in domains] == [(1, 1)] * 6
 
@@ -1453,7 +1449,7 @@ def test_two_daemons_with_one_database(world: World, tmp_path: Path) -> None:
             connection.execute("UPDATE policies SET value = json_set(value, '$.checked_at', 0)")
         with two:
             assert ask(socket_of(two), domain) == secure("old.test")
-            two.wait_for("source=fetch")
+            two.wait_for("fetched: ")
             assert ask(socket_of(two), domain) == secure(domain)
             # What one has fetched is there for the other.
             world.publish(other, policy(other))
@@ -1491,7 +1487,7 @@ def test_one_discovery_for_all_who_ask_at_once(world: World, tmp_path: Path, hol
             connection.close()
         lines = about(daemon, "hold.test")
     asked = tuple(now - then for now, then in zip(world.asked("hold.test"), before, strict=True))
-    assert (set(replies), lines, asked) == ({expected}, [applied("hold.test", "fetch")], (1, 1))
+    assert (set(replies), lines, asked) == ({expected}, [applied("hold.test")], (1, 1))
 
 
 @pytest.mark.parametrize(
@@ -1511,7 +1507,7 @@ def test_who_has_waited_long_enough_is_answered_and_the_discovery_goes_on(
         took = time.monotonic() - begin
         replies.append(ask(socket_of(daemon), "hold.test"))
         hold.release()
-        daemon.wait_for("source=fetch")
+        daemon.wait_for("fetched: ")
         replies.extend(ask(socket_of(daemon), "hold.test") for _ in range(2))
         lines = about(daemon, "hold.test")
         daemon.restart()
@@ -1521,9 +1517,7 @@ def test_who_has_waited_long_enough_is_answered_and_the_discovery_goes_on(
     assert asked == (1, 1)
     assert 0.5 <= took < 5
     warning = late("hold.test", 0.5)
-    # Who asks between the line and the end of the writing still gets the answer of the discovery.
-    assert lines[:3] == [warning, warning, applied("hold.test", "fetch")]
-    assert lines[-1] == applied("hold.test", "cache")
+    assert lines == [warning, warning, applied("hold.test")]
 
 
 def test_a_slow_domain_does_not_delay_the_others(world: World, tmp_path: Path, hold: Hold) -> None:

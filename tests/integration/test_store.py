@@ -122,7 +122,7 @@ def _command(scenario: Callable[..., Awaitable[object]], *arguments: object) -> 
     code = f"""import asyncio, pickle, sys
 from postfix_mtasts import log
 from {__name__} import {scenario.__name__}
-log.to_stderr()
+log.begin("test")
 result = asyncio.run({scenario.__name__}(*pickle.loads(bytes.fromhex(sys.argv[1]))))
 sys.stdout.buffer.write(pickle.dumps(result))
 """

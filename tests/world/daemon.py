@@ -1,5 +1,6 @@
 """The product as its users run it: `postfix-mtasts-daemon` as a process, and a socketmap client to ask it."""
 
+import importlib.util
 import json
 import os
 import re
@@ -8,23 +9,41 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.world.systemd import passing
+
 COMMAND = Path(sys.executable).with_name("postfix-mtasts-daemon")
+EVENT_LOOP = "uvloop" if importlib.util.find_spec("uvloop") else "asyncio"  # What it runs on.
 Config = Mapping[str, Mapping[str, object]]
 
 
 class Daemon:
-    """`with Daemon(folder, config) as daemon: …`; the configuration is TOML text, or its tables as a mapping."""
+    """`with Daemon(folder, config) as daemon: …`; the configuration is TOML text, or its tables as a mapping.
 
-    def __init__(self, folder: Path, config: str | Config) -> None:
+    `passed` are sockets that it gets from us as from systemd, each with its name; `environment` is added to ours, and
+    `prefix` is a command that becomes the daemon.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: str | Config,
+        *,
+        passed: Sequence[tuple[socket.socket, str]] = (),
+        environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.config = folder / "postfix-mtasts.toml"
         self.config.write_text(config if isinstance(config, str) else toml(config))
         self.log: list[str] = []
+        self._passed = {listener.fileno(): name for listener, name in passed}
+        self._environment = environment or {}
+        self._prefix = prefix
         self._grown = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
 
@@ -45,7 +64,11 @@ class Daemon:
         since = len(self.log)
         environment = {name: value for name, value in os.environ.items() if name not in _SERVICE_MANAGER}
         self._process = subprocess.Popen(
-            [COMMAND, "--config", self.config], stderr=subprocess.PIPE, text=True, env=environment
+            [*(passing(self._passed) if self._passed else ()), *self._prefix, COMMAND, "--config", self.config],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**environment, **self._environment},
+            pass_fds=tuple(self._passed),
         )
         self._ended = False
         self._reader = threading.Thread(target=self._read)
@@ -55,6 +78,12 @@ class Daemon:
         except BaseException:
             self.kill()
             raise
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        assert self._process is not None, "it does not run"
+        return self._process.pid
 
     def stop(self) -> int:
         """SIGTERM; the exit status."""
@@ -122,7 +151,10 @@ class Daemon:
 
 
 # Set by systemd for its services; a daemon started by a test is none.
-_SERVICE_MANAGER = ("JOURNAL_STREAM", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+_SERVICE_MANAGER = (
+    *("JOURNAL_STREAM", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"),
+    *("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"),
+)
 
 
 def toml(tables: Config) -> str:

@@ -1,0 +1,58 @@
+"""Log records for journald, with fields (systemd.journal-fields(7)), where standard error is connected to it.
+
+A record's own fields are in its attribute `journal`. What journald cannot take is written to standard error.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+_SOCKET = "/run/systemd/journal/socket"
+_FACILITY = 2  # mail (syslog(3)).
+_PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+_DEBUG = 7
+
+
+class JournalHandler(logging.Handler):
+    """Sends records to journald. `identifier` is what syslog calls the program; `other` takes what cannot be sent."""
+
+    def __init__(self, identifier: str, other: logging.Handler, send: Callable[..., None]) -> None:
+        super().__init__()
+        self._fields = {"SYSLOG_IDENTIFIER": identifier, "SYSLOG_FACILITY": str(_FACILITY)}
+        self._other = other
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one record."""
+        priority = next((number for level, number in _PRIORITIES if record.levelno >= level), _DEBUG)
+        fields = {"MESSAGE": self.format(record), "PRIORITY": str(priority)} | self._fields
+        fields |= getattr(record, "journal", {})
+        try:
+            os.stat(_SOCKET)  # noqa: PTH116 - without it, sd_journal_sendv(3) drops the record and reports success
+            self._send(*(f"{name}={value}" for name, value in fields.items()))
+        except OSError:
+            self._other.handle(record)
+
+
+def journal_handler(identifier: str, other: logging.Handler) -> logging.Handler | None:
+    """A handler for journald; None if standard error leads elsewhere, or there is no systemd-python."""
+    if not _stderr_is_journal():
+        return None
+    try:
+        from systemd.journal import sendv
+    except ImportError:
+        return None
+    return JournalHandler(identifier, other, sendv)
+
+
+def _stderr_is_journal() -> bool:
+    """Whether what systemd says of its journal stream holds for standard error, as systemd.exec(5) has programs ask."""
+    stream = os.environ.get("JOURNAL_STREAM")
+    if not stream:
+        return False
+    try:
+        found = os.fstat(sys.stderr.fileno())
+    except OSError:
+        return False
+    return stream == f"{found.st_dev}:{found.st_ino}"
