@@ -1,6 +1,7 @@
 # make run    start the daemon with its defaults and a cache in your home; postfix-mtasts-query lies in .venv/bin
 # make test   everything: linters, types, layers, unit, integration and end-to-end tests
 # make roots  as root: build the roots with the Postfix of Debian 12, 13 and 14, in which `make test` tests too
+# make bench  as root: measure speed and memory, beside a C program that only answers and beside postfix-mta-sts-resolver
 # make demo   as root: watch a real Postfix deliver one mail and hold back another
 # make clean  remove what these made
 PYTHON ?= python3
@@ -9,7 +10,10 @@ VENV = .venv
 OLDEST = .venv-debian12
 STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/postfix-mtasts
 
-.PHONY: run test roots lint demo clean
+# What the benchmark compares with, in an environment of its own.
+PEER = .venv-peer
+
+.PHONY: run test roots lint bench demo clean
 
 run: $(VENV)/.run
 	@mkdir -p "$(STATE)"
@@ -25,6 +29,13 @@ test: lint $(OLDEST)/.test
 roots:
 	.ci/need roots
 	tests/roots
+
+bench: $(VENV)/.test $(PEER)/.bench
+	.ci/need bench
+	mkdir -p build
+	$(CC) -O2 -Wall -o build/load tests/bench/load.c
+	$(CC) -O2 -Wall -o build/limit tests/bench/limit.c
+	tests/namespace $(VENV)/bin/python -m tests.bench build $(PEER) build/bench.json
 
 demo: $(VENV)/.test
 	.ci/need test
@@ -54,5 +65,11 @@ $(OLDEST)/.test: pyproject.toml tests/debian12.txt
 	$(OLDEST)/bin/python -m pip install --quiet --editable '.[test]' --constraint tests/debian12.txt
 	@touch $@
 
+$(PEER)/.bench: Makefile
+	.ci/need build
+	$(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/python -m pip install --quiet postfix-mta-sts-resolver uvloop
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(OLDEST) $(PEER) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

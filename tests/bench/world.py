@@ -1,0 +1,123 @@
+"""The Internet of the benchmark: an unbound that knows all names, and an nginx that serves their policies.
+
+d0.policy.test …    have a policy, each its own certificate
+d0.none.test …      have no record
+d0.silent.test …    nobody answers for their records
+d0.hanging.test …   have a record, and a policy host that takes a connection and says nothing
+"""
+
+import datetime
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.bench.process import running, wait_for_port
+
+NAMESERVER, POLICY_HOST, SILENT_HOST = "127.0.0.1", "127.0.0.2", "127.0.0.3"
+POLICIES = 2000
+HANGING = 250
+MX = ("mail.policy.test", "*.mx.policy.test")
+REPLY = f"OK secure match={MX[0]}:{MX[1].removeprefix('*')} servername=hostname"
+_NGINX = """daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
+events {{ worker_connections 4000; }}
+http {{
+    access_log off;
+    server {{
+        listen {address}:443 ssl backlog=4000;
+        ssl_certificate {folder}/certificates/$ssl_server_name.pem;
+        ssl_certificate_key {folder}/key.pem;
+        ssl_session_tickets off;
+        location = /.well-known/mta-sts.txt {{
+            default_type text/plain;
+            return 200 "version: STSv1\\nmode: enforce\\nmx: {mx[0]}\\nmx: {mx[1]}\\nmax_age: 604800\\n";
+        }}
+    }}
+}}
+"""
+_UNBOUND = """server:
+ do-daemonize: no
+ interface: {address}
+ pidfile: ""
+ chroot: ""
+ username: ""
+ use-syslog: no
+ verbosity: 0
+ local-zone: "test." static
+ local-data: "test. SOA ns.test. root.test. 1 3600 600 86400 3600"
+ local-zone: "silent.test." deny
+"""
+
+
+def names(zone: str, count: int) -> list[str]:
+    """Domains of one kind."""
+    return [f"d{number}.{zone}.test" for number in range(count)]
+
+
+def write_keys(path: Path, domains: list[str]) -> Path:
+    """A file of keys for the load generator."""
+    path.write_text("".join(f"{domain}\n" for domain in domains))
+    return path
+
+
+@contextmanager
+def world(folder: Path) -> Iterator[Path]:
+    """Run it in a network namespace; the CA that it is to be trusted by."""
+    ca = _certificates(folder)
+    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, address=POLICY_HOST, mx=MX))
+    (folder / "unbound.conf").write_text(_UNBOUND.format(address=NAMESERVER) + "".join(map(_zone, _hosts())))
+    (folder / "resolv.conf").write_text(f"nameserver {NAMESERVER}\n")
+    # It is the namespace's own: nothing outside sees it.
+    subprocess.run(["mount", "--bind", folder / "resolv.conf", "/etc/resolv.conf"], check=True)
+    with ExitStack() as stack:
+        stack.enter_context(running(["unbound", "-c", folder / "unbound.conf"]))
+        stack.enter_context(running(["nginx", "-c", folder / "nginx.conf"]))
+        silent = stack.enter_context(closing(socket.create_server((SILENT_HOST, 443), backlog=4000)))
+        silent.setblocking(False)
+        for address, port in ((NAMESERVER, 53), (POLICY_HOST, 443)):
+            wait_for_port(address, port)
+        yield ca
+
+
+def _hosts() -> list[tuple[str, str]]:
+    served = [(domain, POLICY_HOST) for domain in names("policy", POLICIES)]
+    return [*served, *((domain, SILENT_HOST) for domain in names("hanging", HANGING))]
+
+
+def _zone(host: tuple[str, str]) -> str:
+    domain, address = host
+    return f""" local-data: '_mta-sts.{domain}. TXT "v=STSv1; id=1;"'
+ local-data: "mta-sts.{domain}. A {address}"
+"""
+
+
+def _certificates(folder: Path) -> Path:
+    """A CA's certificate; and for each policy host one of its own, all with one key: to make these is not measured."""
+    authority, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "CA of the benchmark")])
+    now = datetime.datetime.now(datetime.UTC)
+
+    def certificate(subject: x509.Name, public: ec.EllipticCurvePublicKey, *extensions: x509.ExtensionType) -> bytes:
+        builder = x509.CertificateBuilder(issuer, subject, public, x509.random_serial_number())
+        builder = builder.not_valid_before(now - datetime.timedelta(1)).not_valid_after(now + datetime.timedelta(90))
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+        return builder.sign(authority, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    (folder / "certificates").mkdir()
+    for domain in names("policy", POLICIES):
+        host = f"mta-sts.{domain}"
+        alternative = x509.SubjectAlternativeName([x509.DNSName(host)])
+        pem = certificate(x509.Name([]), key.public_key(), alternative)
+        (folder / "certificates" / f"{host}.pem").write_bytes(pem)
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    ca = folder / "ca.pem"
+    ca.write_bytes(certificate(issuer, authority.public_key(), x509.BasicConstraints(ca=True, path_length=None)))
+    return ca
