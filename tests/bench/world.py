@@ -68,6 +68,7 @@ def write_keys(path: Path, domains: list[str]) -> Path:
 @contextmanager
 def world(folder: Path) -> Iterator[Path]:
     """Run it in a network namespace; the CA that it is to be trusted by."""
+    folder.chmod(0o755)  # nginx reads the certificates as a user of its own.
     ca = _certificates(folder)
     (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, address=POLICY_HOST, mx=MX))
     (folder / "unbound.conf").write_text(_UNBOUND.format(address=NAMESERVER) + "".join(map(_zone, _hosts())))
