@@ -224,9 +224,10 @@ def test_what_is_passed_does_not_get_into_the_hands_of_postconf(world: World, tm
         Daemon(tmp_path, unset(world, tmp_path), passed=[(listener, "socketmap")]),
     ):
         assert ask(TCP, NONE) == "NOTFOUND "
+        passed = os.fstat(listener.fileno()).st_ino
     variables = [line.partition("=")[0] for line in (tmp_path / "environment").read_text().splitlines()]
     assert [name for name in variables if name.startswith("LISTEN_")] == []
-    assert "socket:" not in (tmp_path / "files").read_text()
+    assert f"socket:[{passed}]" not in (tmp_path / "files").read_text()
 
 
 # What cannot be served
@@ -398,7 +399,7 @@ def restarts(daemon: Daemon, streams: list[Stream], how: signal.Signals, count: 
     for _ in range(count):
         before = [stream.answered for stream in streams]
         deadline = time.monotonic() + 60
-        while any(stream.answered < then + 3 for stream, then in zip(streams, before, strict=True)):
+        while any(stream.answered < then + 60 for stream, then in zip(streams, before, strict=True)):
             assert time.monotonic() < deadline
             assert [stream.faults for stream in streams] == [[]] * len(streams)
             time.sleep(0.01)

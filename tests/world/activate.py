@@ -14,6 +14,8 @@ if __name__ == "__main__":
     end = sys.argv.index("--")
     passed = [word.partition(":") for word in sys.argv[1:end]]
     aside = [fcntl.fcntl(int(descriptor), fcntl.F_DUPFD, ABOVE) for descriptor, _, _ in passed]
+    for original, _, _ in passed:
+        os.close(int(original))
     for number, descriptor in enumerate(aside):
         os.dup2(descriptor, FIRST + number)
         os.close(descriptor)
