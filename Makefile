@@ -35,7 +35,7 @@ bench: $(VENV)/.test $(PEER)/.bench
 	mkdir -p build
 	$(CC) -O2 -Wall -o build/load tests/bench/load.c
 	$(CC) -O2 -Wall -o build/limit tests/bench/limit.c
-	tests/namespace $(VENV)/bin/python -m tests.bench build $(PEER) build/bench.json
+	tests/namespace $(VENV)/bin/python -m tests.bench build $(PEER) build/bench.json $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
 
 demo: $(VENV)/.test
 	.ci/need test

@@ -1,17 +1,19 @@
 """Who is measured: the daemon, on either event loop; a C program that only answers; and postfix-mta-sts-resolver."""
 
 import json
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.process import running, wait_for_address
+from tests.bench.process import running, wait_for_address, wait_for_line
 from tests.bench.world import NAMESERVER, REPLY
+from tests.world.daemon import COMMAND, toml
 
-TCP = "127.0.0.1:8461"
 # An import of what is None there fails as if it were not installed.
 _WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from postfix_mtasts.daemon import main; main()"
 
@@ -35,53 +37,66 @@ class Contestant:
 
 
 @contextmanager
-def ours(bench: Bench, *, uvloop: bool = True, cache: str = "cache.sqlite") -> Iterator[Contestant]:
-    """The daemon as it is installed, with a cache file that may be there already."""
-    path = str(bench.folder / "ours")
-    tables: dict[str, dict[str, object]] = {
-        "server": {"listen": [f"inet:{TCP}", f"unix:{path}"], "control": ""},
-        "cache": {"path": str(bench.folder / cache)},
-        "dns": {"nameservers": [NAMESERVER]},
-        "fetch": {"ca_file": str(bench.ca), "allow_addresses": ["127.0.0.0/8"]},
-        "reply": {"style": "plain", "dane": "off"},
-    }
-    config = bench.folder / "ours.toml"
-    config.write_text(
-        "".join(
-            f"[{table}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
-            for table, keys in tables.items()
-        )
-    )
-    program = [sys.executable, "-c", _WITHOUT_UVLOOP]
-    if uvloop:
-        program = [str(Path(sys.executable).with_name("postfix-mtasts-daemon"))]
-    with running([*program, "--config", config]) as process:
-        wait_for_address(path)
-        yield Contestant(process, {"tcp": TCP, "unix": path})
+def ours(bench: Bench, *, loop: str = "uvloop", cache: Path | None = None) -> Iterator[Contestant]:
+    """The daemon as it is installed, on the event loop `uvloop` or `asyncio`; its cache is empty or this file."""
+    with _folder(bench) as folder:
+        tcp, unix = f"127.0.0.1:{_free_port()}", str(folder / "socket")
+        tables: dict[str, dict[str, object]] = {
+            "server": {"listen": [f"inet:{tcp}", f"unix:{unix}"], "control": ""},
+            "cache": {"path": str(cache or folder / "cache.sqlite")},
+            "dns": {"nameservers": [NAMESERVER]},
+            "fetch": {"ca_file": str(bench.ca), "allow_addresses": ["127.0.0.0/8"]},
+            "reply": {"style": "plain", "dane": "off"},
+        }
+        config, log = folder / "config.toml", folder / "log"
+        config.write_text(toml(tables))
+        programs: dict[str, list[str | Path]] = {
+            "uvloop": [COMMAND],
+            "asyncio": [sys.executable, "-c", _WITHOUT_UVLOOP],
+        }
+        with running([*programs[loop], "--config", config], log) as process:
+            wait_for_line(log, f"event loop is {loop}\n")
+            yield Contestant(process, {"tcp": tcp, "unix": unix})
 
 
 @contextmanager
-def limit(bench: Bench, kind: str) -> Iterator[Contestant]:
+def limit(bench: Bench, kind: str, reply: str = REPLY) -> Iterator[Contestant]:
     """The C program, on one kind of socket."""
-    address = {"tcp": "127.0.0.1:8462", "unix": str(bench.folder / "limit")}[kind]
-    Path(address).unlink(missing_ok=True)
-    with running([bench.programs / "limit", address, REPLY]) as process:
-        wait_for_address(address)
-        yield Contestant(process, {kind: address})
+    with _folder(bench) as folder:
+        address = {"tcp": f"127.0.0.1:{_free_port()}", "unix": str(folder / "socket")}[kind]
+        with running([bench.programs / "limit", address, reply], folder / "log") as process:
+            wait_for_address(address)
+            yield Contestant(process, {kind: address})
 
 
 @contextmanager
 def peer(bench: Bench, kind: str, cache: str) -> Iterator[Contestant]:
-    """postfix-mta-sts-resolver on uvloop, logging little, on one kind of socket, with one kind of cache."""
-    address = {"tcp": "127.0.0.1:8463", "unix": str(bench.folder / "peer")}[kind]
-    host, _, port = address.partition(":")
-    listen = {"host": host, "port": int(port)} if port else {"path": address}
-    database = bench.folder / "peer.sqlite"
-    database.unlink(missing_ok=True)
-    options = {"internal": {"cache_size": 10_000}, "sqlite": {"filename": str(database)}}[cache]
-    config = bench.folder / "peer.yml"
-    config.write_text(json.dumps({**listen, "cache": {"type": cache, "options": options}}))  # JSON is YAML.
-    command: list[str | Path] = [bench.peer / "bin/mta-sts-daemon", "-v", "warn", "-c", config]
-    with running(command, {"SSL_CERT_FILE": str(bench.ca)}) as process:
-        wait_for_address(address)
-        yield Contestant(process, {kind: address})
+    """postfix-mta-sts-resolver at its fastest, on one kind of socket, with the cache `internal` or `sqlite`.
+
+    It runs on uvloop, logs no decisions, and believes what it has cached for the whole benchmark (`cache_grace`).
+    """
+    with _folder(bench) as folder:
+        port = _free_port()
+        address = {"tcp": f"127.0.0.1:{port}", "unix": str(folder / "socket")}[kind]
+        listen = {"host": "127.0.0.1", "port": port} if kind == "tcp" else {"path": address}
+        options = {"internal": {"cache_size": 10_000}, "sqlite": {"filename": str(folder / "cache.sqlite")}}[cache]
+        config, log = folder / "config.yml", folder / "log"
+        tables = {**listen, "cache": {"type": cache, "options": options}, "cache_grace": 3600}
+        config.write_text(json.dumps(tables))  # JSON is YAML.
+        command: list[str | Path] = [bench.peer / "bin/mta-sts-daemon", "-v", "warn", "-c", config]
+        with running(command, log, {"SSL_CERT_FILE": str(bench.ca)}) as process:
+            wait_for_address(address)
+            yield Contestant(process, {kind: address})
+
+
+@contextmanager
+def _folder(bench: Bench) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+        yield Path(folder)
+
+
+def _free_port() -> int:
+    """In a network of our own, nobody takes it in between."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

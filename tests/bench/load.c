@@ -1,10 +1,10 @@
 /* Ask a socketmap server as Postfix does: one request in flight on each connection, the next when its reply has come.
  *
- *     load ADDRESS MAP KEYS CONNECTIONS SECONDS IDLE
+ *     load ADDRESS MAP KEYS CONNECTIONS SECONDS
  *
  * ADDRESS is 127.0.0.1:PORT or the path of a Unix socket; KEYS a file with a key in each line. With SECONDS 0 each key
- * is asked for once, otherwise one after the other for so long. IDLE connections more are only kept open. Prints JSON:
- * times are in microseconds. Ends with status 1 and a line on standard error if a connection fails or all is silent. */
+ * is asked for once, otherwise one after the other for so long. Prints JSON: times are in microseconds. Ends with status 1 and a line
+ * on standard error if a connection fails or all is silent. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -27,7 +27,7 @@ struct connection { int fd; int64_t asked; size_t length; char reply[REPLY]; };
 
 static struct request *requests;
 static size_t request_count, next_request;
-static uint64_t times[LONGEST], ok, notfound, other;
+static uint64_t times[LONGEST], ok, notfound, temp, other;
 
 static void die(const char *what) { fprintf(stderr, "load: %s: %s\n", what, strerror(errno)); exit(1); }
 
@@ -87,7 +87,10 @@ static int take(struct connection *c) {
     if (*text != ':' || c->length < text - c->reply + length + 2) return 0;
     int64_t took = (now() - c->asked) / 1000;
     times[took < LONGEST ? took : LONGEST - 1]++;
-    *(!strncmp(text, ":OK ", 4) ? &ok : !strncmp(text, ":NOTFOUND ", 10) ? &notfound : &other) += 1;
+    *(!strncmp(text, ":OK ", 4)          ? &ok
+      : !strncmp(text, ":NOTFOUND ", 10) ? &notfound
+      : !strncmp(text, ":TEMP ", 6)      ? &temp
+                                         : &other) += 1;
     return 1;
 }
 
@@ -99,15 +102,14 @@ static long percentile(uint64_t total, double share) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 7) { fprintf(stderr, "usage: load ADDRESS MAP KEYS CONNECTIONS SECONDS IDLE\n"); return 2; }
-    int count = atoi(argv[4]), idle = atoi(argv[6]), ready, busy = count;
+    if (argc != 6) { fprintf(stderr, "usage: load ADDRESS MAP KEYS CONNECTIONS SECONDS\n"); return 2; }
+    int count = atoi(argv[4]), ready, busy = count;
     double seconds = atof(argv[5]);
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
     read_keys(argv[3], argv[2]);
-    while (idle--) connect_to(argv[1]);
     struct connection *connections = calloc(count, sizeof *connections);
     struct epoll_event events[256];
     int epoll = epoll_create1(0);
@@ -128,9 +130,9 @@ int main(int argc, char **argv) {
             busy -= !c->asked;
         }
     }
-    uint64_t total = ok + notfound + other;
+    uint64_t total = ok + notfound + temp + other;
     printf("{\"requests\": %lu, \"seconds\": %.6f, \"p50\": %ld, \"p99\": %ld, \"p99_9\": %ld, \"ok\": %lu, "
-           "\"notfound\": %lu, \"other\": %lu}\n", total, (now() - begin) / 1e9, percentile(total, .5),
-           percentile(total, .99), percentile(total, .999), ok, notfound, other);
+           "\"notfound\": %lu, \"temp\": %lu, \"other\": %lu}\n", total, (now() - begin) / 1e9, percentile(total, .5),
+           percentile(total, .99), percentile(total, .999), ok, notfound, temp, other);
     return 0;
 }

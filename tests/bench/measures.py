@@ -1,164 +1,168 @@
-"""What is measured, each once; the runner repeats them by turns and takes medians.
+"""What is measured. Each function is one group, in one round: it notes one sample of everything, by turns.
 
-Every measure also checks the replies: a fast wrong answer is no result.
+Those that are compared run at the same time and are asked one after the other, so that what disturbs the machine
+disturbs all of them; the order changes with the round.
 """
 
-import json
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Literal, TypeVar
 
-from postfix_mtasts.database import Database
-from postfix_mtasts.entry import CachedPolicy, Entry
-from postfix_mtasts.policy import Mode, MxPattern, Policy
-from postfix_mtasts.row import print_row
-from tests.bench.contestants import Bench, Contestant, ours
-from tests.bench.process import cpu_seconds, resident_megabytes
-from tests.bench.world import HANGING, MX, POLICIES, names, write_keys
+from tests.bench.contestants import Bench, Contestant, limit, ours, peer
+from tests.bench.load import Load, Result
+from tests.bench.notes import Notes
+from tests.bench.process import connect, resident_megabytes
+from tests.bench.stored import database
+from tests.bench.world import HANGING, POLICIES, REPLY, names
+from tests.world.daemon import ask
 
-WARM_SECONDS = 2.0
+_T = TypeVar("_T")
+KINDS = ("tcp", "unix")
+HITS, NEGATIVES = names("policy", 500), names("none", 500)
+WARM_SECONDS = 1.5
+IDLE = 5000  # Connections.
+COLD_POLICIES, COLD_NEGATIVES, COLD_CONNECTIONS = 1500, 4000, 32
 DISCOVERIES = 500  # Under way at once.
-NEGATIVES = 4000
+STARTS = 3  # In each round.
 KNOWN = 100_000
+ROUNDS_AT_MOST = POLICIES // COLD_POLICIES
 
 
-@dataclass(frozen=True)
-class Result:
-    """Requests or domains per second, microseconds of the server's processor time for each, and of waiting."""
-
-    per_second: float
-    cpu: float
-    p50: int
-    p99: int
-    p99_9: int
-
-
-class Load:
-    """Asks; `keys` are files of domains with a policy, without one, of no end, and many of both."""
-
-    def __init__(self, bench: Bench) -> None:
-        self._program = bench.programs / "load"
-        folder = bench.folder
-        silent = [*names("silent", HANGING), *names("hanging", HANGING)]
-        known = [*names("policy", KNOWN // 100), *names("none", KNOWN - KNOWN // 100)]
-        self.keys = {
-            "hit": write_keys(folder / "hit", names("policy", 1000)),
-            "negative": write_keys(folder / "negative", names("none", 1000)),
-            "cold policy": write_keys(folder / "cold-policy", names("policy", POLICIES)),
-            "cold negative": write_keys(folder / "cold-negative", names("none", NEGATIVES)),
-            "other policies": write_keys(folder / "other-policies", names("policy", POLICIES)[1000:]),
-            "hanging": write_keys(folder / "hanging", silent),
-            "known": write_keys(folder / "known", known),
+def warm(bench: Bench, load: Load, notes: Notes, number: int) -> None:
+    """Domains that are known, asked for on 64 connections."""
+    cases: tuple[tuple[str, Sequence[str], Literal["ok", "notfound"]], ...] = (
+        ("hit", HITS, "ok"),
+        ("negative", NEGATIVES, "notfound"),
+    )
+    with ExitStack() as stack:
+        daemons = {
+            "ours": stack.enter_context(ours(bench)),
+            "ours on asyncio": stack.enter_context(ours(bench, loop="asyncio")),
         }
-
-    def ask(
-        self, server: Contestant, kind: str, keys: str, connections: int, seconds: float = 0, idle: int = 0
-    ) -> Result:
-        """Ask for the keys in turn for so long, or each once; all are to have a policy, or none."""
-        before = cpu_seconds(server.process)
-        found = self._run(server, kind, keys, connections, seconds, idle)
-        cpu = cpu_seconds(server.process) - before
-        total = found["requests"]
-        expected = "notfound" if "negative" in keys else "ok"
-        if found[expected] != total:
-            raise AssertionError(f"{keys}: {found}")
-        return Result(
-            total / found["seconds"], cpu / total * 1e6, int(found["p50"]), int(found["p99"]), int(found["p99_9"])
-        )
-
-    def learn(self, server: Contestant, kind: str, keys: str) -> dict[str, float]:
-        """Ask for each key once, whatever the answers."""
-        return self._run(server, kind, keys, 64, 0, 0)
-
-    @contextmanager
-    def beside(self, server: Contestant, keys: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Ask for each key once, all at once, while the block lasts."""
-        with subprocess.Popen(self._command(server, "tcp", keys, DISCOVERIES, 0, 0), stdout=subprocess.PIPE) as other:
-            try:
-                yield other
-            finally:
-                other.kill()
-
-    def _run(self, server: Contestant, kind: str, keys: str, *numbers: float) -> dict[str, float]:
-        found: dict[str, float] = json.loads(
-            subprocess.check_output(self._command(server, kind, keys, *numbers), timeout=120)
-        )
-        return found
-
-    def _command(self, server: Contestant, kind: str, keys: str, *numbers: float) -> list[str]:
-        return [str(self._program), server.addresses[kind], "postfix", str(self.keys[keys]), *map(str, numbers)]
+        with_sqlite = stack.enter_context(peer(bench, "tcp", "sqlite"))
+        for kind in KINDS:
+            theirs = stack.enter_context(peer(bench, kind, "internal"))
+            for what, domains, expect in cases:
+                reply = {} if expect == "ok" else {"reply": "NOTFOUND "}
+                servers = {**daemons, "C": stack.enter_context(limit(bench, kind, **reply)), "peer": theirs}
+                if kind == "tcp" and what == "hit":
+                    servers["peer with sqlite"] = with_sqlite
+                for server in servers.values():
+                    for _ in range(2):  # The second time from memory.
+                        load.ask(server, kind, domains, 64, expect=expect)
+                for who, server in _in_turn(servers, number):
+                    result = load.ask(server, kind, domains, 64, WARM_SECONDS, expect)
+                    notes.note(f"warm {what}, {kind}, 64 connections", who, result)
 
 
-def cold(load: Load, server: Contestant, kind: str) -> dict[str, Result]:
-    """Domains nobody has asked for yet, 32 in parallel; then `warm` can be measured."""
-    return {keys: load.ask(server, kind, keys, 32) for keys in ("cold policy", "cold negative")}
+def connections(bench: Bench, load: Load, notes: Notes, number: int) -> None:
+    """Warm hits on few and many connections, and beside 5,000 idle ones."""
+    with ExitStack() as stack:
+        daemon = stack.enter_context(ours(bench))
+        _learn(load, daemon, "tcp")
+        for kind in KINDS:
+            servers = {
+                "ours": daemon,
+                "C": stack.enter_context(limit(bench, kind)),
+                "peer": stack.enter_context(peer(bench, kind, "internal")),
+            }
+            _learn(load, servers["peer"], kind)
+            for count in (1, 8, 256):
+                for who, server in _in_turn(servers, number):
+                    result = load.ask(server, kind, HITS, count, WARM_SECONDS)
+                    notes.note(f"warm hit, {kind}, {count} connections", who, result)
+            with _idle(daemon, kind):
+                measure = f"warm hit, {kind}, 64 connections beside {IDLE} idle"
+                notes.note(measure, "ours", load.ask(daemon, kind, HITS, 64, WARM_SECONDS))
+                notes.add(f"memory, {kind}, {IDLE} idle connections", "ours", "MB", resident_megabytes(daemon.process))
 
 
-def warm(load: Load, server: Contestant, kind: str, keys: str, connections: int = 64, idle: int = 0) -> Result:
-    """Domains that are known. The limit says OK to all."""
-    return load.ask(server, kind, keys, connections, WARM_SECONDS, idle)
+def cold(bench: Bench, load: Load, notes: Notes, number: int) -> None:
+    """Domains that nobody has asked for, 32 in parallel."""
+    policies = names("policy", (number + 1) * COLD_POLICIES, number * COLD_POLICIES)
+    negatives = names("none", (number + 1) * COLD_NEGATIVES, number * COLD_NEGATIVES)
+    with ExitStack() as stack:
+        servers = {
+            "ours": stack.enter_context(ours(bench)),
+            "ours on asyncio": stack.enter_context(ours(bench, loop="asyncio")),
+            "peer": stack.enter_context(peer(bench, "tcp", "internal")),
+        }
+        for who, server in _in_turn(servers, number):
+            notes.note("cold policy, 32 in parallel", who, load.ask(server, "tcp", policies, COLD_CONNECTIONS))
+        for who, server in _in_turn(servers, number):
+            result = load.ask(server, "tcp", negatives, COLD_CONNECTIONS, expect="notfound")
+            notes.note("cold negative, 32 in parallel", who, result)
 
 
-def burst(bench: Bench, load: Load, what: str) -> tuple[Result, Result]:
-    """Warm hits without, and with 500 discoveries under way, of domains that are new, or that hang."""
-    with _fresh(bench) as server:
-        load.learn(server, "tcp", "hit")
-        load.learn(server, "tcp", "hit")
-        without = warm(load, server, "tcp", "hit")
-        with load.beside(server, what) as other:
-            time.sleep(0.3)  # All have been asked for then.
-            beside = load.ask(server, "tcp", "hit", 64, 1.0)
-            if other.poll() is not None:
-                raise AssertionError("the discoveries ended before the measure")
-    return without, beside
+def burst(bench: Bench, load: Load, notes: Notes, number: int) -> None:
+    """Warm hits without, and with 500 discoveries under way: of new domains, and of domains that hang."""
+    discoveries = {
+        "new domains": names("policy", POLICIES, len(HITS)),
+        "policy hosts that hang": names("hanging", HANGING),
+        "records that hang": names("silent", HANGING),
+    }
+    for what, domains in _in_turn(discoveries, number):
+        with ours(bench) as server:
+            _learn(load, server, "tcp")
+            without = load.ask(server, "tcp", HITS, 64, WARM_SECONDS)
+            with load.beside(server, domains, DISCOVERIES):
+                beside = load.ask(server, "tcp", HITS, 64, WARM_SECONDS)
+        notes.note(f"warm hit, tcp, before the {DISCOVERIES} {what}", "ours", without)
+        notes.note(f"warm hit, tcp, beside {DISCOVERIES} {what}", "ours", beside)
 
 
-def memory(bench: Bench, load: Load) -> float:
-    """Megabytes with 100,000 domains known, one in a hundred with a policy."""
-    with _fresh(bench) as server:
-        load.learn(server, "tcp", "known")
-        load.learn(server, "tcp", "hit")
-        return resident_megabytes(server.process)
+def start(bench: Bench, load: Load, notes: Notes, number: int) -> None:
+    """From the start to the first answer with so many policies stored; the memory of the process then.
+
+    The first answer is about a domain that is not stored, so that it is the same work with all of them.
+    """
+    del load
+    stored = {"0": 0, "10000": 10_000, "100000": 100_000}
+    for _ in range(STARTS):
+        for name, count in _in_turn(stored, number):
+            cache = database(bench.folder, count)
+            begin = time.monotonic()
+            with ours(bench, cache=cache) as server:
+                endpoint = f"unix:{server.addresses['unix']}"
+                reply = ask(endpoint, names("none", 1)[0])
+                notes.add(f"start, {name} stored", "ours", "seconds", time.monotonic() - begin)
+                notes.add(f"memory, {name} stored", "ours", "MB", resident_megabytes(server.process))
+                replies = [reply, *(ask(endpoint, domain) for domain in names("policy", count, max(0, count - 1)))]
+            expected = ["NOTFOUND ", *[REPLY] * bool(count)]
+            if replies != expected:
+                raise AssertionError(f"{replies}, not {expected}")
 
 
-def idle_memory(load: Load, server: Contestant, idle: int) -> tuple[Result, float]:
-    """Warm hits beside idle connections; and the megabytes of the server after that."""
-    return warm(load, server, "unix", "hit", 64, idle), resident_megabytes(server.process)
+def memory(bench: Bench, load: Load, notes: Notes, number: int) -> None:
+    """The memory of the process with 100,000 domains known, one in a hundred with a policy. In one round."""
+    if number:
+        return
+    policies = names("policy", KNOWN // 100)
+    with ours(bench) as server:
+        load.ask(server, "tcp", names("none", KNOWN - len(policies)), 64, expect="notfound")
+        load.ask(server, "tcp", policies, 64)
+        load.ask(server, "tcp", policies, 64)
+        notes.add("memory, 100000 known", "ours", "MB", resident_megabytes(server.process))
 
 
-def start(bench: Bench, load: Load, stored: str) -> tuple[float, float]:
-    """Seconds from the start to the first answer, with such a cache; and megabytes then."""
-    begin = time.monotonic()
-    with ours(bench, cache=stored) as server:
-        keys = "negative" if stored.endswith("-0") else "hit"
-        load.ask(server, "unix", f"first {keys}", 1)
-        return time.monotonic() - begin, resident_megabytes(server.process)
+GROUPS = {function.__name__: function for function in (warm, connections, cold, burst, start, memory)}
 
 
-def fill(bench: Bench, load: Load) -> list[str]:
-    """Caches with 0, 10,000 and 100,000 policies: their names."""
-    policy = Policy(Mode.ENFORCE, 604_800, tuple(map(MxPattern, MX)))
-    now = time.time()
-    entry = Entry(CachedPolicy(policy, str(policy), "1", now), checked_at=now, last_used=now)
-    row = print_row(entry)
-    load.keys["first negative"] = write_keys(bench.folder / "first-negative", names("none", 1))
-    load.keys["first hit"] = write_keys(bench.folder / "first-hit", names("policy", 1))
-    stored = []
-    for count in (0, 10_000, 100_000):
-        stored.append(f"stored-{count}")
-        database = Database(str(bench.folder / stored[-1]))
-        database.open()
-        database.put([(domain, row) for domain in names("policy", count)], now)
-        database.close()
-    return stored
+def _learn(load: Load, server: Contestant, kind: str) -> Result:
+    load.ask(server, kind, HITS, 64)
+    return load.ask(server, kind, HITS, 64)
+
+
+def _in_turn(contestants: dict[str, _T], number: int) -> list[tuple[str, _T]]:
+    items = list(contestants.items())
+    first = number % len(items)
+    return items[first:] + items[:first]
 
 
 @contextmanager
-def _fresh(bench: Bench) -> Iterator[Contestant]:
-    for file in Path(bench.folder).glob("cache.sqlite*"):
-        file.unlink()
-    with ours(bench) as server:
-        yield server
+def _idle(server: Contestant, kind: str) -> Iterator[None]:
+    with ExitStack() as stack:
+        for _ in range(IDLE):
+            stack.enter_context(connect(server.addresses[kind]))
+        yield

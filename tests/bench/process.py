@@ -14,12 +14,13 @@ _TICK = 1 / os.sysconf("SC_CLK_TCK")  # Seconds.
 
 @contextmanager
 def running(
-    command: Sequence[str | Path], environment: Mapping[str, str] | None = None
+    command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process from beginning to end of the block."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
-    )
+    """A process from beginning to end of the block; what it says goes to a file, as it would to a journal."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
+        )
     try:
         yield process
     finally:
@@ -31,31 +32,40 @@ def running(
             process.wait()
 
 
-def wait_for_port(host: str, port: int) -> None:
-    """Return when something listens on a TCP port."""
-    _wait_for(socket.AF_INET, (host, port))
+def connect(address: str) -> socket.socket:
+    """A connection to `host:port` or the path of a Unix socket."""
+    host, colon, port = address.partition(":")
+    if colon:
+        return socket.create_connection((host, int(port)))
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def wait_for_address(address: str) -> None:
-    """Return when something listens at an address of the load generator."""
-    host, colon, port = address.partition(":")
-    if colon:
-        wait_for_port(host, int(port))
-    else:
-        _wait_for(socket.AF_UNIX, address)
-
-
-def _wait_for(family: socket.AddressFamily, address: object) -> None:
+    """Return when something listens there."""
     until = time.monotonic() + _START_WITHIN
     while True:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            try:
-                probe.connect(address)  # type: ignore[arg-type]  # What it takes depends on the family.
-            except OSError:
-                if time.monotonic() > until:
-                    raise
-            else:
-                return
+        try:
+            connect(address).close()
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.001)
+        else:
+            return
+
+
+def wait_for_line(log: Path, text: str) -> None:
+    """Return when it stands in the log."""
+    until = time.monotonic() + _START_WITHIN
+    while text not in log.read_text():
+        if time.monotonic() > until:
+            raise AssertionError(f"no {text!r} in {log.read_text()}")
         time.sleep(0.001)
 
 

@@ -7,8 +7,10 @@ d0.hanging.test …   have a record, and a policy host that takes a connection a
 """
 
 import datetime
+import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -17,11 +19,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.bench.process import running, wait_for_port
+from tests.bench.process import running, wait_for_address
 
 NAMESERVER, POLICY_HOST, SILENT_HOST = "127.0.0.1", "127.0.0.2", "127.0.0.3"
-POLICIES = 2000
-HANGING = 250
+POLICIES = 6000
+HANGING = 500
 MX = ("mail.policy.test", "*.mx.policy.test")
 REPLY = f"OK secure match={MX[0]}:{MX[1].removeprefix('*')} servername=hostname"
 _NGINX = """daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
@@ -54,20 +56,17 @@ _UNBOUND = """server:
 """
 
 
-def names(zone: str, count: int) -> list[str]:
-    """Domains of one kind."""
-    return [f"d{number}.{zone}.test" for number in range(count)]
-
-
-def write_keys(path: Path, domains: list[str]) -> Path:
-    """A file of keys for the load generator."""
-    path.write_text("".join(f"{domain}\n" for domain in domains))
-    return path
+def names(zone: str, end: int, begin: int = 0) -> list[str]:
+    """Domains of one kind, by their numbers."""
+    return [f"d{number}.{zone}.test" for number in range(begin, end)]
 
 
 @contextmanager
 def world(folder: Path) -> Iterator[Path]:
-    """Run it in a network namespace; the CA that it is to be trusted by."""
+    """Run it in the namespace of tests/namespace; the CA that it is to be trusted by."""
+    if not os.environ.get("POSTFIX_MTASTS_NAMESPACE") or os.getuid() != 0:
+        sys.exit("make bench: takes root, and a network and mounts of its own")
+    folder.chmod(0o755)  # nginx reads the certificates as a user of its own.
     folder.chmod(0o755)  # nginx reads the certificates as a user of its own.
     ca = _certificates(folder)
     (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, address=POLICY_HOST, mx=MX))
@@ -76,12 +75,12 @@ def world(folder: Path) -> Iterator[Path]:
     # It is the namespace's own: nothing outside sees it.
     subprocess.run(["mount", "--bind", folder / "resolv.conf", "/etc/resolv.conf"], check=True)
     with ExitStack() as stack:
-        stack.enter_context(running(["unbound", "-c", folder / "unbound.conf"]))
-        stack.enter_context(running(["nginx", "-c", folder / "nginx.conf"]))
+        stack.enter_context(running(["unbound", "-c", folder / "unbound.conf"], folder / "unbound.log"))
+        stack.enter_context(running(["nginx", "-c", folder / "nginx.conf"], folder / "nginx.out"))
         silent = stack.enter_context(closing(socket.create_server((SILENT_HOST, 443), backlog=4000)))
         silent.setblocking(False)
         for address, port in ((NAMESERVER, 53), (POLICY_HOST, 443)):
-            wait_for_port(address, port)
+            wait_for_address(f"{address}:{port}")
         yield ca
 
 

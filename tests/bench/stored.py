@@ -1,0 +1,24 @@
+"""Caches that a daemon of the benchmark finds when it starts, written as it would have."""
+
+import time
+from pathlib import Path
+
+from postfix_mtasts.database import Database
+from postfix_mtasts.entry import CachedPolicy, Entry
+from postfix_mtasts.policy import Mode, MxPattern, Policy
+from postfix_mtasts.row import print_row
+from tests.bench.world import MX, names
+
+
+def database(folder: Path, count: int) -> Path:
+    """The file with so many policies; it is written when it is first asked for."""
+    file = folder / f"stored-{count}.sqlite"
+    if not file.exists():
+        policy = Policy(Mode.ENFORCE, 604_800, tuple(map(MxPattern, MX)))
+        now = time.time()
+        row = print_row(Entry(CachedPolicy(policy, str(policy), "1", now), checked_at=now, last_used=now))
+        rows = Database(str(file))
+        rows.open()
+        rows.put([(domain, row) for domain in names("policy", count)], now)
+        rows.close()
+    return file
