@@ -20,7 +20,7 @@ from tests.world.daemon import ask
 _T = TypeVar("_T")
 KINDS = ("tcp", "unix")
 HITS, NEGATIVES = names("policy", 500), names("none", 500)
-WARM_SECONDS = 1.5
+WARM_SECONDS, WARM_TURNS = 1.0, 2  # In each round; short ones by turns, for the machine is not always the same.
 IDLE = 5000  # Connections.
 COLD_POLICIES, COLD_NEGATIVES, COLD_CONNECTIONS = 1500, 4000, 32
 DISCOVERIES = 500  # Under way at once.
@@ -51,7 +51,7 @@ def warm(bench: Bench, load: Load, notes: Notes, number: int) -> None:
                 for server in servers.values():
                     for _ in range(2):  # The second time from memory.
                         load.ask(server, kind, domains, 64, expect=expect)
-                for who, server in _in_turn(servers, number):
+                for who, server in _in_turn(servers, number) * WARM_TURNS:
                     result = load.ask(server, kind, domains, 64, WARM_SECONDS, expect)
                     notes.note(f"warm {what}, {kind}, 64 connections", who, result)
 

@@ -23,6 +23,9 @@ def running(
         )
     try:
         yield process
+    except BaseException as error:
+        error.add_note(f"{command[0]} has said: {log.read_text()[-2000:]}")
+        raise
     finally:
         process.terminate()
         try:
