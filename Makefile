@@ -50,13 +50,13 @@ lint: $(VENV)/.test
 $(VENV)/.run: pyproject.toml
 	.ci/need build
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[certificates,uvloop]'
+	$(VENV)/bin/python -m pip install --quiet --editable '.[certificates,speed]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml
 	.ci/need build
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[test,uvloop]'
+	$(VENV)/bin/python -m pip install --quiet --editable '.[test,speed]'
 	@touch $(VENV)/.run $@
 
 $(OLDEST)/.test: pyproject.toml tests/debian12.txt
