@@ -88,7 +88,7 @@ def test_the_journal_gets_whole_records_and_standard_error_nothing(
     world.publish("good.test", text)
     world.announce("down.test", host="127.0.2.2")
     with service.running() as process:
-        assert [journal.next() for _ in range(3)] == start(service.endpoint)
+        assert [journal.next() for _ in range(4)] == start(service.endpoint)
         assert ask(service.endpoint, "GOOD.test.") == "OK secure match=mx.good.test servername=hostname"
         assert journal.next() == record(
             Event.DECIDED,
@@ -162,7 +162,7 @@ def test_lines_that_the_journal_does_not_take_go_to_standard_error(
     gone: str, service: Service, journal: Journal
 ) -> None:
     with service.running() as process:
-        assert [journal.next() for _ in range(3)] == start(service.endpoint)
+        assert [journal.next() for _ in range(4)] == start(service.endpoint)
         journal.close()
         if gone == "its place":
             JOURNAL.unlink()

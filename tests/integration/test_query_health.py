@@ -44,7 +44,7 @@ def test_all_is_well(world: World, daemon: Daemon) -> None:
     line = f"MTA-STS OK - answers Postfix; 0 policies|{NUMBERS.format(0, 0, 0, 0)}\n"
     assert health(daemon.config) == (0, line)
     # It costs no lookup, and no line in the log.
-    assert (len(world.dns.queries), daemon.log[3:]) == (queries, [])
+    assert (len(world.dns.queries), daemon.log[4:]) == (queries, [])
 
 
 def test_json(daemon: Daemon) -> None:

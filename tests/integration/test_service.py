@@ -23,7 +23,7 @@ from postfix_mtasts.postfix import PATH
 from postfix_mtasts.server import Server
 from postfix_mtasts.socketmap import Reply, Request, Status
 from tests.integration.conftest import World, fetched, mounted, store_entries
-from tests.world.daemon import COMMAND, Daemon, ask, toml
+from tests.world.daemon import COMMAND, EVENT_LOOP, Daemon, ask, toml
 from tests.world.systemd import Manager, passing
 
 pytestmark = pytest.mark.usefixtures("namespace")
@@ -66,7 +66,7 @@ def unset(world: World, folder: Path, **server: object) -> dict[str, dict[str, o
 
 def at_the_start(daemon: Daemon) -> list[str]:
     """What it says at the start of sockets."""
-    return [line for line in daemon.log if "reply." not in line]
+    return [line for line in daemon.log if "reply." not in line and "event loop" not in line]
 
 
 def ready(endpoint: str) -> str:
@@ -159,11 +159,11 @@ def test_the_style_follows_what_is_served(world: World, tmp_path: Path) -> None:
     with tcp("0.0.0.0") as listener, Daemon(tmp_path, config, passed=[(listener, "socketmap")]) as daemon:
         unknown = "inet:0.0.0.0:8461 can be reached from other machines, whose Postfix is unknown"
         chosen = [f"info: reply.style is plain: {unknown}", f"info: reply.dane is off: {unknown}"]
-        assert daemon.log == [*chosen, ready("inet:0.0.0.0:8461")]
+        assert daemon.log == [f"info: event loop is {EVENT_LOOP}", *chosen, ready("inet:0.0.0.0:8461")]
         daemon.hang_up()
         daemon.wait_for("configuration reloaded")
         daemon.wait_for("reply.dane", since=4)
-        assert daemon.log[3:] == ["info: configuration reloaded", *chosen]
+        assert daemon.log[4:] == ["info: configuration reloaded", *chosen]
 
 
 def test_a_control_socket_may_be_passed(world: World, tmp_path: Path) -> None:
@@ -521,7 +521,7 @@ def test_the_watchdog_is_fed(listen: str, world: World, tmp_path: Path) -> None:
         with Daemon(tmp_path, config, environment=watched(manager)) as daemon:
             assert set(manager.next()) == {"READY", "STATUS"}
             alive(manager)
-            assert daemon.log[3:] == []
+            assert daemon.log[4:] == []
 
 
 def test_the_watchdog_of_passed_sockets_is_fed(world: World, tmp_path: Path) -> None:
