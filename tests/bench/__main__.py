@@ -11,6 +11,7 @@ import re
 import resource
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from tests.bench.contestants import Bench
@@ -39,8 +40,10 @@ def main() -> None:
         for number in range(arguments.rounds):
             for name in arguments.only or GROUPS:
                 loads.append(os.getloadavg()[0])
-                _say(f"round {number + 1} of {arguments.rounds}: {name}; load average {loads[-1]:.1f}")
+                begin = time.monotonic()
                 GROUPS[name](bench, load, notes, number)
+                seconds = time.monotonic() - begin
+                _say(f"round {number + 1} of {arguments.rounds}: {name}, {seconds:.0f} s, load average {loads[-1]:.1f}")
     print_medians(notes)
     targets = print_targets(notes)
     found = {"machine": _machine(), "rounds": arguments.rounds, "load averages": loads, "targets": targets}

@@ -3,7 +3,7 @@
  *     load ADDRESS MAP KEYS CONNECTIONS SECONDS
  *
  * ADDRESS is 127.0.0.1:PORT or the path of a Unix socket; KEYS a file with a key in each line. With SECONDS 0 each key
- * is asked for once, otherwise one after the other for so long. Prints JSON: times are in microseconds. Ends with status 1 and a line
+ * is asked for once, otherwise one after the other for so long; then what is in flight is waited for. Prints JSON: times are in microseconds. Ends with status 1 and a line
  * on standard error if a connection fails or all is silent. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SILENCE = 60000, REPLY = 8192, LONGEST = 4000000 }; /* milliseconds, octets, microseconds */
+enum { SILENCE = 60000, REPLY = 8192, LONGEST = 20000000 }; /* milliseconds, octets, microseconds */
 
 struct request { char *text; size_t length; };
 struct connection { int fd; int64_t asked; size_t length; char reply[REPLY]; };
@@ -68,12 +68,14 @@ static int connect_to(const char *address) {
     return fd;
 }
 
-static void ask(struct connection *c, int once) {
-    if (once && next_request == request_count) { c->asked = 0; return; }
+/* Send the next request, until `end`; with 0, until all keys have been asked for. Whether there was one. */
+static int ask(struct connection *c, int64_t end) {
+    if (end ? now() >= end : next_request == request_count) return 0;
     struct request *r = &requests[next_request++ % request_count];
     c->length = 0;
     c->asked = now();
     if (write(c->fd, r->text, r->length) != (ssize_t)r->length) die("write");
+    return 1;
 }
 
 /* Whether the reply is complete; then it is counted. */
@@ -103,7 +105,7 @@ static long percentile(uint64_t total, double share) {
 
 int main(int argc, char **argv) {
     if (argc != 6) { fprintf(stderr, "usage: load ADDRESS MAP KEYS CONNECTIONS SECONDS\n"); return 2; }
-    int count = atoi(argv[4]), ready, busy = count;
+    int count = atoi(argv[4]), ready, busy = 0;
     double seconds = atof(argv[5]);
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
@@ -118,21 +120,19 @@ int main(int argc, char **argv) {
         epoll_ctl(epoll, EPOLL_CTL_ADD, connections[i].fd,
                   &(struct epoll_event){.events = EPOLLIN, .data.ptr = &connections[i]});
     }
-    int64_t begin = now(), end = begin + seconds * 1e9;
-    for (int i = 0; i < count; i++) ask(&connections[i], seconds == 0);
-    while (busy && (seconds == 0 || now() < end)) {
+    int64_t begin = now(), end = seconds ? begin + seconds * 1e9 : 0;
+    for (int i = 0; i < count; i++) busy += ask(&connections[i], end);
+    while (busy) {
         if ((ready = epoll_wait(epoll, events, 256, SILENCE)) < 0) die("epoll_wait");
         if (!ready) { errno = ETIMEDOUT; die("no reply"); }
         for (int i = 0; i < ready; i++) {
             struct connection *c = events[i].data.ptr;
-            if (!take(c)) continue;
-            ask(c, seconds == 0);
-            busy -= !c->asked;
+            if (take(c)) busy -= !ask(c, end);
         }
     }
     uint64_t total = ok + notfound + temp + other;
-    printf("{\"requests\": %lu, \"seconds\": %.6f, \"p50\": %ld, \"p99\": %ld, \"p99_9\": %ld, \"ok\": %lu, "
+    printf("{\"requests\": %lu, \"seconds\": %.6f, \"p50\": %ld, \"p99\": %ld, \"p99_9\": %ld, \"max\": %ld, \"ok\": %lu, "
            "\"notfound\": %lu, \"temp\": %lu, \"other\": %lu}\n", total, (now() - begin) / 1e9, percentile(total, .5),
-           percentile(total, .99), percentile(total, .999), ok, notfound, temp, other);
+           percentile(total, .99), percentile(total, .999), percentile(total, 1), ok, notfound, temp, other);
     return 0;
 }

@@ -23,7 +23,7 @@ HITS, NEGATIVES = names("policy", 500), names("none", 500)
 WARM_SECONDS, WARM_TURNS = 1.0, 2  # In each round; short ones by turns, for the machine is not always the same.
 IDLE = 5000  # Connections.
 COLD_POLICIES, COLD_NEGATIVES, COLD_CONNECTIONS = 1500, 4000, 32
-DISCOVERIES = 500  # Under way at once.
+DISCOVERIES, BURST_SECONDS = 500, 2.0  # Under way at once; and how long the warm hits are measured.
 STARTS = 3  # In each round.
 KNOWN = 100_000
 ROUNDS_AT_MOST = POLICIES // COLD_POLICIES
@@ -105,9 +105,9 @@ def burst(bench: Bench, load: Load, notes: Notes, number: int) -> None:
     for what, domains in _in_turn(discoveries, number):
         with ours(bench) as server:
             _learn(load, server, "tcp")
-            without = load.ask(server, "tcp", HITS, 64, WARM_SECONDS)
+            without = load.ask(server, "tcp", HITS, 64, BURST_SECONDS)
             with load.beside(server, domains, DISCOVERIES):
-                beside = load.ask(server, "tcp", HITS, 64, WARM_SECONDS)
+                beside = load.ask(server, "tcp", HITS, 64, BURST_SECONDS)
         notes.note(f"warm hit, tcp, before the {DISCOVERIES} {what}", "ours", without)
         notes.note(f"warm hit, tcp, beside {DISCOVERIES} {what}", "ours", beside)
 

@@ -3,12 +3,12 @@
 from tests.bench.notes import Notes
 from tests.bench.targets import TARGETS
 
-_UNITS = {"per_second": 0, "cpu": 1, "p50": 0, "p99": 0, "p99_9": 0}  # With so many decimals.
+_UNITS = {"per_second": 0, "cpu": 1, "p50": 0, "p99": 0, "p99_9": 0, "max": 0}  # With so many decimals.
 
 
 def print_medians(notes: Notes) -> None:
     """A line for each contestant in each measure; microseconds, but for what has units of its own."""
-    _print(f"\n{'medians':62} {'per s':>8} {'CPU us':>8} {'p50 us':>8} {'p99 us':>8} {'p99.9 us':>8}")
+    _print(f"\n{'medians':62} {'per s':>8} {'CPU us':>8} {'p50 us':>8} {'p99 us':>8} {'p99.9 us':>8} {'max us':>8}")
     for measure, contestants in notes.medians().items():
         for who, units in contestants.items():
             if units.keys() == _UNITS.keys():
