@@ -1,10 +1,11 @@
 /* Ask a socketmap server as Postfix does: one request in flight on each connection, the next when its reply has come.
  *
- *     load ADDRESS MAP KEYS CONNECTIONS SECONDS
+ *     load ADDRESS MAP KEYS CONNECTIONS SECONDS SKIP
  *
  * ADDRESS is 127.0.0.1:PORT or the path of a Unix socket; KEYS a file with a key in each line. With SECONDS 0 each key
- * is asked for once, otherwise one after the other for so long; then what is in flight is waited for. Prints JSON: times are in microseconds. Ends with status 1 and a line
- * on standard error if a connection fails or all is silent. */
+ * is asked for once, otherwise one after the other for so long; then what is in flight is waited for. What was asked in
+ * the first SKIP seconds is not counted. Prints JSON: times are in microseconds. Ends with status 1 and a line on
+ * standard error if a connection fails or all is silent. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -27,6 +28,7 @@ struct connection { int fd; int64_t asked; size_t length; char reply[REPLY]; };
 
 static struct request *requests;
 static size_t request_count, next_request;
+static int64_t count_from;
 static uint64_t times[LONGEST], ok, notfound, temp, other;
 
 static void die(const char *what) { fprintf(stderr, "load: %s: %s\n", what, strerror(errno)); exit(1); }
@@ -87,6 +89,7 @@ static int take(struct connection *c) {
     char *text;
     size_t length = strtoul(c->reply, &text, 10);
     if (*text != ':' || c->length < text - c->reply + length + 2) return 0;
+    if (c->asked < count_from) return 1;
     int64_t took = (now() - c->asked) / 1000;
     times[took < LONGEST ? took : LONGEST - 1]++;
     *(!strncmp(text, ":OK ", 4)          ? &ok
@@ -104,7 +107,7 @@ static long percentile(uint64_t total, double share) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 6) { fprintf(stderr, "usage: load ADDRESS MAP KEYS CONNECTIONS SECONDS\n"); return 2; }
+    if (argc != 7) { fprintf(stderr, "usage: load ADDRESS MAP KEYS CONNECTIONS SECONDS SKIP\n"); return 2; }
     int count = atoi(argv[4]), ready, busy = 0;
     double seconds = atof(argv[5]);
     struct rlimit files;
@@ -121,6 +124,7 @@ int main(int argc, char **argv) {
                   &(struct epoll_event){.events = EPOLLIN, .data.ptr = &connections[i]});
     }
     int64_t begin = now(), end = seconds ? begin + seconds * 1e9 : 0;
+    count_from = begin + atof(argv[6]) * 1e9;
     for (int i = 0; i < count; i++) busy += ask(&connections[i], end);
     while (busy) {
         if ((ready = epoll_wait(epoll, events, 256, SILENCE)) < 0) die("epoll_wait");
@@ -132,7 +136,7 @@ int main(int argc, char **argv) {
     }
     uint64_t total = ok + notfound + temp + other;
     printf("{\"requests\": %lu, \"seconds\": %.6f, \"p50\": %ld, \"p99\": %ld, \"p99_9\": %ld, \"max\": %ld, \"ok\": %lu, "
-           "\"notfound\": %lu, \"temp\": %lu, \"other\": %lu}\n", total, (now() - begin) / 1e9, percentile(total, .5),
+           "\"notfound\": %lu, \"temp\": %lu, \"other\": %lu}\n", total, (now() - count_from) / 1e9, percentile(total, .5),
            percentile(total, .99), percentile(total, .999), percentile(total, 1), ok, notfound, temp, other);
     return 0;
 }

@@ -14,7 +14,9 @@ from tests.bench.process import cpu_seconds
 
 _MAP = "postfix"
 _AT_MOST = 150.0  # Seconds for one load; then something hangs.
-_UNTIL_ALL_ASK = 0.2  # Seconds.
+_ALONE = 0.5  # Seconds until the others come.
+DISCOVERIES = 500  # Under way at once.
+Expected = Literal["ok", "notfound"]
 
 
 @dataclass(frozen=True)
@@ -44,35 +46,57 @@ class Load:
         domains: Sequence[str],
         connections: int,
         seconds: float = 0,
-        expect: Literal["ok", "notfound"] = "ok",
+        expect: Expected = "ok",
     ) -> Result:
         """Ask for the domains in turn for so long, or for each once; every answer is to be as expected."""
         before = cpu_seconds(server.process)
-        command = self._command(server, kind, domains, connections, seconds)
-        found: dict[str, float] = json.loads(subprocess.check_output(command, timeout=_AT_MOST))
-        cpu = cpu_seconds(server.process) - before
-        total = found["requests"]
-        if not total or found[expect] != total:
-            raise AssertionError(f"not all is {expect}: {found}")
-        return Result(
-            total / found["seconds"], cpu / total * 1e6, *(found[unit] for unit in ("p50", "p99", "p99_9", "max"))
-        )
+        output = subprocess.check_output(self._command(server, kind, domains, connections, seconds), timeout=_AT_MOST)
+        return _result(output, cpu_seconds(server.process) - before, expect)
 
-    @contextmanager
-    def beside(self, server: Contestant, domains: Sequence[str], connections: int) -> Iterator[None]:
-        """While the block lasts, ask for each domain once, on so many connections. They are to last that long."""
-        with subprocess.Popen(self._command(server, "tcp", domains, connections, 0), stdout=subprocess.PIPE) as other:
-            try:
-                time.sleep(_UNTIL_ALL_ASK)
-                yield
-                if other.poll() is not None:
+    def ask_beside(
+        self, server: Contestant, domains: Sequence[str], connections: int, seconds: float, others: Sequence[str]
+    ) -> Result:
+        """Ask for the domains in turn for so long, on connections that are open when all the others are asked for too.
+
+        These are asked for on 500 connections more, each once, and are to last longer than that.
+        """
+        asking = self._command(server, "tcp", domains, connections, _ALONE + seconds, _ALONE)
+        with _output_of(asking) as main:
+            time.sleep(_ALONE)
+            before = cpu_seconds(server.process)
+            with _output_of(self._command(server, "tcp", others, DISCOVERIES)) as beside:
+                output, _ = main.communicate(timeout=_AT_MOST)
+                if beside.poll() is not None:
                     raise AssertionError("what was to be under way came to its end before")
-            finally:
-                other.kill()
+        return _result(output, cpu_seconds(server.process) - before, "ok")
 
     def _command(
-        self, server: Contestant, kind: str, domains: Sequence[str], connections: int, seconds: float
+        self,
+        server: Contestant,
+        kind: str,
+        domains: Sequence[str],
+        connections: int,
+        seconds: float = 0,
+        skip: float = 0,
     ) -> list[str | Path]:
         keys = self._keys / f"{domains[0]}-{len(domains)}"
         keys.write_text("".join(f"{domain}\n" for domain in domains))
-        return [self._program, server.addresses[kind], _MAP, keys, str(connections), str(seconds)]
+        return [self._program, server.addresses[kind], _MAP, keys, *map(str, (connections, seconds, skip))]
+
+
+@contextmanager
+def _output_of(command: Sequence[str | Path]) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _result(output: bytes, cpu: float, expect: Expected) -> Result:
+    found: dict[str, float] = json.loads(output)
+    total = found["requests"]
+    if not total or found[expect] != total:
+        raise AssertionError(f"not all is {expect}: {found}")
+    times = (found[unit] for unit in ("p50", "p99", "p99_9", "max"))
+    return Result(total / found["seconds"], cpu / total * 1e6, *times)

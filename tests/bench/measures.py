@@ -7,10 +7,10 @@ disturbs all of them; the order changes with the round.
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from tests.bench.contestants import Bench, Contestant, limit, ours, peer
-from tests.bench.load import Load, Result
+from tests.bench.load import DISCOVERIES, Expected, Load, Result
 from tests.bench.notes import Notes
 from tests.bench.process import connect, resident_megabytes
 from tests.bench.stored import database
@@ -22,8 +22,8 @@ KINDS = ("tcp", "unix")
 HITS, NEGATIVES = names("policy", 500), names("none", 500)
 WARM_SECONDS, WARM_TURNS = 1.0, 2  # In each round; short ones by turns, for the machine is not always the same.
 IDLE = 5000  # Connections.
-COLD_POLICIES, COLD_NEGATIVES, COLD_CONNECTIONS = 1500, 4000, 32
-DISCOVERIES, BURST_SECONDS = 500, 2.0  # Under way at once; and how long the warm hits are measured.
+COLD_POLICIES, COLD_NEGATIVES, COLD_CONNECTIONS = 1000, 3000, 32
+BURST_SECONDS = 3.0
 STARTS = 3  # In each round.
 KNOWN = 100_000
 ROUNDS_AT_MOST = POLICIES // COLD_POLICIES
@@ -31,7 +31,7 @@ ROUNDS_AT_MOST = POLICIES // COLD_POLICIES
 
 def warm(bench: Bench, load: Load, notes: Notes, number: int) -> None:
     """Domains that are known, asked for on 64 connections."""
-    cases: tuple[tuple[str, Sequence[str], Literal["ok", "notfound"]], ...] = (
+    cases: tuple[tuple[str, Sequence[str], Expected], ...] = (
         ("hit", HITS, "ok"),
         ("negative", NEGATIVES, "notfound"),
     )
@@ -106,8 +106,7 @@ def burst(bench: Bench, load: Load, notes: Notes, number: int) -> None:
         with ours(bench) as server:
             _learn(load, server, "tcp")
             without = load.ask(server, "tcp", HITS, 64, BURST_SECONDS)
-            with load.beside(server, domains, DISCOVERIES):
-                beside = load.ask(server, "tcp", HITS, 64, BURST_SECONDS)
+            beside = load.ask_beside(server, HITS, 64, BURST_SECONDS, domains)
         notes.note(f"warm hit, tcp, before the {DISCOVERIES} {what}", "ours", without)
         notes.note(f"warm hit, tcp, beside {DISCOVERIES} {what}", "ours", beside)
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _START_WITHIN = 20.0  # Seconds.
+_STOP_WITHIN = 1.0  # Seconds; what is still under way then is not missed.
 _TICK = 1 / os.sysconf("SC_CLK_TCK")  # Seconds.
 
 
@@ -29,7 +30,7 @@ def running(
     finally:
         process.terminate()
         try:
-            process.wait(timeout=15)
+            process.wait(timeout=_STOP_WITHIN)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
