@@ -25,7 +25,7 @@ from postfix_mtasts.reply import NOTFOUND, Manner, beside_dane, reply_to
 from postfix_mtasts.resolver import Resolver
 from postfix_mtasts.socketmap import Reply, Request
 from postfix_mtasts.store import Store, StoreError
-from postfix_mtasts.work import Work
+from postfix_mtasts.work import Turns, Work
 
 # With so much work under way, no more is begun behind an answer: the next query will do it, when DNS is well again.
 _MAX_BEHIND = 100
@@ -56,6 +56,7 @@ class Lookup:
         self._clock = clock
         self._loading: Work[PolicyDomain, Entry] = Work()
         self._following: Work[PolicyDomain, Answer] = Work()
+        self._turns = Turns()
         store.on_damage = self._store_all
 
     @property
@@ -201,6 +202,7 @@ class Lookup:
         return await self._work(domain, self._decide(domain, self._memory.get(domain) or entry, told))
 
     async def _perform(self, domain: PolicyDomain, action: Action) -> Observation:
+        await self._turns.take()  # However many domains are new, those that are known are answered meanwhile.
         match action:
             case LookUpRecord():
                 return await self._resolver.record(domain)

@@ -1,6 +1,7 @@
-"""One piece of work for a key at a time: who comes while it is under way waits for it; who gives up does not end it."""
+"""How work is shared out: one piece for a key at a time, and of many pieces one step in each round of the event loop."""
 
 import asyncio
+import collections
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
@@ -9,7 +10,7 @@ _T = TypeVar("_T")
 
 
 class Work(Generic[_K, _T]):
-    """What is under way, by its keys."""
+    """What is under way, by its keys: who comes meanwhile waits for it; who gives up does not end it."""
 
     def __init__(self) -> None:
         self._tasks: dict[_K, asyncio.Task[_T]] = {}
@@ -41,3 +42,30 @@ class Work(Generic[_K, _T]):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Turns:
+    """Lets steps begin one by one, a round of the event loop for each, so that all else gets its turn in between."""
+
+    def __init__(self) -> None:
+        self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
+        self._goes_round = False
+
+    async def take(self) -> None:
+        """Wait for a turn."""
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(turn)
+        if not self._goes_round:
+            self._goes_round = True
+            loop.call_soon(self._next)
+        await turn
+
+    def _next(self) -> None:
+        while self._waiting and self._waiting[0].done():
+            self._waiting.popleft()  # Given up.
+        if self._waiting:
+            self._waiting.popleft().set_result(None)
+        self._goes_round = bool(self._waiting)
+        if self._goes_round:
+            asyncio.get_running_loop().call_soon(self._next)
