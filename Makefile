@@ -30,12 +30,13 @@ roots:
 	.ci/need roots
 	tests/roots
 
+# KILL, since unshare(1) heeds no other signal; with it ends all that it has started.
 bench: $(VENV)/.test $(PEER)/.bench
 	.ci/need bench
 	mkdir -p build
 	$(CC) -O2 -Wall -o build/load tests/bench/load.c
 	$(CC) -O2 -Wall -o build/limit tests/bench/limit.c
-	tests/namespace $(VENV)/bin/python -m tests.bench build $(PEER) build/bench.json $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
+	timeout --foreground --signal=KILL 12m tests/namespace $(VENV)/bin/python -m tests.bench build $(PEER) build/bench.json $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
 
 demo: $(VENV)/.test
 	.ci/need test
