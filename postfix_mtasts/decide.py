@@ -17,7 +17,7 @@ cache stand here, and only here:
 import zlib
 from dataclasses import dataclass, replace
 
-from postfix_mtasts.entry import Answer, Apply, CachedPolicy, Entry, FailedFetch, NoPolicy, Note, Unavailable
+from postfix_mtasts.entry import Answer, Apply, CachedPolicy, Entry, FailedFetch, NoPolicy, Unavailable, noted
 from postfix_mtasts.observation import (
     Asked,
     DaneFailed,
@@ -211,7 +211,7 @@ def _no_record(entry: Entry, answer: NoPolicy | Unavailable, ttl: float, now: fl
     live = entry.live(now)
     if not live:
         return _without_policy(entry, answer, min(max(ttl, NOTE_AT_LEAST), NOTE_AT_MOST), now)
-    entry = replace(entry, note=Note(answer, NOTE_AT_LEAST))
+    entry = replace(entry, note=noted(answer, NOTE_AT_LEAST))
     notices = () if told and told.answer == answer else _not_renewed(live, _words(answer), now)
     return Decision(entry, Apply(live.policy), notices=notices)
 
@@ -250,7 +250,7 @@ def _without_policy(entry: Entry, answer: NoPolicy | Unavailable, ttl: float, no
     if entry.unread:
         # What might be known is not known: nothing is noted, and mail must not pass for a failure of two things.
         return Decision(entry, replace(answer, defer=True) if isinstance(answer, Unavailable) else answer)
-    return Decision(replace(entry, note=Note(answer, ttl)), answer, notices=notices)
+    return Decision(replace(entry, note=noted(answer, ttl)), answer, notices=notices)
 
 
 def _not_renewed(live: CachedPolicy, reason: str, now: float) -> tuple[Notice, ...]:

@@ -3,6 +3,7 @@
 Times are seconds since the epoch.
 """
 
+import functools
 from dataclasses import dataclass
 
 from postfix_mtasts.observation import Failure
@@ -76,6 +77,12 @@ class Note:
 
     answer: NoPolicy | Unavailable
     ttl: float
+
+
+@functools.lru_cache(maxsize=1000)
+def noted(answer: NoPolicy | Unavailable, ttl: float) -> Note:
+    """A note, the same one for all domains of which the same is known: mostly that they have no record."""
+    return Note(answer, ttl)
 
 
 @dataclass(frozen=True, slots=True)

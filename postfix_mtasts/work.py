@@ -1,4 +1,4 @@
-"""How work is shared out: one piece for a key at a time, and of many pieces one step in each round of the event loop."""
+"""How work is shared out: one piece for a key at a time; and of many pieces, a step in each round of the event loop."""
 
 import asyncio
 import collections
