@@ -67,7 +67,6 @@ def world(folder: Path) -> Iterator[Path]:
     if not os.environ.get("POSTFIX_MTASTS_NAMESPACE") or os.getuid() != 0:
         sys.exit("make bench: takes root, and a network and mounts of its own")
     folder.chmod(0o755)  # nginx reads the certificates as a user of its own.
-    folder.chmod(0o755)  # nginx reads the certificates as a user of its own.
     ca = _certificates(folder)
     (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, address=POLICY_HOST, mx=MX))
     (folder / "unbound.conf").write_text(_UNBOUND.format(address=NAMESERVER) + "".join(map(_zone, _hosts())))
