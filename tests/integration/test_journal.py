@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -140,7 +141,7 @@ logging.getLogger("library").info("three")
 def test_records_of_any_size_and_of_libraries(journal: Journal, tmp_path: Path) -> None:
     with (tmp_path / "stderr").open("wb") as file:
         environment = os.environ | {"JOURNAL_STREAM": stream_of(file.fileno())}
-        interpreter = COMMAND.with_name("python")
+        interpreter = sys.executable
         subprocess.run([interpreter, "-c", LARGE], stderr=file, env=environment, check=True, timeout=20)
     first = journal.next()
     lines = first.pop("MESSAGE").split("\n")
