@@ -1,0 +1,140 @@
+"""The Debian package: built, looked at, and installed with apt in Debians as debootstrap makes them, all without a network."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.world.package import BUILD, PROJECT, Built, build, build_in, renamed, source
+from tests.world.root import Root, changeable, missing
+
+LATER = "0.1.0-1+later"
+DEB = "POSTFIX_MTASTS_DEB"
+SOURCE = "/source"
+TOOLS = ("man-db", "python3-hypothesis", "python3-pytest", "python3-pytest-asyncio", "python3-pytest-timeout")
+
+
+@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+def suite(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if why := missing(f"{name}-build") or missing(f"{name}-fresh"):
+        pytest.skip(why)
+    return name
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return source(tmp_path_factory.mktemp("package") / "source")
+
+
+@pytest.fixture(scope="module")
+def builder(suite: str) -> Iterator[Root]:
+    with changeable(f"{suite}-build") as root:
+        yield root
+
+
+@pytest.fixture(scope="module")
+def built(builder: Root, files: Path) -> Built:
+    """Built with the unit tests, which run with the Debian's own libraries."""
+    return build(builder, files)
+
+
+@pytest.fixture
+def fresh(suite: str, built: Built) -> Iterator[Root]:
+    """A Debian that nothing was installed in, with the package's file, and its source for the tests in it."""
+    with changeable(f"{suite}-fresh") as root:
+        built.put(root.path / "packages")
+        shutil.copytree(PROJECT / "debian", root.path / "source/debian")
+        for name in ("pyproject.toml", "README.md", "contrib", "docs", "tests"):
+            place = root.path / "source" / name
+            copy = shutil.copytree if (PROJECT / name).is_dir() else shutil.copy
+            copy(PROJECT / name, place)
+        (root.path / "etc/resolv.conf").write_text("")
+        yield root
+
+
+def install(root: Root, *packages: str) -> str:
+    """With apt, as an administrator does."""
+    return root.run("apt-get", "install", "--yes", *packages)
+
+
+def with_postfix(root: Root) -> None:
+    """Debian's configuration of Postfix, for a machine that sends mail and gets none."""
+    for name, kind, value in (
+        ("main_mailer_type", "select", "Satellite system"),
+        ("mailname", "string", "client.test"),
+        ("relayhost", "string", ""),
+    ):
+        root.run("sh", "-c", 'echo "postfix postfix/$0 $1 $2" | debconf-set-selections', name, kind, value)
+    install(root, "postfix")
+
+
+def run_test(root: Root, name: str, **environment: str) -> str:
+    """One of debian/tests."""
+    folder = root.path / "tmp/autopkgtest"
+    folder.mkdir()
+    return root.run(
+        f"debian/tests/{name}", folder=SOURCE, environment={"AUTOPKGTEST_TMP": "/tmp/autopkgtest", **environment}
+    )
+
+
+def test_the_unit_tests_ran(built: Built) -> None:
+    assert re.search(r"^=+ \d+ passed in ", built.log, flags=re.MULTILINE)
+
+
+def test_lintian_finds_nothing(builder: Root, built: Built) -> None:
+    (changes,) = [name for name in built.files if name.endswith(".changes")]
+    found = builder.ask("lintian", "--allow-root", "--display-info", "--pedantic", changes, folder=BUILD)
+    known = re.compile(
+        r"[IP]: .*: (upstream-metadata-missing-(bug-tracking|repository)|package-supports-alternative-init-but-no-"
+        r"init.d-script|out-of-date-standards-version) "
+    )
+    assert [line for line in found.stdout.splitlines() if not known.match(line)] == []
+
+
+def test_it_is_reproducible(suite: str, files: Path, built: Built) -> None:
+    """Elsewhere, for another user's language and clock, and without the tests, the same octets come out."""
+    environment = {"DEB_BUILD_OPTIONS": "nocheck", "LC_ALL": "C", "TZ": "Pacific/Kiritimati", "HOME": "/nonexistent"}
+    again = build_in(f"{suite}-build", files, environment=environment, place="/elsewhere/again")
+    same = (".deb", ".dsc", ".orig.tar.gz", ".debian.tar.xz")
+    assert [name for name in again.files if name.endswith(same) and again.files[name] != built.files[name]] == []
+    assert len([name for name in again.files if name.endswith(same)]) == len(same)
+
+
+def test_the_profile_and_the_units_are_understood(builder: Root, built: Built) -> None:
+    debian = f"{BUILD}/postfix-mtasts/debian"
+    builder.run(
+        "apparmor_parser",
+        "--skip-kernel-load",
+        "--skip-cache",
+        "--quiet",
+        f"{debian}/apparmor/usr.sbin.postfix-mtasts-daemon",
+    )
+    builder.run("systemd-analyze", "security", "--offline=true", "--threshold=12", f"{debian}/postfix-mtasts.service")
+
+
+def test_one_line_and_mail_is_verified_or_deferred(fresh: Root, built: Built) -> None:
+    with_postfix(fresh)
+    install(fresh, f"/packages/{built.deb}")
+    assert run_test(fresh, "delivery").splitlines()[-1] == "delivery: passed"
+
+
+def test_an_upgrade_and_a_removal_keep_the_cache_and_a_purge_leaves_nothing(fresh: Root, built: Built) -> None:
+    renamed(fresh, built, LATER).put(fresh.path / "packages")
+    with_postfix(fresh)
+    install(fresh, f"/packages/{built.deb}")
+    said = run_test(fresh, "lifecycle", **{DEB: f"/packages/postfix-mtasts_{LATER}_all.deb"})
+    assert f"Unpacking postfix-mtasts ({LATER}) over (" in said
+    assert said.splitlines()[-1] == "lifecycle: passed"
+
+
+def test_beside_the_resolver_it_says_what_to_do(fresh: Root, built: Built) -> None:
+    install(fresh, "postfix-mta-sts-resolver")
+    run_test(fresh, "beside-resolver", **{DEB: f"/packages/{built.deb}"})
+
+
+def test_the_unit_tests_pass_as_installed(fresh: Root, built: Built) -> None:
+    install(fresh, f"/packages/{built.deb}", *TOOLS)
+    assert re.search(r"^=+ \d+ passed in ", run_test(fresh, "unit"), flags=re.MULTILINE)
