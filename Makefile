@@ -39,9 +39,9 @@ source:
 	rm -rf $(DIST)
 	mkdir -p $(DIST)/postfix-mtasts
 	git ls-files -z | tar --create --null --files-from=- | tar --extract --directory=$(DIST)/postfix-mtasts
-	version=$$(sed -n '1s/.*(\(.*\)-.*/\1/p' debian/changelog) && cd $(DIST) && \
+	version=$$(sed -n '1s/.*(\(.*\)-.*/\1/p' debian/changelog) && time=$$(git log -1 --format=@%ct) && cd $(DIST) && \
 	tar --create --exclude=postfix-mtasts/debian --sort=name --owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw \
-		--mtime="@$$(git log -1 --format=%ct)" postfix-mtasts | gzip --no-name > postfix-mtasts_$$version.orig.tar.gz
+		--mtime="$$time" postfix-mtasts | gzip --no-name > postfix-mtasts_$$version.orig.tar.gz
 
 demo: $(VENV)/.test
 	.ci/need test

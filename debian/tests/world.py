@@ -1,4 +1,4 @@
-"""What the tests of the package need around it: DNS, HTTPS and mail servers on this machine, and Postfix as Debian has it.
+"""What the tests of the package need around it: DNS, HTTPS and mail servers, and Postfix as Debian has it.
 
 Postfix takes part with the main.cf that its installation makes, and the daemon with no configuration at all: the
 nameserver is that of /etc/resolv.conf, the CA is one of the system's, the policy hosts have addresses of the Internet.

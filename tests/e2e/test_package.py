@@ -1,4 +1,4 @@
-"""The Debian package: built, looked at, and installed with apt in Debians as debootstrap makes them, all without a network."""
+"""The Debian package: built, looked at, and installed with apt in a fresh Debian, all without a network."""
 
 import re
 import shutil
@@ -13,7 +13,14 @@ from tests.world.root import Root, changeable, missing
 LATER = "0.1.0-1+later"
 DEB = "POSTFIX_MTASTS_DEB"
 SOURCE = "/source"
-TOOLS = ("man-db", "python3-hypothesis", "python3-pytest", "python3-pytest-asyncio", "python3-pytest-timeout")
+# What lintian knows better in one release than in the other, and what a project without a public home has not.
+KNOWN = (
+    "no-homepage-field",
+    "out-of-date-standards-version",
+    "package-supports-alternative-init-but-no-init.d-script",
+    "upstream-metadata-missing-bug-tracking",
+    "upstream-metadata-missing-repository",
+)
 
 
 @pytest.fixture(scope="module", params=["bookworm", "trixie"])
@@ -60,19 +67,27 @@ def install(root: Root, *packages: str) -> str:
     return root.run("apt-get", "install", "--yes", *packages)
 
 
-def with_postfix(root: Root) -> None:
-    """Debian's configuration of Postfix, for a machine that sends mail and gets none."""
+def answer_postfix(root: Root) -> None:
+    """Answers to what Postfix asks when it is installed, for a machine that sends mail and gets none."""
     for name, kind, value in (
         ("main_mailer_type", "select", "Satellite system"),
         ("mailname", "string", "client.test"),
         ("relayhost", "string", ""),
     ):
         root.run("sh", "-c", 'echo "postfix postfix/$0 $1 $2" | debconf-set-selections', name, kind, value)
-    install(root, "postfix")
 
 
-def run_test(root: Root, name: str, **environment: str) -> str:
-    """One of debian/tests."""
+def needs(name: str) -> list[str]:
+    """The packages that one of debian/tests needs."""
+    paragraphs = (PROJECT / "debian/tests/control").read_text().split("\n\n")
+    fields = [dict(line.split(": ", 1) for line in paragraph.strip().split("\n")) for paragraph in paragraphs]
+    (found,) = [field["Depends"].split(", ") for field in fields if field["Tests"] == name]
+    return found
+
+
+def run_test(root: Root, name: str, built: Built, **environment: str) -> str:
+    """One of debian/tests, with what it needs, and this package where it needs ours."""
+    install(root, *(f"/packages/{built.deb}" if package == "postfix-mtasts" else package for package in needs(name)))
     folder = root.path / "tmp/autopkgtest"
     folder.mkdir()
     return root.run(
@@ -87,11 +102,8 @@ def test_the_unit_tests_ran(built: Built) -> None:
 def test_lintian_finds_nothing(builder: Root, built: Built) -> None:
     (changes,) = [name for name in built.files if name.endswith(".changes")]
     found = builder.ask("lintian", "--allow-root", "--display-info", "--pedantic", changes, folder=BUILD)
-    known = re.compile(
-        r"[IP]: .*: (upstream-metadata-missing-(bug-tracking|repository)|package-supports-alternative-init-but-no-"
-        r"init.d-script|out-of-date-standards-version) "
-    )
-    assert [line for line in found.stdout.splitlines() if not known.match(line)] == []
+    known = re.compile(rf"[IP]: postfix-mtasts( source)?: ({'|'.join(KNOWN)}) ")
+    assert [line for line in found.stdout.splitlines() if not known.match(f"{line} ")] == []
 
 
 def test_it_is_reproducible(suite: str, files: Path, built: Built) -> None:
@@ -116,25 +128,22 @@ def test_the_profile_and_the_units_are_understood(builder: Root, built: Built) -
 
 
 def test_one_line_and_mail_is_verified_or_deferred(fresh: Root, built: Built) -> None:
-    with_postfix(fresh)
-    install(fresh, f"/packages/{built.deb}")
-    assert run_test(fresh, "delivery").splitlines()[-1] == "delivery: passed"
+    answer_postfix(fresh)
+    assert run_test(fresh, "delivery", built).splitlines()[-1] == "delivery: passed"
 
 
 def test_an_upgrade_and_a_removal_keep_the_cache_and_a_purge_leaves_nothing(fresh: Root, built: Built) -> None:
     renamed(fresh, built, LATER).put(fresh.path / "packages")
-    with_postfix(fresh)
-    install(fresh, f"/packages/{built.deb}")
-    said = run_test(fresh, "lifecycle", **{DEB: f"/packages/postfix-mtasts_{LATER}_all.deb"})
+    answer_postfix(fresh)
+    said = run_test(fresh, "lifecycle", built, **{DEB: f"/packages/postfix-mtasts_{LATER}_all.deb"})
     assert f"Unpacking postfix-mtasts ({LATER}) over (" in said
     assert said.splitlines()[-1] == "lifecycle: passed"
 
 
 def test_beside_the_resolver_it_says_what_to_do(fresh: Root, built: Built) -> None:
-    install(fresh, "postfix-mta-sts-resolver")
-    run_test(fresh, "beside-resolver", **{DEB: f"/packages/{built.deb}"})
+    answer_postfix(fresh)
+    run_test(fresh, "beside-resolver", built, **{DEB: f"/packages/{built.deb}"})
 
 
 def test_the_unit_tests_pass_as_installed(fresh: Root, built: Built) -> None:
-    install(fresh, f"/packages/{built.deb}", *TOOLS)
-    assert re.search(r"^=+ \d+ passed in ", run_test(fresh, "unit"), flags=re.MULTILINE)
+    assert re.search(r"^=+ \d+ passed in ", run_test(fresh, "unit", built), flags=re.MULTILINE)

@@ -1,4 +1,4 @@
-"""A Debian of its own for one test: a root that tests/package-roots made, below a layer in memory that takes all changes."""
+"""A Debian for one test: a root that tests/package-roots made, below a layer in memory that takes all changes."""
 
 import os
 import subprocess
