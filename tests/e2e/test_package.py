@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,17 @@ import pytest
 from tests.world.package import BUILD, PROJECT, Built, build, build_in, renamed, source
 from tests.world.root import Root, changeable, missing
 
+pytestmark = pytest.mark.timeout(400)  # apt and dpkg take their time.
+
 LATER = "0.1.0-1+later"
+# Answers to what Debian's Postfix asks when it is installed, for a machine that sends mail and gets none.
+POSTFIX = (
+    ("main_mailer_type", "select", "Satellite system"),
+    ("mailname", "string", "client.test"),
+    ("relayhost", "string", ""),
+)
 DEB = "POSTFIX_MTASTS_DEB"
-SOURCE = "/source"
+SOURCE = "/tmp/source"
 # What lintian knows better in one release than in the other, and what a project without a public home has not.
 KNOWN = (
     "no-homepage-field",
@@ -48,33 +57,39 @@ def built(builder: Root, files: Path) -> Built:
     return build(builder, files)
 
 
+@contextmanager
+def with_source(suite: str, built: Built) -> Iterator[Root]:
+    """A Debian that nothing was installed in; in /tmp are the package and what its tests take of its source."""
+    with changeable(f"{suite}-fresh") as root:
+        built.put(root.path / "tmp/packages")
+        (root.path / "tmp/source").mkdir()
+        for name in ("contrib", "debian", "docs", "tests"):
+            shutil.copytree(PROJECT / name, root.path / "tmp/source" / name)
+        for name in ("README.md", "pyproject.toml"):
+            shutil.copy(PROJECT / name, root.path / "tmp/source")
+        (root.path / "etc/resolv.conf").write_text("")
+        for name, kind, value in POSTFIX:
+            root.run("sh", "-c", 'echo "postfix postfix/$0 $1 $2" | debconf-set-selections', name, kind, value)
+        yield root
+
+
 @pytest.fixture
 def fresh(suite: str, built: Built) -> Iterator[Root]:
-    """A Debian that nothing was installed in, with the package's file, and its source for the tests in it."""
-    with changeable(f"{suite}-fresh") as root:
-        built.put(root.path / "packages")
-        shutil.copytree(PROJECT / "debian", root.path / "source/debian")
-        for name in ("pyproject.toml", "README.md", "contrib", "docs", "tests"):
-            place = root.path / "source" / name
-            copy = shutil.copytree if (PROJECT / name).is_dir() else shutil.copy
-            copy(PROJECT / name, place)
-        (root.path / "etc/resolv.conf").write_text("")
+    """For a test that installs and removes."""
+    with with_source(suite, built) as root:
+        yield root
+
+
+@pytest.fixture(scope="module")
+def installed(suite: str, built: Built) -> Iterator[Root]:
+    """For tests of the installed package."""
+    with with_source(suite, built) as root:
         yield root
 
 
 def install(root: Root, *packages: str) -> str:
     """With apt, as an administrator does."""
     return root.run("apt-get", "install", "--yes", *packages)
-
-
-def answer_postfix(root: Root) -> None:
-    """Answers to what Postfix asks when it is installed, for a machine that sends mail and gets none."""
-    for name, kind, value in (
-        ("main_mailer_type", "select", "Satellite system"),
-        ("mailname", "string", "client.test"),
-        ("relayhost", "string", ""),
-    ):
-        root.run("sh", "-c", 'echo "postfix postfix/$0 $1 $2" | debconf-set-selections', name, kind, value)
 
 
 def needs(name: str) -> list[str]:
@@ -87,12 +102,12 @@ def needs(name: str) -> list[str]:
 
 def run_test(root: Root, name: str, built: Built, **environment: str) -> str:
     """One of debian/tests, with what it needs, and this package where it needs ours."""
-    install(root, *(f"/packages/{built.deb}" if package == "postfix-mtasts" else package for package in needs(name)))
-    folder = root.path / "tmp/autopkgtest"
-    folder.mkdir()
-    return root.run(
-        f"debian/tests/{name}", folder=SOURCE, environment={"AUTOPKGTEST_TMP": "/tmp/autopkgtest", **environment}
+    install(
+        root, *(f"/tmp/packages/{built.deb}" if package == "postfix-mtasts" else package for package in needs(name))
     )
+    folder = Path("/tmp/autopkgtest", name)
+    (root.path / folder.relative_to("/")).mkdir(parents=True)
+    return root.run(f"debian/tests/{name}", folder=SOURCE, environment={"AUTOPKGTEST_TMP": str(folder), **environment})
 
 
 def test_the_unit_tests_ran(built: Built) -> None:
@@ -127,23 +142,20 @@ def test_the_profile_and_the_units_are_understood(builder: Root, built: Built) -
     builder.run("systemd-analyze", "security", "--offline=true", "--threshold=12", f"{debian}/postfix-mtasts.service")
 
 
-def test_one_line_and_mail_is_verified_or_deferred(fresh: Root, built: Built) -> None:
-    answer_postfix(fresh)
-    assert run_test(fresh, "delivery", built).splitlines()[-1] == "delivery: passed"
+def test_one_line_and_mail_is_verified_or_deferred(installed: Root, built: Built) -> None:
+    assert run_test(installed, "delivery", built).splitlines()[-1] == "delivery: passed"
 
 
 def test_an_upgrade_and_a_removal_keep_the_cache_and_a_purge_leaves_nothing(fresh: Root, built: Built) -> None:
-    renamed(fresh, built, LATER).put(fresh.path / "packages")
-    answer_postfix(fresh)
-    said = run_test(fresh, "lifecycle", built, **{DEB: f"/packages/postfix-mtasts_{LATER}_all.deb"})
+    renamed(fresh, built, LATER).put(fresh.path / "tmp/packages")
+    said = run_test(fresh, "lifecycle", built, **{DEB: f"/tmp/packages/postfix-mtasts_{LATER}_all.deb"})
     assert f"Unpacking postfix-mtasts ({LATER}) over (" in said
     assert said.splitlines()[-1] == "lifecycle: passed"
 
 
 def test_beside_the_resolver_it_says_what_to_do(fresh: Root, built: Built) -> None:
-    answer_postfix(fresh)
-    run_test(fresh, "beside-resolver", built, **{DEB: f"/packages/{built.deb}"})
+    run_test(fresh, "beside-resolver", built, **{DEB: f"/tmp/packages/{built.deb}"})
 
 
-def test_the_unit_tests_pass_as_installed(fresh: Root, built: Built) -> None:
-    assert re.search(r"^=+ \d+ passed in ", run_test(fresh, "unit", built), flags=re.MULTILINE)
+def test_the_unit_tests_pass_as_installed(installed: Root, built: Built) -> None:
+    assert re.search(r"^=+ \d+ passed in ", run_test(installed, "unit", built), flags=re.MULTILINE)

@@ -59,13 +59,13 @@ def build_in(
 
 def renamed(root: Root, built: Built, version: str) -> Built:
     """The same package with a later version, to upgrade to."""
-    built.put(root.path / "later")
-    root.run("dpkg-deb", "--raw-extract", f"/later/{built.deb}", "/later/content")
-    control = root.path / "later/content/DEBIAN/control"
+    built.put(root.path / "tmp/later")
+    root.run("dpkg-deb", "--raw-extract", f"/tmp/later/{built.deb}", "/tmp/later/content")
+    control = root.path / "tmp/later/content/DEBIAN/control"
     lines = [
         f"Version: {version}" if line.startswith("Version: ") else line for line in control.read_text().splitlines()
     ]
     control.write_text("\n".join(lines) + "\n")
     name = f"postfix-mtasts_{version}_all.deb"
-    root.run("dpkg-deb", "--build", "--root-owner-group", "/later/content", f"/later/{name}")
-    return Built({name: (root.path / "later" / name).read_bytes()}, "")
+    root.run("dpkg-deb", "--build", "--root-owner-group", "/tmp/later/content", f"/tmp/later/{name}")
+    return Built({name: (root.path / "tmp/later" / name).read_bytes()}, "")
