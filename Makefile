@@ -1,19 +1,22 @@
 # make run    start the daemon with its defaults and a cache in your home; postfix-mtasts-query lies in .venv/bin
 # make test   everything: linters, types, layers, unit, integration and end-to-end tests
-# make roots  as root: build the roots with the Postfix of Debian 12, 13 and 14, in which `make test` tests too
+# make roots  as root: build the roots with Debian 12, 13 and 14, in which `make test` tests too
 # make bench  as root: measure speed and memory, beside a C program that only answers and beside postfix-mta-sts-resolver
+# make deb    build the Debian package of the files that git knows, as they are: dist/postfix-mtasts_*.deb
 # make demo   as root: watch a real Postfix deliver one mail and hold back another
 # make clean  remove what these made
 PYTHON ?= python3
 VENV = .venv
 # The versions of Debian 12, the oldest that the package supports, on asyncio's event loop; the other is on uvloop's.
 OLDEST = .venv-debian12
+# Where the Debian package is built.
+DIST = dist
 STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/postfix-mtasts
 
 # What the benchmark compares with, in an environment of its own.
 PEER = .venv-peer
 
-.PHONY: run test roots lint bench demo clean
+.PHONY: run test roots lint bench deb source demo clean
 
 run: $(VENV)/.run
 	@mkdir -p "$(STATE)"
@@ -29,6 +32,20 @@ test: lint $(OLDEST)/.test
 roots:
 	.ci/need roots
 	tests/roots
+	tests/package-roots
+
+deb: source
+	.ci/need deb
+	cd $(DIST)/postfix-mtasts && dpkg-buildpackage --no-sign
+
+# The source of the Debian package: a tree, and the tarball of what is not Debian's in it.
+source:
+	rm -rf $(DIST)
+	mkdir -p $(DIST)/postfix-mtasts
+	git ls-files -z | tar --create --null --files-from=- | tar --extract --directory=$(DIST)/postfix-mtasts
+	version=$$(sed -n '1s/.*(\(.*\)-.*/\1/p' debian/changelog) && time=$$(git log -1 --format=@%ct) && cd $(DIST) && \
+	tar --create --exclude=postfix-mtasts/debian --sort=name --owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw \
+		--mtime="$$time" postfix-mtasts | gzip --no-name > postfix-mtasts_$$version.orig.tar.gz
 
 # KILL, since unshare(1) heeds no other signal; with it ends all that it has started.
 bench: $(VENV)/.test $(PEER)/.bench

@@ -1,0 +1,165 @@
+"""The Debian package: built, looked at, and installed with apt in a fresh Debian, all without a network."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.world.package import BUILD, PROJECT, Built, build, build_in, renamed, source
+from tests.world.root import Root, changeable, missing
+
+pytestmark = pytest.mark.timeout(400)  # apt and dpkg take their time.
+
+LATER = "0.1.0-1+later"
+# Answers to what Debian's Postfix asks when it is installed, for a machine that sends mail and gets none.
+POSTFIX = (
+    ("main_mailer_type", "select", "Satellite system"),
+    ("mailname", "string", "client.test"),
+    ("relayhost", "string", ""),
+)
+DEB = "POSTFIX_MTASTS_DEB"
+SOURCE = "/tmp/source"
+# What lintian knows better in one release than in the other, and what a project without a public home has not.
+KNOWN = (
+    "no-homepage-field",
+    "out-of-date-standards-version",
+    "package-supports-alternative-init-but-no-init.d-script",
+    "upstream-metadata-missing-bug-tracking",
+    "upstream-metadata-missing-repository",
+)
+
+
+@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+def suite(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if why := missing(f"{name}-build") or missing(f"{name}-fresh"):
+        pytest.skip(why)
+    return name
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return source(tmp_path_factory.mktemp("package") / "source")
+
+
+@pytest.fixture(scope="module")
+def builder(suite: str) -> Iterator[Root]:
+    with changeable(f"{suite}-build") as root:
+        yield root
+
+
+@pytest.fixture(scope="module")
+def built(builder: Root, files: Path) -> Built:
+    """Built with the unit tests, which run with the Debian's own libraries."""
+    return build(builder, files)
+
+
+@contextmanager
+def with_source(suite: str, built: Built) -> Iterator[Root]:
+    """A Debian that nothing was installed in; in /tmp are the package and what its tests take of its source."""
+    with changeable(f"{suite}-fresh") as root:
+        built.put(root.path / "tmp/packages")
+        (root.path / "tmp/source").mkdir()
+        for name in ("contrib", "debian", "docs", "tests"):
+            shutil.copytree(PROJECT / name, root.path / "tmp/source" / name)
+        for name in ("README.md", "pyproject.toml"):
+            shutil.copy(PROJECT / name, root.path / "tmp/source")
+        (root.path / "etc/resolv.conf").write_text("")
+        for name, kind, value in POSTFIX:
+            root.run("sh", "-c", 'echo "postfix postfix/$0 $1 $2" | debconf-set-selections', name, kind, value)
+        yield root
+
+
+@pytest.fixture
+def fresh(suite: str, built: Built) -> Iterator[Root]:
+    """For a test that installs and removes; without what packages only recommend, which takes time."""
+    with with_source(suite, built) as root:
+        (root.path / "etc/apt/apt.conf.d/lean").write_text('APT::Install-Recommends "false";\n')
+        yield root
+
+
+@pytest.fixture(scope="module")
+def installed(suite: str, built: Built) -> Iterator[Root]:
+    """For tests of the installed package."""
+    with with_source(suite, built) as root:
+        yield root
+
+
+def install(root: Root, *packages: str) -> str:
+    """With apt, as an administrator does."""
+    return root.run("apt-get", "install", "--yes", *packages)
+
+
+def needs(name: str) -> list[str]:
+    """The packages that one of debian/tests needs."""
+    paragraphs = (PROJECT / "debian/tests/control").read_text().split("\n\n")
+    fields = [dict(line.split(": ", 1) for line in paragraph.strip().split("\n")) for paragraph in paragraphs]
+    (found,) = [field["Depends"].split(", ") for field in fields if field["Tests"] == name]
+    return found
+
+
+def run_test(root: Root, name: str, built: Built, **environment: str) -> str:
+    """One of debian/tests, with what it needs, and this package where it needs ours."""
+    install(
+        root, *(f"/tmp/packages/{built.deb}" if package == "postfix-mtasts" else package for package in needs(name))
+    )
+    folder = Path("/tmp/autopkgtest", name)
+    (root.path / folder.relative_to("/")).mkdir(parents=True)
+    return root.run(f"debian/tests/{name}", folder=SOURCE, environment={"AUTOPKGTEST_TMP": str(folder), **environment})
+
+
+def test_the_unit_tests_ran(built: Built) -> None:
+    assert re.search(r"^=+ \d+ passed in ", built.log, flags=re.MULTILINE)
+
+
+def test_lintian_finds_nothing(builder: Root, built: Built) -> None:
+    (changes,) = [name for name in built.files if name.endswith(".changes")]
+    found = builder.ask("lintian", "--allow-root", "--display-info", "--pedantic", changes, folder=BUILD)
+    known = re.compile(rf"[IP]: postfix-mtasts( source)?: ({'|'.join(KNOWN)}) ")
+    assert [line for line in found.stdout.splitlines() if not known.match(f"{line} ")] == []
+
+
+def test_it_is_reproducible(suite: str, files: Path, built: Built) -> None:
+    """Elsewhere, for another user's language and clock, and without the tests, the same octets come out."""
+    environment = {"DEB_BUILD_OPTIONS": "nocheck", "LC_ALL": "C", "TZ": "Pacific/Kiritimati", "HOME": "/nonexistent"}
+    again = build_in(f"{suite}-build", files, environment=environment, place="/elsewhere/again")
+    same = (".deb", ".dsc", ".orig.tar.gz", ".debian.tar.xz")
+    assert [name for name in again.files if name.endswith(same) and again.files[name] != built.files[name]] == []
+    assert len([name for name in again.files if name.endswith(same)]) == len(same)
+
+
+def test_the_profile_is_understood(builder: Root, built: Built) -> None:
+    profile = f"{BUILD}/postfix-mtasts/debian/apparmor/usr.sbin.postfix-mtasts-daemon"
+    builder.run("apparmor_parser", "--skip-kernel-load", "--skip-cache", "--quiet", profile)
+
+
+def test_the_units_are_understood_and_the_service_is_locked_up(installed: Root, built: Built) -> None:
+    install(installed, f"/tmp/packages/{built.deb}")
+    service = "postfix-mtasts.service"
+    verified = installed.run(
+        "systemd-analyze", "verify", "--man=no", service, "postfix-mtasts.socket", "postfix-mtasts-chroot.socket"
+    )
+    assert verified == ""
+    installed.run("systemd-analyze", "security", "--offline=true", "--threshold=12", service)
+
+
+def test_one_line_and_mail_is_verified_or_deferred(installed: Root, built: Built) -> None:
+    assert run_test(installed, "delivery", built).splitlines()[-1] == "delivery: passed"
+
+
+def test_an_upgrade_and_a_removal_keep_the_cache_and_a_purge_leaves_nothing(fresh: Root, built: Built) -> None:
+    renamed(fresh, built, LATER).put(fresh.path / "tmp/packages")
+    said = run_test(fresh, "lifecycle", built, **{DEB: f"/tmp/packages/postfix-mtasts_{LATER}_all.deb"})
+    assert f"postfix-mtasts\t{LATER}\n" in said
+    assert said.splitlines()[-1] == "lifecycle: passed"
+
+
+def test_beside_the_resolver_it_says_what_to_do(fresh: Root, built: Built) -> None:
+    run_test(fresh, "beside-resolver", built, **{DEB: f"/tmp/packages/{built.deb}"})
+
+
+def test_the_unit_tests_pass_as_installed(installed: Root, built: Built) -> None:
+    assert re.search(r"^=+ \d+ passed in ", run_test(installed, "unit", built), flags=re.MULTILINE)

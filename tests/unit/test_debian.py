@@ -1,0 +1,51 @@
+"""What the Debian package repeats of the program is the same there."""
+
+import configparser
+import re
+import tomllib
+from pathlib import Path
+
+from postfix_mtasts import __version__, config, daemon, service
+from postfix_mtasts.config import Config
+
+ROOT = Path(__file__).parents[2]
+DEBIAN = ROOT / "debian"
+
+
+def unit(name: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(delimiters="=", comment_prefixes="#", interpolation=None, strict=False)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # systemd's names have capitals
+    parser.read(DEBIAN / name)
+    return parser
+
+
+def test_the_version_is_that_of_the_program() -> None:
+    found = re.match(r"postfix-mtasts \((.*)-.*\) ", (DEBIAN / "changelog").read_text())
+    assert found
+    assert found[1] == __version__
+
+
+def test_the_socket_unit_has_the_default_address() -> None:
+    socket = unit("postfix-mtasts.socket")["Socket"]
+    assert [f"inet:{socket['ListenStream']}"] == [str(one) for one in config.DEFAULT_LISTEN]
+    assert socket["FileDescriptorName"] == service._SOCKETMAP
+
+
+def test_the_socket_for_a_chroot_is_for_the_same_service() -> None:
+    socket = unit("postfix-mtasts.postfix-mtasts-chroot.socket")["Socket"]
+    assert socket["Service"] == "postfix-mtasts.service"
+    assert socket["FileDescriptorName"] == service._SOCKETMAP
+
+
+def test_the_service_has_the_default_folders_and_waits_for_the_daemon() -> None:
+    settings = unit("postfix-mtasts.service")["Service"]
+    assert Path("/var/lib", settings["StateDirectory"]) == Path(Config().cache.path).parent
+    assert Path("/run", settings["RuntimeDirectory"]) == Path(config.DEFAULT_CONTROL).parent
+    assert int(settings["TimeoutStopSec"]) >= 2 * daemon._STOP_WITHIN
+
+
+def test_every_command_is_packaged_with_its_manual() -> None:
+    commands = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    manuals = {page.stem for page in (ROOT / "docs/man").iterdir()}
+    assert set(commands) <= manuals
+    assert Path(unit("postfix-mtasts.service")["Service"]["ExecStart"]).name in commands
