@@ -11,7 +11,7 @@ import pytest
 
 from postfix_mtasts.postfix import NoPostfix, Postfix, local_postfix
 from tests.integration.conftest import mounted
-from tests.world.daemon import Config, Daemon
+from tests.world.daemon import EVENT_LOOP, Config, Daemon
 from tests.world.postfix import HERE, Installation
 
 PLAIN = "plain: Postfix {} does not know the attributes of tlsrpt"
@@ -97,6 +97,7 @@ def test_auto_follows_postfix(
     config: Config = {"server": {"listen": [endpoint], "control": ""}, "cache": {"path": str(tmp_path / "p.sqlite")}}
     with Daemon(tmp_path, config) as daemon:
         assert daemon.log == [
+            f"info: event loop is {EVENT_LOOP}",
             f"info: reply.style is {(TLSRPT if version >= (3, 10) else PLAIN).format('.'.join(map(str, version)))}",
             f"info: reply.dane is {dane.format('.'.join(map(str, version)))}",
             f"info: ready; in main.cf: smtp_tls_policy_maps = socketmap:{endpoint}:postfix",
