@@ -1,6 +1,6 @@
 """The Internet of the benchmark: an unbound that knows all names, and an nginx that serves their policies.
 
-d0.policy.test …    have a policy, each its own certificate
+d0.policy.test …    have a policy
 d0.none.test …      have no record
 d0.silent.test …    nobody answers for their records
 d0.hanging.test …   have a record, and a policy host that takes a connection and says nothing
@@ -30,18 +30,25 @@ _NGINX = """daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {f
 events {{ worker_connections 4000; }}
 http {{
     access_log off;
-    server {{
-        listen {address}:443 ssl backlog=4000;
-        ssl_certificate {folder}/certificates/$ssl_server_name.pem;
-        ssl_certificate_key {folder}/key.pem;
-        ssl_session_tickets off;
+    ssl_session_tickets off;
+    ssl_certificate_key {folder}/key.pem;
+    server_names_hash_max_size 65536;
+    server {{ listen {address}:443 ssl default_server backlog=4000; ssl_reject_handshake on; }}
+    {servers}
+}}
+"""
+# Certificates of many names are read once, not in each handshake: nginx must not be what is measured.
+_NGINX_SERVER = """server {{
+        listen {address}:443 ssl;
+        server_name {names};
+        ssl_certificate {certificate};
         location = /.well-known/mta-sts.txt {{
             default_type text/plain;
             return 200 "version: STSv1\\nmode: enforce\\nmx: {mx[0]}\\nmx: {mx[1]}\\nmax_age: 604800\\n";
         }}
     }}
-}}
 """
+_NAMES = 20  # Of one certificate.
 _UNBOUND = """server:
  do-daemonize: no
  interface: {address}
@@ -67,8 +74,12 @@ def world(folder: Path) -> Iterator[Path]:
     if not os.environ.get("POSTFIX_MTASTS_NAMESPACE") or os.getuid() != 0:
         sys.exit("make bench: takes root, and a network and mounts of its own")
     folder.chmod(0o755)  # nginx reads the certificates as a user of its own.
-    ca = _certificates(folder)
-    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, address=POLICY_HOST, mx=MX))
+    ca, certificates = _certificates(folder)
+    servers = [
+        _NGINX_SERVER.format(address=POLICY_HOST, names=" ".join(hosts), certificate=file, mx=MX)
+        for file, hosts in certificates.items()
+    ]
+    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, address=POLICY_HOST, servers="".join(servers)))
     (folder / "unbound.conf").write_text(_UNBOUND.format(address=NAMESERVER) + "".join(map(_zone, _hosts())))
     (folder / "resolv.conf").write_text(f"nameserver {NAMESERVER}\n")
     # It is the namespace's own: nothing outside sees it.
@@ -95,8 +106,8 @@ def _zone(host: tuple[str, str]) -> str:
 """
 
 
-def _certificates(folder: Path) -> Path:
-    """A CA's certificate; and for each policy host one of its own, all with one key: to make these is not measured."""
+def _certificates(folder: Path) -> tuple[Path, dict[Path, list[str]]]:
+    """A CA's certificate; and certificates of some policy hosts each, all with one key."""
     authority, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "CA of the benchmark")])
     now = datetime.datetime.now(datetime.UTC)
@@ -108,15 +119,17 @@ def _certificates(folder: Path) -> Path:
             builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
         return builder.sign(authority, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
-    (folder / "certificates").mkdir()
-    for domain in names("policy", POLICIES):
-        host = f"mta-sts.{domain}"
-        alternative = x509.SubjectAlternativeName([x509.DNSName(host)])
-        pem = certificate(x509.Name([]), key.public_key(), alternative)
-        (folder / "certificates" / f"{host}.pem").write_bytes(pem)
+    hosts = [f"mta-sts.{domain}" for domain in names("policy", POLICIES)]
+    certificates = {}
+    for begin in range(0, POLICIES, _NAMES):
+        some = hosts[begin : begin + _NAMES]
+        alternatives = x509.SubjectAlternativeName(map(x509.DNSName, some))
+        file = folder / f"certificate-{begin}.pem"
+        file.write_bytes(certificate(x509.Name([]), key.public_key(), alternatives))
+        certificates[file] = some
     (folder / "key.pem").write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     ca = folder / "ca.pem"
     ca.write_bytes(certificate(issuer, authority.public_key(), x509.BasicConstraints(ca=True, path_length=None)))
-    return ca
+    return ca, certificates
