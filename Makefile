@@ -34,9 +34,10 @@ roots:
 	tests/roots
 	tests/package-roots
 
+# With the Python of Debian, whatever stands before it in PATH.
 deb: source
 	.ci/need deb
-	cd $(DIST)/postfix-mtasts && dpkg-buildpackage --no-sign
+	cd $(DIST)/postfix-mtasts && PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg-buildpackage --no-sign
 
 # The source of the Debian package: a tree, and the tarball of what is not Debian's in it.
 source:

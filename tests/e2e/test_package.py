@@ -146,6 +146,26 @@ def test_the_units_are_understood_and_the_service_is_locked_up(installed: Root, 
     installed.run("systemd-analyze", "security", "--offline=true", "--threshold=12", service)
 
 
+def test_an_upgrade_restarts_the_service_and_leaves_its_sockets_alone(builder: Root, built: Built) -> None:
+    builder.run("dpkg-deb", "--control", f"{BUILD}/{built.deb}", "/tmp/control")
+    scripts = {file.name: file.read_text() for file in (builder.path / "tmp/control").iterdir()}
+    invoked = [
+        (name, action, units.replace("'", ""))
+        for name, script in sorted(scripts.items())
+        for action, units in re.findall(r"deb-systemd-invoke (\S+) (.*?) >", script)
+    ]
+    assert invoked == [
+        ("postinst", "start", "postfix-mtasts.socket"),  # Does nothing if it is there.
+        ("postinst", "$_dh_action", "postfix-mtasts.service"),
+        ("prerm", "stop", "postfix-mtasts.socket postfix-mtasts-chroot.socket"),
+        ("prerm", "stop", "postfix-mtasts.service"),
+        ("prerm", "stop", "postfix-mtasts.socket"),
+    ]
+    conditions = re.findall(r"^if (?=.*systemd)(.*)$", scripts["prerm"], flags=re.MULTILINE)
+    assert [condition for condition in conditions if '"$1" = remove ]' not in condition] == []
+    assert len(conditions) == 3
+
+
 def test_one_line_and_mail_is_verified_or_deferred(installed: Root, built: Built) -> None:
     assert run_test(installed, "delivery", built).splitlines()[-1] == "delivery: passed"
 
