@@ -69,13 +69,13 @@ lint: $(VENV)/.test
 $(VENV)/.run: pyproject.toml
 	.ci/need build
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[certificates,uvloop]'
+	$(VENV)/bin/python -m pip install --quiet --editable '.[certificates,speed]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml
 	.ci/need build
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[test,uvloop]'
+	$(VENV)/bin/python -m pip install --quiet --editable '.[test,speed]'
 	@touch $(VENV)/.run $@
 
 $(OLDEST)/.test: pyproject.toml tests/debian12.txt
@@ -87,7 +87,7 @@ $(OLDEST)/.test: pyproject.toml tests/debian12.txt
 $(PEER)/.bench: Makefile
 	.ci/need build
 	$(PYTHON) -m venv $(PEER)
-	$(PEER)/bin/python -m pip install --quiet 'postfix-mta-sts-resolver[sqlite,uvloop]'
+	$(PEER)/bin/python -m pip install --quiet 'postfix-mta-sts-resolver[sqlite,speed]'
 	@touch $@
 
 clean:
