@@ -151,6 +151,26 @@ async def test_what_is_put_is_got(path: Path) -> None:
         assert rows(path) == {"a.example": print_row(ENTRY), "b.example": print_row(NONE)}
 
 
+async def test_many_are_got_at_once_and_each_gets_its_own(path: Path) -> None:
+    """Whether they are stored, wait to be, or are unknown; those who give up cost nobody his row."""
+    stored, waiting, unknown = (
+        [PolicyDomain(f"{kind}{number}.example") for number in range(100)] for kind in ("stored", "waiting", "unknown")
+    )
+    await put(path, dict.fromkeys(stored, ENTRY))
+    async with opened(path) as store:
+        for domain in waiting:
+            store.put(domain, NEWER)
+        domains = [*stored, *waiting, *unknown, *stored]
+        random.shuffle(domains)
+        gets = [asyncio.create_task(store.get(domain)) for domain in domains]
+        await asyncio.sleep(0)
+        for given_up in gets[:20]:
+            given_up.cancel()
+        found = await asyncio.gather(*gets[20:])
+    expected = {**dict.fromkeys(stored, ENTRY), **dict.fromkeys(waiting, NEWER), **dict.fromkeys(unknown)}
+    assert found == [expected[domain] for domain in domains[20:]]
+
+
 async def test_the_last_entry_of_a_domain_counts(path: Path) -> None:
     async with opened(path) as store:
         for entry in (ENTRY, NEWER):
