@@ -46,6 +46,7 @@ class Lookup:
         answer_within: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.at_once = memory.ready.get  # The reply to a request, both as they go over the wire, if it lies ready.
         self._manner = manner
         self._store = store
         self._memory = memory
@@ -69,16 +70,12 @@ class Lookup:
         self._manner = manner
         self._memory.ready.clear()
 
-    def at_once(self, request: bytes) -> bytes | None:
-        """The reply to a request, both as they go over the wire, if it lies ready."""
-        return self._memory.ready.get(request, self._clock())
-
     async def reply(self, request: Request) -> Reply:
         """The reply to one request."""
         try:
             hop = next_hop(request.key)
         except PolicyDomainError:
-            self._memory.ready.put(None, request.encode(), NOTFOUND.encode(), 0.0, math.inf)
+            self._memory.ready.put(None, request.encode(), NOTFOUND.encode(), math.inf)
             return NOTFOUND
         manner = self.manner.of_map(request.name)
         known = self._known(hop, manner)
@@ -86,7 +83,7 @@ class Lookup:
             return reply_to(hop.domain, await self.answer(hop, manner), manner)
         answer, until = known
         reply = reply_to(hop.domain, answer, manner)
-        self._memory.ready.put(hop.domain, request.encode(), reply.encode(), self._clock(), until)
+        self._memory.ready.put(hop.domain, request.encode(), reply.encode(), until)
         return reply
 
     async def answer(self, hop: NextHop, manner: Manner) -> Answer:

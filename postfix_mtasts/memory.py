@@ -4,6 +4,7 @@ Policies and "no policy" notes have bounds of their own: no flood of domains wit
 With an entry go the replies that were made of it.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
@@ -54,8 +55,8 @@ class Bounded(Generic[_K, _V]):
 class Memory:
     """At most `policies` entries with a policy and `notes` entries without; the least recently used one goes first."""
 
-    def __init__(self, *, policies: int, notes: int) -> None:
-        self.ready = Ready()
+    def __init__(self, *, policies: int, notes: int, clock: Callable[[], float] = time.time) -> None:
+        self.ready = Ready(clock)
         self._policies: Bounded[PolicyDomain, Entry] = Bounded(policies, self.ready.drop)
         self._notes: Bounded[PolicyDomain, Entry] = Bounded(notes, self.ready.drop)
 

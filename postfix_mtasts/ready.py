@@ -4,6 +4,8 @@ They are derived from what is known of a domain, and dropped with it. When there
 made again when it is asked for.
 """
 
+from collections.abc import Callable
+
 from postfix_mtasts.domain import PolicyDomain
 
 _MAX_REPLIES = 20_000
@@ -11,26 +13,27 @@ _MAX_OCTETS = 2_000  # Of a request and its reply; a larger one is made anew eac
 
 
 class Ready:
-    """Replies by their requests, both as they go over the wire."""
+    """Replies by their requests, both as they go over the wire. `clock` gives seconds since the epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._replies: dict[bytes, tuple[float, float, bytes]] = {}
         self._requests: dict[PolicyDomain | None, list[bytes]] = {}
 
-    def get(self, request: bytes, now: float) -> bytes | None:
-        """The reply to a request, if one is ready at the time `now`."""
+    def get(self, request: bytes) -> bytes | None:
+        """The reply to a request, if one is ready."""
         found = self._replies.get(request)
-        return found[2] if found and found[0] <= now < found[1] else None
+        return found[2] if found and found[0] <= self._clock() < found[1] else None
 
-    def put(self, domain: PolicyDomain | None, request: bytes, reply: bytes, since: float, until: float) -> None:
-        """Keep a reply ready, about a domain or about none, from one time until another, in seconds since the epoch."""
+    def put(self, domain: PolicyDomain | None, request: bytes, reply: bytes, until: float) -> None:
+        """Keep a reply ready, about a domain or about none, from now until that time."""
         if len(request) + len(reply) > _MAX_OCTETS:
             return
         if len(self._replies) >= _MAX_REPLIES:
             self.clear()
         if request not in self._replies:
             self._requests.setdefault(domain, []).append(request)
-        self._replies[request] = (since, until, reply)
+        self._replies[request] = (self._clock(), until, reply)
 
     def drop(self, domain: PolicyDomain) -> None:
         """Drop all replies about a domain."""

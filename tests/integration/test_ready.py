@@ -59,7 +59,7 @@ class Service:
         )
         store = Store(str(folder / "policies.sqlite"), clock)
         await store.open()
-        memory, dane = Memory(policies=10, notes=notes), Dane(resolver, 10, clock)
+        memory, dane = Memory(policies=10, notes=notes, clock=clock), Dane(resolver, 10, clock)
         self.lookup = Lookup(store, memory, resolver, fetcher, dane, self.manner, answer_within=30, clock=clock)
         try:
             yield self

@@ -57,10 +57,10 @@ def test_an_entry_moves_when_it_gets_a_policy_and_is_in_one_place() -> None:
     ],
 )
 def test_replies_go_with_their_entry(change: Callable[[Memory, PolicyDomain, PolicyDomain], None]) -> None:
-    memory = Memory(policies=1, notes=1)
+    memory = Memory(policies=1, notes=1, clock=lambda: 0.0)
     a, b, other = domains("a", "b", "other")
     for domain, entry in ((a, WITH), (other, WITHOUT)):
         memory.put(domain, entry)
-        memory.ready.put(domain, domain.name.encode(), b"reply", 0.0, 100.0)
+        memory.ready.put(domain, domain.name.encode(), b"reply", 100.0)
     change(memory, a, b)
-    assert [memory.ready.get(request, 0.0) for request in (b"a.test", b"other.test")] == [None, b"reply"]
+    assert [memory.ready.get(request) for request in (b"a.test", b"other.test")] == [None, b"reply"]
