@@ -1,5 +1,6 @@
 """When the reply to a request lies ready, and what ends that; with real DNS, HTTPS and SQLite, and a clock of ours."""
 
+import asyncio
 import ipaddress
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -180,6 +181,8 @@ async def test_nothing_is_ready_while_a_record_is_to_be_looked_up(world: Service
         world.now += 301
         world.dns.set_behaviour(HAS.record_name(), Behaviour(silent=True))
         assert await world.ask("has.test", times=3) == [(None, SECURE)] * 3
+        while [query.name for query in world.dns.queries].count(HAS.record_name()) < 2:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_failure_lies_ready_for_as_long_as_it_is_believed(world: Service, tmp_path: Path) -> None:
