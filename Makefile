@@ -87,7 +87,7 @@ $(OLDEST)/.test: pyproject.toml tests/debian12.txt
 $(PEER)/.bench: Makefile
 	.ci/need build
 	$(PYTHON) -m venv $(PEER)
-	$(PEER)/bin/python -m pip install --quiet 'postfix-mta-sts-resolver[sqlite,speed]'
+	$(PEER)/bin/python -m pip install --quiet 'postfix-mta-sts-resolver[sqlite,uvloop]'
 	@touch $@
 
 clean:

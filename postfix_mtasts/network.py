@@ -152,6 +152,7 @@ class Stream:
         self._writer = writer
 
     async def start_tls(self, ssl_context: ssl.SSLContext, server_hostname: str, **_: object) -> "Stream":
+        """Speak TLS from now on, with a host that proves to have this name."""
         self._network.enter(Stage.TLS)
         await self._writer.start_tls(ssl_context, server_hostname=server_hostname, ssl_handshake_timeout=_NO_TIMEOUT)
         tls = self._writer.get_extra_info("ssl_object")
@@ -161,14 +162,18 @@ class Stream:
         return self
 
     async def read(self, max_bytes: int, **_: object) -> bytes:
+        """What has come, at most so many octets; none at the end."""
         return await self._reader.read(max_bytes)
 
     async def write(self, buffer: bytes, **_: object) -> None:
+        """Send, and wait until the kernel takes more."""
         self._writer.write(buffer)
         await self._writer.drain()
 
     async def aclose(self) -> None:
+        """Close at once."""
         self._writer.transport.abort()
 
     def get_extra_info(self, info: str) -> Any:
+        """What asyncio knows of the connection under this name."""
         return self._writer.get_extra_info(info)
