@@ -115,10 +115,7 @@ def _listen(value: Any) -> tuple[Endpoint, ...]:
 
 
 def _nameservers(value: Any) -> tuple[InetEndpoint, ...]:
-    servers = tuple(_inet(item, 53) for item in _strings(value))
-    if len({server.host for server in servers}) < len(servers):
-        raise ValueError
-    return servers
+    return tuple(_inet(item, 53) for item in _strings(value))
 
 
 def _networks(value: Any) -> tuple[IpNetwork, ...]:
@@ -203,7 +200,7 @@ class Dns:
     """Whom to ask, and how long for one lookup over all servers. No server: those of resolv.conf(5)."""
 
     nameservers: tuple[InetEndpoint, ...] = _key(
-        (), _nameservers, 'a list of "ADDRESS", "ADDRESS:PORT" and "[IPV6-ADDRESS]:PORT", each address once'
+        (), _nameservers, 'a list of "ADDRESS", "ADDRESS:PORT" and "[IPV6-ADDRESS]:PORT"'
     )
     timeout: float = _key(5.0, _seconds, _SECONDS)
 

@@ -8,8 +8,9 @@ from postfix_mtasts import tlsa
 from postfix_mtasts.decide import dane_ttl
 from postfix_mtasts.domain import NextHop, PolicyDomain
 from postfix_mtasts.memory import Bounded
+from postfix_mtasts.nameservers import DnsError
 from postfix_mtasts.observation import DaneAbsent, DaneObservation
-from postfix_mtasts.resolver import DnsError, Resolver
+from postfix_mtasts.resolver import Resolver
 from postfix_mtasts.work import Work
 
 

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from postfix_mtasts.config import IpNetwork
+from postfix_mtasts.nameservers import DnsError
 from postfix_mtasts.observation import Exchange, Stage
-from postfix_mtasts.resolver import DnsError, Resolver
+from postfix_mtasts.resolver import Resolver
 
 _CONNECT_TIMEOUT = 3.0  # Seconds for one address, so that a dead one leaves time for the others.
 _NO_TIMEOUT = 3600.0  # Seconds. asyncio must have one for a handshake; the user's deadline comes long before.

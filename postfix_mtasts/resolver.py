@@ -1,7 +1,6 @@
-"""DNS, through dnspython: the `_mta-sts` record of a domain, the addresses of its policy host, and what DANE asks for.
+"""What is in DNS: the `_mta-sts` record of a domain, the addresses of its policy host, and what DANE asks for.
 
-The nameservers of resolv.conf(5), or the configured ones, are asked in turn until one answers, within one time-out for
-the whole lookup; a truncated answer is asked for again over TCP. resolv.conf is read again when it has changed.
+The nameservers are those of resolv.conf(5), or the configured ones. resolv.conf is read again when it has changed.
 
 Whether DNSSEC proves an answer is what the nameserver says with its AD bit. It is believed, with or without
 `options trust-ad` in resolv.conf: Postfix turns that on by itself, and DANE must be the same to both.
@@ -9,25 +8,20 @@ Whether DNSSEC proves an answer is what the nameserver says with its AD bit. It 
 
 import asyncio
 import contextlib
-import io
+import ipaddress
 import itertools
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import dns.asyncbackend
-import dns.asyncresolver
-import dns.exception
-import dns.flags
-import dns.message
 import dns.name
-import dns.rdatatype
-import dns.resolver
-import dns.rrset
+from dns.rdatatype import AAAA, CNAME, MX, TLSA, TXT, A, RdataType
 
 from postfix_mtasts.config import InetEndpoint
+from postfix_mtasts.dnsmessage import Answer, Query, ResponseError
 from postfix_mtasts.domain import PolicyDomain
+from postfix_mtasts.nameservers import PORT, DnsError, Nameservers
 from postfix_mtasts.observation import (
     DnsFailed,
     Failure,
@@ -45,16 +39,7 @@ _T = TypeVar("_T")
 RESOLV_CONF = pathlib.Path("/etc/resolv.conf")
 # "If no nameserver entries are present, the default is to use the name server on the local machine" (resolv.conf(5)).
 _LOCAL_NAMESERVER = "127.0.0.1"
-_TTL_WITHOUT_SOA = 300.0  # Seconds. Without an SOA a negative answer does not say how long it holds.
 _OTHER_KIND_WITHIN = 0.5  # Seconds that IPv4 addresses wait for IPv6 ones, and the reverse.
-
-
-class DnsError(Exception):
-    """No nameserver gave an answer; says why, server by server."""
-
-
-class MalformedError(DnsError):
-    """There is an answer, but a record in it has no valid form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,37 +62,6 @@ class Tlsa:
     data: bytes
 
 
-class _Answer:
-    """A response, and where the CNAME chain in it leads: to follow that costs as much as to parse it."""
-
-    def __init__(self, response: dns.message.QueryMessage, chain: dns.message.ChainingResult) -> None:
-        self._response = response
-        self._chain = chain
-
-    @property
-    def records(self) -> dns.rrset.RRset | tuple[()]:
-        """The records at the end of the chain."""
-        return self._chain.answer or ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What the aliases of the chain point to, in order."""
-        return tuple(_text(rdata.target) for alias in self._chain.cnames for rdata in alias)
-
-    @property
-    def ttl(self) -> float:
-        """How many seconds the answer, or that there is none, may be believed."""
-        ttl = float(self._chain.minimum_ttl)
-        if self._chain.answer or any(rrset.rdtype == dns.rdatatype.SOA for rrset in self._response.authority):
-            return ttl
-        return min(ttl, _TTL_WITHOUT_SOA)
-
-    def with_records(self, records: Sequence[_T]) -> Found[_T]:
-        """What was found, when the records have been made of those in the answer."""
-        secure = bool(self._response.flags & dns.flags.AD)
-        return Found(tuple(records), _text(self._chain.canonical_name), secure, self.ttl)
-
-
 class Resolver:
     """Asks `nameservers`, or without any those of resolv.conf; a lookup takes `timeout` seconds, or little more."""
 
@@ -117,24 +71,17 @@ class Resolver:
         self._timeout = timeout
         self._resolv_conf = None if nameservers else resolv_conf
         self._resolv_conf_read: tuple[int, int] | None = None
-        self._resolver = dns.asyncresolver.Resolver(configure=False)
-        self._resolver.nameserver_ports = {server.host: server.port for server in nameservers}
-        self._use([server.host for server in nameservers])
-        # A query with AD asks for it in the answer (RFC 6840, 5.7).
-        self._resolver.set_flags(dns.flags.RD | dns.flags.AD)
-        # Named here, or dnspython looks at every lookup which event loop is running.
-        self._backend = dns.asyncbackend.get_backend("asyncio")
+        self._nameservers = Nameservers(nameservers, timeout)
 
     async def record(self, domain: PolicyDomain) -> RecordObservation:
         """What DNS says of a domain's record (RFC 8461, 3.1). CNAMEs are followed."""
         try:
-            answer = await self._lookup(domain.record_name(), dns.rdatatype.TXT)
+            answer = await self._lookup(domain.record_name(), TXT)
         except DnsError as error:
             return DnsFailed(Failure(Stage.RECORD, str(error), result_type=None))
         strings = [rdata.strings for rdata in answer.records]
-        found = answer.with_records([b"".join(parts) for parts in strings])
-        names = (domain.record_name(), *answer.names)
-        texts = Texts(names, found.records, found.ttl, found.secure)
+        found = _found(answer, [b"".join(parts) for parts in strings])
+        texts = Texts(answer.names, found.records, found.ttl, found.secure)
         try:
             record = find_record(strings)
         except RecordError as error:
@@ -146,15 +93,16 @@ class Resolver:
 
         Raises DnsError if there is no address and a lookup failed.
         """
-        kinds = (dns.rdatatype.AAAA, dns.rdatatype.A)
-        lookups = [asyncio.create_task(self._addresses(host, kind)) for kind in kinds]
+        lookups = [asyncio.create_task(self._addresses(host, kind)) for kind in (AAAA, A)]
+        waiting, timeout = set(lookups), None
         try:
-            for done in asyncio.as_completed(lookups):
-                with contextlib.suppress(DnsError):
-                    if await done:
-                        # One is enough to begin with: the other kind must not hold up a connection (cf. RFC 8305, 3).
-                        await asyncio.wait(lookups, timeout=_OTHER_KIND_WITHIN)
-                        break
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    break
+                if any(not lookup.exception() and lookup.result() for lookup in done):
+                    # One is enough to begin with: the other kind must not hold up a connection (cf. RFC 8305, 3).
+                    timeout = _OTHER_KIND_WITHIN
         finally:
             for lookup in lookups:
                 lookup.cancel()
@@ -170,13 +118,13 @@ class Resolver:
 
         Raises DnsError.
         """
-        answer = await self._lookup(name, dns.rdatatype.MX)
+        answer = await self._lookup(name, MX)
         mx = sorted(answer.records, key=lambda rdata: rdata.preference)
-        return answer.with_records([_text(rdata.exchange) for rdata in mx])
+        return _found(answer, [_text(rdata.exchange) for rdata in mx])
 
     async def host(self, name: str) -> Found[str]:
         """Addresses of an MX host, of one kind. Raises DnsError if there are none and a lookup failed."""
-        kinds = (dns.rdatatype.AAAA, dns.rdatatype.A)
+        kinds = (AAAA, A)
         results = await asyncio.gather(*(self._host(name, kind) for kind in kinds), return_exceptions=True)
         answers = [result for result in results if isinstance(result, Found)]
         with_address = [answer for answer in answers if answer.records]
@@ -187,43 +135,29 @@ class Resolver:
 
     async def alias(self, name: str) -> Found[str]:
         """What a name is an alias of. Raises DnsError."""
-        answer = await self._lookup(name, dns.rdatatype.CNAME)
-        return answer.with_records([_text(rdata.target) for rdata in answer.records])
+        answer = await self._lookup(name, CNAME)
+        return _found(answer, [_text(rdata.target) for rdata in answer.records])
 
     async def tlsa(self, name: str) -> Found[Tlsa]:
-        """The TLSA records at a name. Raises DnsError, MalformedError among them."""
-        try:
-            answer = await self._lookup(name, dns.rdatatype.TLSA)
-        except DnsError:
-            # dnspython since 2.9 takes an answer with a digest of wrong length for a forged one, and waits for another.
-            answer = await self._lookup(name, dns.rdatatype.TLSA, tcp=True)
-        records = [Tlsa(rdata.usage, rdata.selector, rdata.mtype, rdata.cert) for rdata in answer.records]
-        return answer.with_records(records)
+        """The TLSA records at a name. Raises DnsError, MalformedAnswerError among them."""
+        answer = await self._lookup(name, TLSA)
+        return _found(answer, [Tlsa(rdata.usage, rdata.selector, rdata.mtype, rdata.cert) for rdata in answer.records])
 
-    async def _host(self, name: str, kind: dns.rdatatype.RdataType) -> Found[str]:
+    async def _host(self, name: str, kind: RdataType) -> Found[str]:
         answer = await self._lookup(name, kind)
-        return answer.with_records([rdata.address for rdata in answer.records])
+        return _found(answer, [rdata.address for rdata in answer.records])
 
-    async def _addresses(self, host: str, kind: dns.rdatatype.RdataType) -> list[str]:
+    async def _addresses(self, host: str, kind: RdataType) -> list[str]:
         return [rdata.address for rdata in (await self._lookup(host, kind)).records]
 
-    async def _lookup(self, name: str, kind: dns.rdatatype.RdataType, *, tcp: bool = False) -> _Answer:
-        """The answer, also one that there is no such name or record. Raises DnsError."""
+    async def _lookup(self, name: str, kind: RdataType) -> Answer:
+        """Raises DnsError."""
         self._read_resolv_conf()
         try:
-            answer = await self._resolver.resolve(
-                f"{name}.", kind, tcp=tcp, raise_on_no_answer=False, search=False, backend=self._backend
-            )
-        except dns.resolver.NXDOMAIN as error:
-            response: dns.message.QueryMessage
-            (response,) = error.kwargs["responses"].values()
-            return _Answer(response, response.resolve_chaining())
-        except (dns.resolver.NoNameservers, dns.resolver.LifetimeTimeout) as error:
-            malformed = all(isinstance(what, dns.exception.FormError) for *_, what, _ in error.kwargs["errors"])
-            raise (MalformedError if malformed else DnsError)(_each_server(error)) from error
-        except dns.exception.DNSException as error:
+            query = Query(name, kind)
+        except ResponseError as error:
             raise DnsError(str(error)) from error
-        return _Answer(answer.response, answer.chaining_result)
+        return await self._nameservers.ask(query)
 
     def _read_resolv_conf(self) -> None:
         if not self._resolv_conf:
@@ -236,16 +170,27 @@ class Resolver:
         if version == self._resolv_conf_read:
             return
         self._resolv_conf_read = version
-        fresh = dns.resolver.Resolver(configure=False)
-        with contextlib.suppress(dns.resolver.NoResolverConfiguration, OSError):
-            fresh.read_resolv_conf(io.StringIO(self._resolv_conf.read_text("utf-8", "replace")))
-        self._use([str(server) for server in fresh.nameservers] or [_LOCAL_NAMESERVER])
+        hosts = []
+        with contextlib.suppress(OSError):
+            hosts = _hosts(self._resolv_conf.read_text("utf-8", "replace"))
+        servers = [InetEndpoint(host, PORT) for host in hosts or [_LOCAL_NAMESERVER]]
+        self._nameservers = Nameservers(servers, self._timeout)
 
-    def _use(self, servers: list[str]) -> None:
-        self._resolver.nameservers = list(servers)
-        self._resolver.lifetime = self._timeout
-        # So that each server is asked, though all those before it are silent.
-        self._resolver.timeout = self._timeout / (len(servers) + 1)
+
+def _found(answer: Answer, records: Sequence[_T]) -> Found[_T]:
+    """What was found, when the records have been made of those in the answer."""
+    return Found(tuple(records), answer.names[-1], answer.authentic, answer.ttl)
+
+
+def _hosts(resolv_conf: str) -> list[str]:
+    """The addresses in the lines `nameserver ADDRESS` of a resolv.conf(5)."""
+    hosts = []
+    for line in resolv_conf.splitlines():
+        match line.split():
+            case ["nameserver", address, *_]:
+                with contextlib.suppress(ValueError):
+                    hosts.append(str(ipaddress.ip_address(address)))
+    return hosts
 
 
 def _text(name: dns.name.Name) -> str:
@@ -254,19 +199,3 @@ def _text(name: dns.name.Name) -> str:
 
 def _by_turns(lists: list[list[str]]) -> tuple[str, ...]:
     return tuple(one for turn in itertools.zip_longest(*lists) for one in turn if one)
-
-
-def _each_server(error: dns.exception.DNSException) -> str:
-    """`192.0.2.1: SERVFAIL; 192.0.2.2: no answer`: each server's last word."""
-    words: dict[str, str] = {}
-    for server, _, port, what, _ in error.kwargs["errors"]:
-        if isinstance(what, dns.exception.Timeout):
-            word = "no answer"
-        elif isinstance(what, OSError):
-            word = what.strerror or str(what)
-        else:
-            word = str(what)
-        # Since dnspython 2.4 a server is called "Do53:192.0.2.1@53".
-        address = str(server).removeprefix("Do53:").rpartition("@")[0] or server
-        words[address if port == 53 else f"{address} port {port}"] = word
-    return "; ".join(f"{server}: {word}" for server, word in words.items()) or "no answer"

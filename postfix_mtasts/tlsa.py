@@ -8,8 +8,9 @@ import hashlib
 import socket
 
 from postfix_mtasts.domain import NextHop
+from postfix_mtasts.nameservers import DnsError, MalformedAnswerError
 from postfix_mtasts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable, Failure, Stage
-from postfix_mtasts.resolver import DnsError, Found, MalformedError, Resolver, Tlsa
+from postfix_mtasts.resolver import Found, Resolver, Tlsa
 
 _MAX_HOSTS = 20  # The most preferred ones; Postfix tries no more than five addresses (smtp_mx_address_limit).
 _NO_MAIL = "."  # RFC 7505, 3.
@@ -70,7 +71,7 @@ async def _host(resolver: Resolver, host: str, port: str) -> DaneObservation:
         unusable = f"no usable TLSA record at {place}"
         try:
             found = await resolver.tlsa(place)
-        except MalformedError:
+        except MalformedAnswerError:
             return DaneAbsent(unusable, 0.0)
         except DnsError as error:
             return DaneFailed(Failure(Stage.TLSA, f"{place}: {error}", result_type=None))

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 
 from postfix_mtasts.config import DaneSetting
+from postfix_mtasts.nameservers import DnsError
 from postfix_mtasts.postfix import DANE_LEVELS
 from postfix_mtasts.query.finding import Finding
 from postfix_mtasts.query.installed import Client
 from postfix_mtasts.query.output import Status
 from postfix_mtasts.query.scene import Scene
-from postfix_mtasts.resolver import DnsError, Resolver
+from postfix_mtasts.resolver import Resolver
 
 _ROOT = ""
 _OVERRULED = "policies take the place of DANE, which RFC 8461 forbids"

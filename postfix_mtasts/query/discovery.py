@@ -12,6 +12,7 @@ from postfix_mtasts.decide import FetchPolicy, decide
 from postfix_mtasts.domain import NextHop
 from postfix_mtasts.entry import Answer, Apply, Entry, NoPolicy, Unavailable, YieldToDane
 from postfix_mtasts.fetcher import Fetcher
+from postfix_mtasts.nameservers import DnsError
 from postfix_mtasts.observation import (
     DaneAbsent,
     DaneFailed,
@@ -43,7 +44,7 @@ from postfix_mtasts.query.report import (
     Report,
 )
 from postfix_mtasts.reply import Manner, Style, beside_dane, reply_to
-from postfix_mtasts.resolver import DnsError, Resolver
+from postfix_mtasts.resolver import Resolver
 
 _HEADERS = ("content-type", "content-encoding", "location", "server")  # Those that may tell why it fails.
 

@@ -13,6 +13,7 @@ import pytest
 from postfix_mtasts import config
 from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.domain import PolicyDomain
+from postfix_mtasts.nameservers import DnsError
 from postfix_mtasts.observation import (
     DnsFailed,
     Failure,
@@ -23,7 +24,7 @@ from postfix_mtasts.observation import (
     Stage,
 )
 from postfix_mtasts.record import Record
-from postfix_mtasts.resolver import DnsError, Resolver
+from postfix_mtasts.resolver import Resolver
 from tests.unit.vectors import load
 from tests.world.dns import Behaviour, DnsServer, Query
 

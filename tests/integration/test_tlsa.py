@@ -7,8 +7,9 @@ import pytest
 
 from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.domain import NextHop, PolicyDomain
+from postfix_mtasts.nameservers import DnsError
 from postfix_mtasts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable, Failure, Stage
-from postfix_mtasts.resolver import DnsError, Resolver, Tlsa
+from postfix_mtasts.resolver import Resolver, Tlsa
 from postfix_mtasts.tlsa import is_usable, look_up
 from tests.world.dns import Behaviour, DnsServer
 
