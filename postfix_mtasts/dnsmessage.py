@@ -6,17 +6,19 @@ long to make and to read, and with them that was half of what a domain without a
 
 import secrets
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import dns.exception
 import dns.name
 import dns.rcode
 import dns.rdata
 import dns.wire
-from dns.rdataclass import IN
+from dns.rdataclass import IN, RdataClass
 from dns.rdatatype import CNAME, SOA, RdataType
+
+_T = TypeVar("_T")
 
 _HEADER = struct.Struct("!6H")
 _RECORD = "!HHIH"
@@ -101,7 +103,8 @@ class Query:
     ) -> tuple[list[dns.name.Name], list[dns.rdata.Rdata], int]:
         """The names from the one that was asked for to the one that is no alias, the records there, and the TTL."""
         found: dict[tuple[dns.name.Name, RdataType], list[tuple[int, Any]]] = {}
-        for owner, kind, ttl, rdata in _records(parser, answers, (self._kind, CNAME)):
+        kinds = (self._kind, CNAME)
+        for owner, kind, ttl, rdata in _records(parser, answers, kinds, dns.rdata.from_wire_parser):
             found.setdefault((owner, kind), []).append((ttl, rdata))
         names, ttls = [self._name], [_MAX_TTL]
         while not (records := found.get((names[-1], self._kind))) and (aliases := found.get((names[-1], CNAME))):
@@ -113,22 +116,29 @@ class Query:
         if records:
             return names, [rdata for _, rdata in records], min(*ttls, *(ttl for ttl, _ in records))
         # How long there is nothing, the SOA of the zone says (RFC 2308, 5).
-        for owner, _, ttl, soa in _records(parser, authorities, (SOA,)):
+        for owner, _, ttl, minimum in _records(parser, authorities, (SOA,), _minimum):
             if names[-1].is_subdomain(owner):
-                return names, [], min(*ttls, ttl, soa.minimum)
+                return names, [], min(*ttls, ttl, minimum)
         return names, [], min(*ttls, _TTL_WITHOUT_SOA)
 
 
+def _minimum(_rdclass: RdataClass, _kind: RdataType, parser: dns.wire.Parser) -> int:
+    """The last field of an SOA (RFC 1035, 3.3.13): nothing else of it matters here."""
+    return int.from_bytes(parser.get_remaining()[-4:])
+
+
 def _records(
-    parser: dns.wire.Parser, count: int, kinds: tuple[RdataType, ...]
-) -> Iterator[tuple[dns.name.Name, RdataType, int, Any]]:
+    parser: dns.wire.Parser,
+    count: int,
+    kinds: tuple[RdataType, ...],
+    read: Callable[[RdataClass, RdataType, dns.wire.Parser], _T],
+) -> Iterator[tuple[dns.name.Name, RdataType, int, _T]]:
     """Owner, type, TTL and data of each of the next records that is of one of these types."""
     for _ in range(count):
         owner = dns.name.from_wire_parser(parser)
         kind, rdclass, ttl, size = parser.get_struct(_RECORD)
         with parser.restrict_to(size):
             if kind in kinds and rdclass == IN:
-                rdata = dns.rdata.from_wire_parser(rdclass, kind, parser)
-                yield owner, kind, ttl if ttl <= _MAX_TTL else 0, rdata
+                yield owner, kind, ttl if ttl <= _MAX_TTL else 0, read(IN, kind, parser)
             else:
                 parser.get_remaining()
