@@ -1,22 +1,20 @@
-"""The policy file over HTTPS, through httpx (RFC 8461, 3.3).
+"""The policy file over HTTPS, through h11 (RFC 8461, 3.3).
 
-One GET of https://mta-sts.DOMAIN/.well-known/mta-sts.txt within one deadline. Status 200, text/plain, at most 64 KiB,
-or it has failed; no redirect, cookie, cache, proxy or content encoding. Every failure becomes a `Failure`, the same one
-with httpx 0.23 and 0.28.
+One GET of https://mta-sts.DOMAIN/.well-known/mta-sts.txt within one deadline, on a connection of its own. Status 200,
+text/plain, at most 64 KiB, or it has failed; no redirect, cookie, cache, proxy or content encoding. Every failure
+becomes a `Failure`.
 """
 
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, cast
 
-import httpcore
-import httpx
+import h11
 
 from postfix_mtasts import __version__, policy
 from postfix_mtasts.config import IpNetwork
 from postfix_mtasts.domain import PolicyDomain
-from postfix_mtasts.network import Network, NetworkError, in_words
+from postfix_mtasts.network import Network, NetworkError, Stream, in_words
 from postfix_mtasts.observation import (
     Exchange,
     Failure,
@@ -31,12 +29,15 @@ from postfix_mtasts.resolver import Resolver
 
 MAX_POLICY_SIZE = 65_536  # Octets (RFC 8461, 3.3 suggests 64 KB).
 _PATH = "/.well-known/mta-sts.txt"
-_HEADERS = {
-    "User-Agent": f"postfix-mtasts/{__version__}",
-    "Accept": "text/plain",
-    "Accept-Encoding": "identity",
-    "Connection": "close",
-}
+_HEADERS = [
+    ("User-Agent", f"postfix-mtasts/{__version__}"),
+    ("Accept", "text/plain"),
+    ("Accept-Encoding", "identity"),
+    ("Connection", "close"),
+]
+_READ = 65_536  # Octets at once.
+_MAX_HEADER = 102_400  # Octets of all header fields.
+_HTTPS_PORT = 443
 
 
 class _ResponseError(Exception):
@@ -56,7 +57,7 @@ class Fetcher:
         *,
         timeout: float,
         allow_addresses: Sequence[IpNetwork] = (),
-        port: int = 443,
+        port: int = _HTTPS_PORT,
     ) -> None:
         self._resolver = resolver
         self._tls = tls
@@ -77,7 +78,7 @@ class Fetcher:
             failure = Failure(Stage.CERTIFICATE, in_words(error), ResultType.WEBPKI_INVALID)
         except (_ResponseError, NetworkError) as error:
             failure = Failure(seen.stage, str(error))
-        except (OSError, httpcore.RemoteProtocolError) as error:
+        except (OSError, h11.RemoteProtocolError) as error:
             failure = Failure(seen.stage, in_words(error))
         else:
             network.enter(Stage.POLICY)
@@ -87,32 +88,59 @@ class Fetcher:
         return FetchFailed(failure, record_id, seen)
 
     async def _get(self, host: str, network: Network) -> bytes:
-        url = f"https://{host}:{self._port}{_PATH}"
-        async with (
-            httpx.AsyncClient(transport=_Transport(self._tls, network), trust_env=False) as client,
-            client.stream("GET", url, headers=_HEADERS) as response,
+        stream = await network.connect_tcp(host, self._port)
+        await stream.start_tls(self._tls, host)
+        port = "" if self._port == _HTTPS_PORT else f":{self._port}"
+        body = bytearray()
+        async for event in _exchange(
+            stream, h11.Request(method="GET", target=_PATH, headers=[("Host", host + port), *_HEADERS])
         ):
-            network.exchange.status = response.status_code
-            network.exchange.headers = tuple(response.headers.multi_items())
-            _check_headers(response)
-            body = bytearray()
-            async for data in response.aiter_raw():
-                body += data
+            if isinstance(event, h11.Response):
+                network.exchange.status = event.status_code
+                network.exchange.headers = tuple(
+                    (name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers
+                )
+                _check_headers(event.status_code, network.exchange.headers)
+            elif isinstance(event, h11.Data):
+                body += event.data
                 if len(body) > MAX_POLICY_SIZE:
                     raise _ResponseError(f"more than {MAX_POLICY_SIZE} octets")
-            return bytes(body)
+        return bytes(body)
 
 
-def _check_headers(response: httpx.Response) -> None:
+async def _exchange(stream: Stream, request: h11.Request) -> AsyncIterator[h11.Event]:
+    """The response to a request, part by part.
+
+    Raises _ResponseError, h11.RemoteProtocolError and what `stream` raises.
+    """
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEADER)
+    await stream.write(connection.send(request) + connection.send(h11.EndOfMessage()))
+    while True:
+        event = connection.next_event()
+        if isinstance(event, h11.EndOfMessage):
+            return
+        if isinstance(event, h11.Event):
+            yield event
+            continue
+        data = await stream.read(_READ)
+        if not data and connection.their_state is h11.SEND_RESPONSE:
+            raise _ResponseError("server disconnected without sending a response")
+        connection.receive_data(data)
+
+
+def _check_headers(status: int, headers: Sequence[tuple[str, str]]) -> None:
     """Raises _ResponseError unless the body is to be read."""
-    if response.status_code != 200:
-        location = response.headers.get("Location")
+    fields: dict[str, str] = {}
+    for name, value in headers:
+        fields[name] = f"{fields[name]}, {value}" if name in fields else value  # RFC 9110, 5.3.
+    if status != 200:
+        location = fields.get("location")
         to = f", a redirect to {location[:100]!a}, which must not be followed" if location else ""
-        raise _ResponseError(f"status {response.status_code}{to}")
-    media_type = response.headers.get("Content-Type", "")
+        raise _ResponseError(f"status {status}{to}")
+    media_type = fields.get("content-type", "")
     if media_type.partition(";")[0].strip(" \t").lower() != "text/plain":
         raise _ResponseError(f"media type {media_type[:100]!a}, not text/plain")
-    encoding = response.headers.get("Content-Encoding", "identity")
+    encoding = fields.get("content-encoding", "identity")
     if encoding.strip(" \t").lower() != "identity":
         raise _ResponseError(f"content encoding {encoding[:100]!a}, which was not asked for")
 
@@ -124,40 +152,3 @@ def _read(seen: Exchange, record_id: str) -> FetchObservation:
         failure = Failure(Stage.POLICY, str(error), ResultType.POLICY_INVALID)
         return PolicyInvalid(failure, record_id, error.fault, error.findings, seen)
     return PolicyFetched(parsed, seen.body.decode("utf-8"), record_id, findings, seen)
-
-
-class _Transport(httpx.AsyncBaseTransport):
-    """One httpcore connection behind an httpx client: httpx's own transport has a pool, and takes no network."""
-
-    def __init__(self, tls: ssl.SSLContext, network: Network) -> None:
-        self._tls = tls
-        self._network = network
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """One request, and the beginning of its response. Raises what `network` and httpcore raise."""
-        url = httpcore.URL(
-            scheme=request.url.raw_scheme,
-            host=request.url.raw_host,
-            port=request.url.port,
-            target=request.url.raw_path,
-        )
-        connection = httpcore.AsyncHTTPConnection(
-            url.origin,
-            self._tls,
-            # httpcore 0.16 keeps the base class elsewhere than 1.0; neither asks for more than the methods.
-            network_backend=cast("httpcore.AsyncNetworkBackend", self._network),
-        )
-        response = await connection.handle_async_request(
-            httpcore.Request(request.method, url, headers=request.headers.raw, content=request.stream)
-        )
-        return httpx.Response(response.status, headers=response.headers, stream=_Body(response.stream))
-
-
-class _Body(httpx.AsyncByteStream):
-    """A response body of httpcore as httpx takes it."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return aiter(self._stream)

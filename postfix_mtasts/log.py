@@ -61,8 +61,6 @@ def begin(program: str) -> bool:
     if journal:
         journal.setFormatter(handler.formatter)
     logging.basicConfig(handlers=[journal or handler], level=logging.INFO)
-    for library in ("httpx", "httpcore"):
-        logging.getLogger(library).setLevel(logging.WARNING)
     return journal is not None
 
 
