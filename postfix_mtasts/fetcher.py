@@ -84,12 +84,11 @@ class Fetcher:
             network.enter(Stage.POLICY)
             return _read(seen, record_id)
         finally:
-            await network.aclose()
+            network.abort()
         return FetchFailed(failure, record_id, seen)
 
     async def _get(self, host: str, network: Network) -> bytes:
-        stream = await network.connect_tcp(host, self._port)
-        await stream.start_tls(self._tls, host)
+        stream = await network.connect_tls(host, self._port, self._tls)
         port = "" if self._port == _HTTPS_PORT else f":{self._port}"
         body = bytearray()
         async for event in _exchange(

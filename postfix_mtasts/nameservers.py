@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.dnsmessage import Answer, MalformedError, Query, ResponseError
 
-_MAX_DATAGRAM = 65_535  # Octets.
+_MAX_DATAGRAM = 4096  # Octets. Without EDNS(0) an answer has at most 512 (RFC 1035, 4.2.1).
 _PAUSE = 0.1  # Seconds until all are asked again; each time twice as long.
 PORT = 53
 

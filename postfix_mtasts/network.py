@@ -1,17 +1,17 @@
-"""One connection to a policy host, over asyncio, in the shape that httpcore wants a network to have.
+"""One connection to a policy host or an MX host, over asyncio.
 
 The host's addresses come from our own resolver, not from getaddrinfo() and its threads. Only global ones are connected
-to, so that a record in somebody's zone cannot make us speak to a machine inside. httpcore's time-outs are not heeded:
-its user has one deadline for all. Errors are NetworkError, OSError and ssl.SSLError; `exchange` tells how far it got.
+to, so that a record in somebody's zone cannot make us speak to a machine inside. The user has one deadline for all.
+Errors are NetworkError, OSError and ssl.SSLError; `exchange` tells how far it got.
 """
 
 import asyncio
 import ipaddress
 import os
 import pathlib
+import socket
 import ssl
 from collections.abc import Sequence
-from typing import Any
 
 from postfix_mtasts.config import IpNetwork
 from postfix_mtasts.nameservers import DnsError
@@ -99,8 +99,33 @@ class Network:
         self._stream: Stream | None = None
         self.exchange = Exchange()
 
-    async def connect_tcp(self, host: str, port: int, **_: object) -> "Stream":
+    async def connect(self, host: str, port: int) -> "Stream":
         """Connect to the first of the host's addresses that takes the connection."""
+        connection = await self._connected(host, port)
+        self._stream = Stream(self, *await asyncio.open_connection(sock=connection))
+        return self._stream
+
+    async def connect_tls(self, host: str, port: int, tls: ssl.SSLContext) -> "Stream":
+        """The same, and speak TLS with a host that proves to have this name."""
+        connection = await self._connected(host, port)
+        self.enter(Stage.TLS)
+        opening = asyncio.open_connection(
+            sock=connection, ssl=tls, server_hostname=host, ssl_handshake_timeout=_NO_TIMEOUT
+        )
+        self._stream = Stream(self, *await opening)
+        self._stream.note_tls()
+        return self._stream
+
+    def enter(self, stage: Stage) -> None:
+        """The next stage begins."""
+        self.exchange.enter(stage, asyncio.get_running_loop().time())
+
+    def abort(self) -> None:
+        """Close the connection at once, if there is one."""
+        if self._stream:
+            self._stream.abort()
+
+    async def _connected(self, host: str, port: int) -> socket.socket:
         self.enter(Stage.ADDRESS)
         addresses = await self._addresses(host)
         self.enter(Stage.CONNECT)
@@ -108,23 +133,14 @@ class Network:
         for address in addresses:
             try:
                 async with asyncio.timeout(_CONNECT_TIMEOUT):
-                    self._stream = Stream(self, *await asyncio.open_connection(address, port))
-                    self.exchange.address = address
-                    return self._stream
+                    connection = await _connect(address, port)
+                self.exchange.address = address
+                return connection
             except TimeoutError:
                 failures.append(f"{address}: no answer within {_CONNECT_TIMEOUT:g} seconds")
             except OSError as error:
                 failures.append(f"{address}: {in_words(error)}")
         raise NetworkError("; ".join(failures))
-
-    def enter(self, stage: Stage) -> None:
-        """The next stage begins."""
-        self.exchange.enter(stage, asyncio.get_running_loop().time())
-
-    async def aclose(self) -> None:
-        """Close the connection, if there is one, whatever became of it."""
-        if self._stream:
-            await self._stream.aclose()
 
     async def _addresses(self, host: str) -> list[str]:
         try:
@@ -152,29 +168,39 @@ class Stream:
         self._reader = reader
         self._writer = writer
 
-    async def start_tls(self, ssl_context: ssl.SSLContext, server_hostname: str, **_: object) -> "Stream":
+    async def start_tls(self, tls: ssl.SSLContext, host: str) -> None:
         """Speak TLS from now on, with a host that proves to have this name."""
         self._network.enter(Stage.TLS)
-        await self._writer.start_tls(ssl_context, server_hostname=server_hostname, ssl_handshake_timeout=_NO_TIMEOUT)
+        await self._writer.start_tls(tls, server_hostname=host, ssl_handshake_timeout=_NO_TIMEOUT)
+        self.note_tls()
+
+    def note_tls(self) -> None:
+        """Tell the exchange what TLS has come to."""
         tls = self._writer.get_extra_info("ssl_object")
         self._network.exchange.tls = f"{tls.version()} {tls.cipher()[0]}"
         self._network.exchange.certificate = tls.getpeercert(binary_form=True)
         self._network.enter(Stage.RESPONSE)
-        return self
 
-    async def read(self, max_bytes: int, **_: object) -> bytes:
+    async def read(self, max_octets: int) -> bytes:
         """What has come, at most so many octets; none at the end."""
-        return await self._reader.read(max_bytes)
+        return await self._reader.read(max_octets)
 
-    async def write(self, buffer: bytes, **_: object) -> None:
+    async def write(self, data: bytes) -> None:
         """Send, and wait until the kernel takes more."""
-        self._writer.write(buffer)
+        self._writer.write(data)
         await self._writer.drain()
 
-    async def aclose(self) -> None:
+    def abort(self) -> None:
         """Close at once."""
         self._writer.transport.abort()
 
-    def get_extra_info(self, info: str) -> Any:
-        """What asyncio knows of the connection under this name."""
-        return self._writer.get_extra_info(info)
+
+async def _connect(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        await asyncio.get_running_loop().sock_connect(connection, (address, port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 BATCH = 1000  # Entries in one transaction.
 GATHER_WRITES = 0.05  # Seconds after one transaction until the next.
-GATHER_READS = 0.002  # The same for readings, if one follows the other.
+GATHER_READS = 0.002  # The same for readings.
 RETRY_AFTER = 60.0  # Seconds after a write that failed.
 _PAGE = 100  # Rows that are read at once.
 _COMPLAIN_AFTER = 60.0  # Seconds between two lines in the log.
@@ -159,8 +159,9 @@ class Store:
         read.keys.append(key)
         async with self._reading:
             if read.rows is None:
-                if asyncio.get_running_loop().time() - self._read_at < GATHER_READS:
-                    await asyncio.sleep(GATHER_READS)
+                wait = self._read_at + GATHER_READS - asyncio.get_running_loop().time()
+                if wait > 0:
+                    await asyncio.sleep(wait)
                 if read is self._next_read:
                     self._next_read = _Read()
                 read.rows = await self._call(self._database.get_all, read.keys)

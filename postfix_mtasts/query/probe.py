@@ -69,10 +69,12 @@ class Prober:
         """Connect, and see what keeps TLS from being established."""
         try:
             async with asyncio.timeout(_DEADLINE):
-                stream = await network.connect_tcp(host, port)
-                if port != HTTPS_PORT:
+                if port == HTTPS_PORT:
+                    await network.connect_tls(host, port, tls)
+                else:
+                    stream = await network.connect(host, port)
                     await self._ask_for_tls(stream)
-                await stream.start_tls(tls, host)
+                    await stream.start_tls(tls, host)
         except TimeoutError:
             return f"not done within {_DEADLINE:g} seconds"
         except (_SmtpError, NetworkError) as error:
@@ -80,7 +82,7 @@ class Prober:
         except OSError as error:
             return in_words(error)
         finally:
-            await network.aclose()
+            network.abort()
         return None
 
     async def _ask_for_tls(self, stream: Stream) -> None:
