@@ -29,6 +29,8 @@ from postfix_mtasts.work import Turns, Work
 
 # With so much work under way, no more is begun behind an answer: the next query will do it, when DNS is well again.
 _MAX_BEHIND = 100
+# Of the event loop, by what they cost: a policy is twenty times the work of a record, most of it the TLS handshake.
+_ROUNDS_FOR_RECORD, _ROUNDS_FOR_POLICY = 1, 7
 
 
 class Lookup:
@@ -55,7 +57,6 @@ class Lookup:
         self._dane = dane
         self._answer_within = answer_within
         self._clock = clock
-        self._loading: Work[PolicyDomain, Entry] = Work()
         self._following: Work[PolicyDomain, Answer] = Work()
         self._turns = Turns()
         store.on_damage = self._store_all
@@ -127,15 +128,21 @@ class Lookup:
 
     async def entry(self, domain: PolicyDomain) -> Entry:
         """What is known of a domain."""
-        entry = self._memory.get(domain)
-        if entry:
+        if entry := self._memory.get(domain):
             return entry
-        loaded = await self._loading.result(domain, lambda: self._load(domain))
-        return self._memory.get(domain) or loaded
+        try:
+            stored = await self._store.get(domain)
+        except StoreError:
+            return Entry(unread=True)
+        if entry := self._memory.get(domain):
+            return entry  # Somebody was faster, and may have found out more.
+        if stored:
+            self._memory.put(domain, stored)
+        return stored or Entry()
 
     async def aclose(self) -> None:
         """Give up all work that is under way."""
-        for work in (self._loading, self._following, self._dane):
+        for work in (self._following, self._dane):
             await work.aclose()
 
     def _known(self, hop: NextHop, manner: Manner) -> tuple[Answer, float] | None:
@@ -169,15 +176,6 @@ class Lookup:
             log.decided(hop.domain, left)
         return left
 
-    async def _load(self, domain: PolicyDomain) -> Entry:
-        try:
-            entry = await self._store.get(domain)
-        except StoreError:
-            return Entry(unread=True)
-        if entry:
-            self._memory.put(domain, entry)
-        return entry or Entry()
-
     async def _follow(self, domain: PolicyDomain, decision: Decision) -> Answer:
         """What the work comes to that leads from a decision to an answer; if some is under way for the domain, that."""
         return await self._following.result(domain, lambda: self._work(domain, decision))
@@ -199,11 +197,13 @@ class Lookup:
         return await self._work(domain, self._decide(domain, self._memory.get(domain) or entry, told))
 
     async def _perform(self, domain: PolicyDomain, action: Action) -> Observation:
-        await self._turns.take()  # However many domains are new, those that are known are answered meanwhile.
+        # However many domains are new, those that are known are answered meanwhile.
         match action:
             case LookUpRecord():
+                await self._turns.take(_ROUNDS_FOR_RECORD)
                 return await self._resolver.record(domain)
             case FetchPolicy(record_id):
+                await self._turns.take(_ROUNDS_FOR_POLICY)
                 fetched = await self._fetcher.fetch(domain, record_id)
                 if isinstance(fetched, PolicyFetched) and fetched.findings:
                     log.found_in_policy(domain, fetched.findings)

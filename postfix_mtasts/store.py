@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 BATCH = 1000  # Entries in one transaction.
 GATHER_WRITES = 0.05  # Seconds after one transaction until the next.
-GATHER_READS = 0.002  # The same for readings.
+GATHER_READS = 0.001  # The same for readings.
 RETRY_AFTER = 60.0  # Seconds after a write that failed.
 _PAGE = 100  # Rows that are read at once.
 _COMPLAIN_AFTER = 60.0  # Seconds between two lines in the log.
@@ -48,7 +48,7 @@ class _Read:
     """Keys that are read together, and their rows when that has been done."""
 
     def __init__(self) -> None:
-        self.keys: list[str] = []
+        self.keys: set[str] = set()
         self.rows: dict[str, bytes] | None = None
 
 
@@ -156,7 +156,7 @@ class Store:
 
     async def _row(self, key: str) -> bytes | None:
         read = self._next_read
-        read.keys.append(key)
+        read.keys.add(key)
         async with self._reading:
             if read.rows is None:
                 wait = self._read_at + GATHER_READS - asyncio.get_running_loop().time()
@@ -164,7 +164,7 @@ class Store:
                     await asyncio.sleep(wait)
                 if read is self._next_read:
                     self._next_read = _Read()
-                read.rows = await self._call(self._database.get_all, read.keys)
+                read.rows = await self._call(self._database.get_all, list(read.keys))
                 self._read_at = asyncio.get_running_loop().time()
         return read.rows.get(key)
 

@@ -1,4 +1,4 @@
-"""How work is shared out: one piece for a key at a time; and of many pieces, a step in each round of the event loop."""
+"""How work is shared out: one piece for a key at a time; and the steps of many pieces one by one."""
 
 import asyncio
 import collections
@@ -45,27 +45,29 @@ class Work(Generic[_K, _T]):
 
 
 class Turns:
-    """Lets steps begin one by one, a round of the event loop for each, so that all else gets its turn in between."""
+    """Lets steps begin one by one, rounds of the event loop apart, so that all else gets its turn in between."""
 
     def __init__(self) -> None:
-        self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
+        self._waiting: collections.deque[tuple[asyncio.Future[None], int]] = collections.deque()
         self._goes_round = False
 
-    async def take(self) -> None:
-        """Wait for a turn."""
-        loop = asyncio.get_running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
-        self._waiting.append(turn)
+    async def take(self, rounds: int) -> None:
+        """Wait for a turn; after it so many rounds pass before the next one."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((turn, rounds))
         if not self._goes_round:
             self._goes_round = True
-            loop.call_soon(self._next)
+            self._give_after(1)
         await turn
 
-    def _next(self) -> None:
-        while self._waiting and self._waiting[0].done():
-            self._waiting.popleft()  # Given up.
-        if self._waiting:
-            self._waiting.popleft().set_result(None)
-        self._goes_round = bool(self._waiting)
-        if self._goes_round:
-            asyncio.get_running_loop().call_soon(self._next)
+    def _give_after(self, rounds: int) -> None:
+        if rounds:
+            asyncio.get_running_loop().call_soon(self._give_after, rounds - 1)
+            return
+        while self._waiting:
+            turn, rounds = self._waiting.popleft()
+            if not turn.done():  # Not given up.
+                turn.set_result(None)
+                self._give_after(rounds)
+                return
+        self._goes_round = False
