@@ -1,4 +1,5 @@
-"""Who is measured: the daemon, on either event loop; a C program that only answers; and postfix-mta-sts-resolver."""
+"""Who is measured: the daemon, on either event loop; two programs that only answer, one in C and one on uvloop; and
+postfix-mta-sts-resolver."""
 
 import json
 import socket
@@ -62,9 +63,22 @@ def ours(bench: Bench, *, loop: str = "uvloop", cache: Path | None = None) -> It
 @contextmanager
 def limit(bench: Bench, kind: str, reply: str = REPLY) -> Iterator[Contestant]:
     """The C program, on one kind of socket."""
+    with _constant(bench, kind, reply, [bench.programs / "limit"]) as contestant:
+        yield contestant
+
+
+@contextmanager
+def alone(bench: Bench, kind: str, reply: str = REPLY) -> Iterator[Contestant]:
+    """The event loop by itself, on one kind of socket."""
+    with _constant(bench, kind, reply, [sys.executable, Path(__file__).with_name("alone.py")]) as contestant:
+        yield contestant
+
+
+@contextmanager
+def _constant(bench: Bench, kind: str, reply: str, program: list[str | Path]) -> Iterator[Contestant]:
     with _folder(bench) as folder:
         address = {"tcp": f"127.0.0.1:{_free_port()}", "unix": str(folder / "socket")}[kind]
-        with running([bench.programs / "limit", address, reply], folder / "log") as process:
+        with running([*program, address, reply], folder / "log") as process:
             wait_for_address(address)
             yield Contestant(process, {kind: address})
 

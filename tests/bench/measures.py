@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
-from tests.bench.contestants import Bench, Contestant, limit, ours, peer
+from tests.bench.contestants import Bench, Contestant, alone, limit, ours, peer
 from tests.bench.load import DISCOVERIES, Expected, Load, Result
 from tests.bench.notes import Notes
 from tests.bench.process import connect, resident_megabytes
@@ -45,7 +45,12 @@ def warm(bench: Bench, load: Load, notes: Notes, number: int) -> None:
             theirs = stack.enter_context(peer(bench, kind, "internal"))
             for what, domains, expect in cases:
                 reply = {} if expect == "ok" else {"reply": "NOTFOUND "}
-                servers = {**daemons, "C": stack.enter_context(limit(bench, kind, **reply)), "peer": theirs}
+                servers = {
+                    **daemons,
+                    "C": stack.enter_context(limit(bench, kind, **reply)),
+                    "uvloop alone": stack.enter_context(alone(bench, kind, **reply)),
+                    "peer": theirs,
+                }
                 if kind == "tcp" and what == "hit":
                     servers["peer with sqlite"] = with_sqlite
                 for server in servers.values():
