@@ -68,6 +68,7 @@ def test_records() -> None:
     add(made.answer, NAME.upper(), 300, "TXT", TEXT, '"a" "b"')
     add(made.answer, NAME, 5, "RRSIG", "TXT 8 3 300 20300101000000 20200101000000 1 example.com. AAAA")
     add(made.answer, "other.example", 5, "TXT", '"of another name"')
+    made.answer.append(dns.rrset.from_text(f"{NAME}.", 5, "CH", "TXT", '"of another class"'))
     add(made.authority, "example.com", 5, "SOA", SOA)
     answer = query.read(wire(made))
     assert (texts(answer), answer.names, answer.authentic, answer.ttl) == ([TEXT, '"a" "b"'], (NAME,), True, 300.0)
