@@ -97,7 +97,7 @@ class Fetcher:
             if isinstance(event, h11.Response):
                 network.exchange.status = event.status_code
                 network.exchange.headers = tuple(
-                    (name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers
+                    (name.decode(), value.decode("utf-8", "backslashreplace")) for name, value in event.headers
                 )
                 _check_headers(event.status_code, network.exchange.headers)
             elif isinstance(event, h11.Data):
