@@ -91,8 +91,7 @@ class Query:
             raise MalformedError(str(error)) from error
         if records and rcode == dns.rcode.NXDOMAIN:
             raise MalformedError("records of a name that does not exist")
-        texts = (name.to_text(omit_final_dot=True).lower() for name in names[1:])
-        return Answer(tuple(records), (self._text, *texts), bool(flags & _AUTHENTIC), float(ttl))
+        return Answer(tuple(records), (self._text, *map(text, names[1:])), bool(flags & _AUTHENTIC), float(ttl))
 
     @property
     def _end_of_question(self) -> int:
@@ -120,6 +119,11 @@ class Query:
             if names[-1].is_subdomain(owner):
                 return names, [], min(*ttls, ttl, minimum)
         return names, [], min(*ttls, _TTL_WITHOUT_SOA)
+
+
+def text(name: dns.name.Name) -> str:
+    """A name in lower case, without its final dot."""
+    return name.to_text(omit_final_dot=True).lower()
 
 
 def _minimum(_rdclass: RdataClass, _kind: RdataType, parser: dns.wire.Parser) -> int:

@@ -37,7 +37,7 @@ _HEADERS = [
 ]
 _READ = 65_536  # Octets at once.
 _MAX_HEADER = 102_400  # Octets of all header fields.
-_HTTPS_PORT = 443
+HTTPS_PORT = 443
 
 
 class _ResponseError(Exception):
@@ -57,7 +57,7 @@ class Fetcher:
         *,
         timeout: float,
         allow_addresses: Sequence[IpNetwork] = (),
-        port: int = _HTTPS_PORT,
+        port: int = HTTPS_PORT,
     ) -> None:
         self._resolver = resolver
         self._tls = tls
@@ -89,7 +89,7 @@ class Fetcher:
 
     async def _get(self, host: str, network: Network) -> bytes:
         stream = await network.connect_tls(host, self._port, self._tls)
-        port = "" if self._port == _HTTPS_PORT else f":{self._port}"
+        port = "" if self._port == HTTPS_PORT else f":{self._port}"
         body = bytearray()
         async for event in _exchange(
             stream, h11.Request(method="GET", target=_PATH, headers=[("Host", host + port), *_HEADERS])

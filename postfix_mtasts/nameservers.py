@@ -12,7 +12,7 @@ from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.dnsmessage import Answer, MalformedError, Query, ResponseError
 
 _MAX_DATAGRAM = 4096  # Octets. Without EDNS(0) an answer has at most 512 (RFC 1035, 4.2.1).
-_PAUSE = 0.1  # Seconds until all are asked again; each time twice as long.
+_PAUSE, _MAX_PAUSE = 0.1, 1.0  # Seconds until all are asked again; each time twice as long, up to the second.
 PORT = 53
 
 
@@ -39,7 +39,7 @@ class Nameservers:
         until = loop.time() + self._timeout
         failures: dict[InetEndpoint, Exception] = {}
         pause = _PAUSE
-        while loop.time() < until:
+        while True:
             for server in self._servers:
                 if isinstance(failures.get(server), ResponseError):
                     continue  # It would say the same again.
@@ -48,10 +48,11 @@ class Nameservers:
                         return await _exchange(server, query)
                 except (ResponseError, OSError, EOFError) as error:  # TimeoutError is an OSError.
                     failures[server] = error
-            if all(isinstance(failure, ResponseError) for failure in failures.values()):
+            final = all(isinstance(failure, ResponseError) for failure in failures.values())
+            if final or loop.time() + pause + _PAUSE > until:  # Later, there is no time for an answer.
                 break
-            await asyncio.sleep(min(pause, until - loop.time()))
-            pause *= 2
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _MAX_PAUSE)
         malformed = all(isinstance(failure, MalformedError) for failure in failures.values())
         raise (MalformedAnswerError if malformed else DnsError)(_in_words(failures))
 

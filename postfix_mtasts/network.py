@@ -200,7 +200,7 @@ async def _connect(address: str, port: int) -> socket.socket:
     connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         await asyncio.get_running_loop().sock_connect(connection, (address, port))
-    except BaseException:
+    except (OSError, asyncio.CancelledError):
         connection.close()
         raise
     return connection

@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import dns.name
 from dns.rdatatype import AAAA, CNAME, MX, TLSA, TXT, A, RdataType
 
 from postfix_mtasts.config import InetEndpoint
-from postfix_mtasts.dnsmessage import Answer, Query, ResponseError
+from postfix_mtasts.dnsmessage import Answer, Query, ResponseError, text
 from postfix_mtasts.domain import PolicyDomain
 from postfix_mtasts.nameservers import PORT, DnsError, Nameservers
 from postfix_mtasts.observation import (
@@ -120,7 +119,7 @@ class Resolver:
         """
         answer = await self._lookup(name, MX)
         mx = sorted(answer.records, key=lambda rdata: rdata.preference)
-        return _found(answer, [_text(rdata.exchange) for rdata in mx])
+        return _found(answer, [text(rdata.exchange) for rdata in mx])
 
     async def host(self, name: str) -> Found[str]:
         """Addresses of an MX host, of one kind. Raises DnsError if there are none and a lookup failed."""
@@ -136,7 +135,7 @@ class Resolver:
     async def alias(self, name: str) -> Found[str]:
         """What a name is an alias of. Raises DnsError."""
         answer = await self._lookup(name, CNAME)
-        return _found(answer, [_text(rdata.target) for rdata in answer.records])
+        return _found(answer, [text(rdata.target) for rdata in answer.records])
 
     async def tlsa(self, name: str) -> Found[Tlsa]:
         """The TLSA records at a name. Raises DnsError, MalformedAnswerError among them."""
@@ -191,10 +190,6 @@ def _hosts(resolv_conf: str) -> list[str]:
                 with contextlib.suppress(ValueError):
                     hosts.append(str(ipaddress.ip_address(address)))
     return hosts
-
-
-def _text(name: dns.name.Name) -> str:
-    return name.to_text(omit_final_dot=True).lower()
 
 
 def _by_turns(lists: list[list[str]]) -> tuple[str, ...]:

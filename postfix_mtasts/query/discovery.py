@@ -11,7 +11,7 @@ from postfix_mtasts.dane import Dane
 from postfix_mtasts.decide import FetchPolicy, decide
 from postfix_mtasts.domain import NextHop
 from postfix_mtasts.entry import Answer, Apply, Entry, NoPolicy, Unavailable, YieldToDane
-from postfix_mtasts.fetcher import Fetcher
+from postfix_mtasts.fetcher import HTTPS_PORT, Fetcher
 from postfix_mtasts.nameservers import DnsError
 from postfix_mtasts.observation import (
     DaneAbsent,
@@ -31,7 +31,7 @@ from postfix_mtasts.observation import (
 )
 from postfix_mtasts.policy import MxPattern
 from postfix_mtasts.query import certificate
-from postfix_mtasts.query.probe import HTTPS_PORT, Prober
+from postfix_mtasts.query.probe import Prober
 from postfix_mtasts.query.report import (
     AnswerReport,
     DaneReport,

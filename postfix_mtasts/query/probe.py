@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from postfix_mtasts.config import IpNetwork
+from postfix_mtasts.fetcher import HTTPS_PORT
 from postfix_mtasts.network import Network, NetworkError, Stream, in_words
 from postfix_mtasts.observation import Stage
 from postfix_mtasts.query import certificate
@@ -15,7 +16,7 @@ from postfix_mtasts.query.certificate import Certificate
 from postfix_mtasts.query.report import ProbeReport
 from postfix_mtasts.resolver import Resolver
 
-HTTPS_PORT, SMTP_PORT = 443, 25
+SMTP_PORT = 25
 # As Postfix does, mail is brought to wherever its MX records say.
 _EVERYWHERE = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
 _DEADLINE = 30.0  # Seconds for all of one connection.
