@@ -6,7 +6,8 @@
     postfix-mtasts-query health
     postfix-mtasts-query warm FILE
 
-A domain cannot be taken for a subcommand: single labels have no policy. Exit status: `output.Status`.
+Each subcommand is a module with `arguments(parser)` and `run(arguments, output)`, which returns the exit status
+(`output.Status`). A subcommand cannot be mistaken for a domain: a name without a dot has no policy.
 """
 
 import argparse
@@ -16,8 +17,10 @@ from typing import NoReturn
 
 from postfix_mtasts import __version__, config
 from postfix_mtasts.config import ConfigError
-from postfix_mtasts.query import cache, doctor, domains, health, warm
+from postfix_mtasts.query.doctor import doctor
+from postfix_mtasts.query.domain import domains
 from postfix_mtasts.query.output import PROGRAM, Output, QueryError, Status, say
+from postfix_mtasts.query.running import cache, health, warm
 
 SUBCOMMANDS: dict[str, ModuleType] = {"cache": cache, "doctor": doctor, "health": health, "warm": warm}
 

@@ -1,5 +1,7 @@
 """What the command prints: text for people, with colours on a terminal, or JSON for programs; errors with a hint."""
 
+import dataclasses
+import datetime
 import enum
 import json
 import os
@@ -78,6 +80,25 @@ class Output:
     def document(self, value: JSON) -> None:
         """One document on one line, for programs."""
         print(json.dumps(value, allow_nan=False))  # noqa: T201 - this is the output
+
+
+def to_json(value: Any) -> Any:
+    """A value of ours in JSON's types: times in ISO 8601 in UTC, spans in seconds."""
+    match value:
+        case enum.Enum():
+            return value.value
+        case datetime.datetime():
+            return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+        case dict():
+            return {name: to_json(item) for name, item in value.items()}
+        case tuple() | list():
+            return [to_json(item) for item in value]
+        case _ if dataclasses.is_dataclass(value):
+            return {one.name: to_json(getattr(value, one.name)) for one in dataclasses.fields(value)}
+        case float():
+            return round(value, 4)
+        case _:
+            return value
 
 
 _COLOURS: Mapping[Status | None, str] = {Status.OK: "32", Status.WARNING: "33", Status.ERROR: "31"}

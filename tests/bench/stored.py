@@ -3,10 +3,10 @@
 import time
 from pathlib import Path
 
-from postfix_mtasts.database import Database
-from postfix_mtasts.entry import CachedPolicy, Entry
-from postfix_mtasts.policy import Mode, MxPattern, Policy
-from postfix_mtasts.row import print_row
+from postfix_mtasts.cache.database import Database
+from postfix_mtasts.cache.row import print_row
+from postfix_mtasts.sts.entry import CachedPolicy, Entry
+from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 from tests.bench.world import MX, names
 
 

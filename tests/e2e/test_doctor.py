@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import postfix_mtasts
-from postfix_mtasts.query.doctor import examine, show
+from postfix_mtasts.query.doctor.doctor import examine, show
 from postfix_mtasts.query.output import Output
 from tests.integration.conftest import mounted
 from tests.world.ca import Ca

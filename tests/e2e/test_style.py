@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from postfix_mtasts.postfix import NoPostfix, Postfix, local_postfix
+from postfix_mtasts.postfix.installation import NoPostfix, Postfix, local_postfix
 from tests.integration.conftest import mounted
 from tests.world.daemon import EVENT_LOOP, Config, Daemon
 from tests.world.postfix import HERE, Installation

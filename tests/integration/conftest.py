@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from postfix_mtasts.domain import PolicyDomain
-from postfix_mtasts.entry import CachedPolicy, Entry
-from postfix_mtasts.policy import parse
-from postfix_mtasts.row import parse_row
-from postfix_mtasts.store import Store
+from postfix_mtasts.cache.row import parse_row
+from postfix_mtasts.cache.store import Store
+from postfix_mtasts.sts.domain import PolicyDomain
+from postfix_mtasts.sts.entry import CachedPolicy, Entry
+from postfix_mtasts.sts.policy import parse
 from tests.world.ca import Ca
 from tests.world.daemon import Config
 from tests.world.dns import DnsServer

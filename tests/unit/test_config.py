@@ -25,9 +25,8 @@ from postfix_mtasts.config import (
     UnixEndpoint,
     parse,
 )
-
-from .strategies import near, toml_texts
-from .vectors import DATA
+from tests.unit.strategies import near, toml_texts
+from tests.unit.vectors import DATA
 
 WRONG = sorted((DATA / "config").glob("*.toml"))
 DEFAULTS = Config(

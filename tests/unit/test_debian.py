@@ -5,8 +5,10 @@ import re
 import tomllib
 from pathlib import Path
 
-from postfix_mtasts import __version__, config, daemon, service
+from postfix_mtasts import __version__, config
 from postfix_mtasts.config import Config
+from postfix_mtasts.daemon import command as daemon
+from postfix_mtasts.daemon import service
 
 ROOT = Path(__file__).parents[2]
 DEBIAN = ROOT / "debian"

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from postfix_mtasts import config, daemon, service
+from postfix_mtasts import config
 from postfix_mtasts.config import Config
+from postfix_mtasts.daemon import command as daemon
+from postfix_mtasts.daemon import service
 
 ROOT = Path(__file__).parents[2]
 MANUALS = ROOT / "docs/man"
@@ -37,7 +39,7 @@ def items(section: str) -> list[str]:
 
 def test_the_manual_has_every_option_of_the_daemon() -> None:
     usage = subprocess.run(
-        [sys.executable, "-c", "from postfix_mtasts.daemon import main; main()", "--help"],
+        [sys.executable, "-c", "from postfix_mtasts.daemon.command import main; main()", "--help"],
         capture_output=True,
         text=True,
         check=True,

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from postfix_mtasts.decide import HadExpired, Notice, NotRenewed, PolicyChanged
-from postfix_mtasts.entry import Answer, Apply, CachedPolicy, Entry, FailedFetch, NoPolicy
-from postfix_mtasts.policy import Mode, MxPattern, Policy
+from postfix_mtasts.sts.decide import HadExpired, Notice, NotRenewed, PolicyChanged
+from postfix_mtasts.sts.entry import Answer, Apply, CachedPolicy, Entry, FailedFetch, NoPolicy
+from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 
 FILE = Path(__file__).parents[1] / "data" / "cache_scenarios.txt"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -1,0 +1,46 @@
+"""Replies that lie ready: the bytes to send for the bytes that came, for as long as they hold.
+
+They are derived from what is known of a domain, and dropped with it. When there are too many, all are dropped: each is
+made again when it is asked for.
+"""
+
+from collections.abc import Callable
+
+from postfix_mtasts.sts.domain import PolicyDomain
+
+_MAX_REPLIES = 20_000
+_MAX_OCTETS = 2_000  # Of a request and its reply; a larger one is made anew each time.
+
+
+class Ready:
+    """Replies by their requests, both as they go over the wire. `clock` gives seconds since the epoch."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._replies: dict[bytes, tuple[float, float, bytes]] = {}
+        self._requests: dict[PolicyDomain | None, list[bytes]] = {}
+
+    def get(self, request: bytes) -> bytes | None:
+        """The reply to a request, if one is ready."""
+        found = self._replies.get(request)
+        return found[2] if found and found[0] <= self._clock() < found[1] else None
+
+    def put(self, domain: PolicyDomain | None, request: bytes, reply: bytes, until: float) -> None:
+        """Keep a reply ready, about a domain or about none, from now until that time."""
+        if len(request) + len(reply) > _MAX_OCTETS:
+            return
+        if len(self._replies) >= _MAX_REPLIES:
+            self.clear()
+        if request not in self._replies:
+            self._requests.setdefault(domain, []).append(request)
+        self._replies[request] = (self._clock(), until, reply)
+
+    def drop(self, domain: PolicyDomain) -> None:
+        """Drop all replies about a domain."""
+        for request in self._requests.pop(domain, ()):
+            del self._replies[request]
+
+    def clear(self) -> None:
+        """Drop all."""
+        self._replies.clear()
+        self._requests.clear()

@@ -1,0 +1,221 @@
+"""Entries that outlive the process: what is to be written waits in memory, and goes to the database as soon as it can.
+
+While one batch is written, the next gathers. What waits is found by `get` as if it were written. If it cannot be
+written, it goes on waiting: a full disk or a locked database loses nothing while the daemon runs, and is tried again.
+The log hears of trouble once a minute. What is to be read gathers in the same way: to hand a call over to the thread
+costs much more than to find out that a domain is not stored.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from postfix_mtasts.cache.database import Counts, Database, DatabaseError
+from postfix_mtasts.cache.row import RowError, parse_row, print_row
+from postfix_mtasts.log import events
+from postfix_mtasts.sts.domain import PolicyDomain, PolicyDomainError, next_hop
+from postfix_mtasts.sts.entry import Entry
+
+_T = TypeVar("_T")
+
+BATCH = 1000  # Entries in one transaction.
+GATHER_WRITES = 0.05  # Seconds after one transaction until the next.
+GATHER_READS = 0.001  # The same for readings.
+RETRY_AFTER = 60.0  # Seconds after a write that failed.
+_PAGE = 100  # Rows that are read at once.
+_COMPLAIN_AFTER = 60.0  # Seconds between two lines in the log.
+
+
+class StoreError(Exception):
+    """The database could not be read, so that what it holds of a domain is unknown; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """What is stored, if that can be read; what is wrong with the database, and since when; how much waits for it."""
+
+    counts: Counts | None
+    trouble: str | None
+    trouble_since: float | None
+    waiting: int
+
+
+class _Read:
+    """Keys that are read together, and their rows when that has been done."""
+
+    def __init__(self) -> None:
+        self.keys: set[str] = set()
+        self.rows: dict[str, bytes] | None = None
+
+
+class Store:
+    """The database at a path. `clock` gives seconds since the epoch. `open` it, let `run` write, and `aclose` it."""
+
+    def __init__(self, path: str, clock: Callable[[], float] = time.time) -> None:
+        self._database = Database(path)
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._waiting: dict[PolicyDomain, tuple[Entry, bool]] = {}  # An entry, and whether it is to stay.
+        self._has_waiting = asyncio.Event()
+        self._next_read = _Read()
+        self._reading = asyncio.Lock()
+        self._read_at = -GATHER_READS
+        self._complained_at = -_COMPLAIN_AFTER
+        self._trouble: str | None = None  # Until the database can be used, and nothing waits for it.
+        self._trouble_since: float | None = None
+        self.on_damage: Callable[[], None] = lambda: None  # Called when the database has been begun anew.
+
+    async def open(self) -> None:
+        """Raises StoreError if the database cannot be used and waiting will not help; less is only logged."""
+        try:
+            await self._call(self._database.open)
+        except DatabaseError as error:
+            if error.is_unusable:
+                raise StoreError(str(error)) from error
+            self._complain(error)
+
+    async def get(self, domain: PolicyDomain) -> Entry | None:
+        """What is stored of a domain. A row that cannot be understood counts as none. Raises StoreError."""
+        waiting = self._waiting.get(domain)
+        if waiting:
+            entry, stays = waiting
+            return entry if stays else None
+        try:
+            row = await self._row(domain.name)
+            return None if row is None else parse_row(row)
+        except DatabaseError as error:
+            self._complain(error)
+            raise StoreError(str(error)) from error
+        except RowError as error:
+            events.row_ignored(domain, str(error))
+            return None
+
+    def put(self, domain: PolicyDomain, entry: Entry) -> None:
+        """Have an entry written, one with a policy."""
+        self._waiting[domain] = (entry, True)
+        self._has_waiting.set()
+
+    def forget(self, domain: PolicyDomain, entry: Entry) -> None:
+        """Have an entry deleted, unless somebody else has seen it used since."""
+        self._waiting[domain] = (entry, False)
+        self._has_waiting.set()
+
+    async def due(self, now: float) -> list[PolicyDomain]:
+        """The domains that are due; those whose policies expire first. None if the database cannot be read."""
+        try:
+            keys = await self._call(self._database.due, now)
+        except DatabaseError as error:
+            self._complain(error)
+            return []
+        return [PolicyDomain(key) for key in keys if _is_domain(key)]
+
+    async def rows(self) -> AsyncIterator[tuple[PolicyDomain, str]]:
+        """All domains that are stored, in no order, and their rows as they stand there. Raises StoreError."""
+        told = {domain: entry for domain, (entry, stays) in self._waiting.items() if stays}
+        for domain, entry in told.items():
+            yield domain, print_row(entry)
+        key = ""
+        while page := await self._page(key):
+            for key, row in page:
+                domain = PolicyDomain(key)
+                _, stays = self._waiting.get(domain, (None, True))
+                if stays and domain not in told and _is_domain(key):
+                    yield domain, row
+
+    async def status(self) -> StoreStatus:
+        """How the database is, found out now."""
+        counts = None
+        try:
+            counts = await self._call(self._database.count, self._clock())
+            await self._call(self._database.try_writing)
+        except DatabaseError as error:
+            self._complain(error)
+        return StoreStatus(counts, self._trouble, self._trouble_since, len(self._waiting))
+
+    async def run(self) -> None:
+        """Write what waits, for ever."""
+        while True:
+            await self._has_waiting.wait()
+            await asyncio.sleep(GATHER_WRITES if await self.flush() else RETRY_AFTER)
+
+    async def flush(self) -> bool:
+        """Write what waits now; True if it is on disk, otherwise it goes on waiting."""
+        self._has_waiting.clear()
+        while self._waiting:
+            try:
+                await self._write(dict(itertools.islice(self._waiting.items(), BATCH)))
+            except DatabaseError as error:
+                self._complain(error)
+                self._has_waiting.set()
+                return False
+        return True
+
+    async def _row(self, key: str) -> bytes | None:
+        read = self._next_read
+        read.keys.add(key)
+        async with self._reading:
+            if read.rows is None:
+                wait = self._read_at + GATHER_READS - asyncio.get_running_loop().time()
+                if wait > 0:
+                    await asyncio.sleep(wait)
+                if read is self._next_read:
+                    self._next_read = _Read()
+                read.rows = await self._call(self._database.get_all, list(read.keys))
+                self._read_at = asyncio.get_running_loop().time()
+        return read.rows.get(key)
+
+    async def _page(self, after: str) -> list[tuple[str, str]]:
+        try:
+            return await self._call(self._database.page, after, _PAGE)
+        except DatabaseError as error:
+            self._complain(error)
+            raise StoreError(f"cache.path: {error}") from error
+
+    async def _write(self, batch: dict[PolicyDomain, tuple[Entry, bool]]) -> None:
+        rows = [(domain.name, print_row(entry)) for domain, (entry, stays) in batch.items() if stays]
+        await self._call(self._database.put, rows, self._clock())
+        for domain, (entry, stays) in batch.items():
+            if not stays:
+                await self._call(self._database.forget, domain.name, entry.last_used)
+        for domain, written in batch.items():
+            if self._waiting.get(domain) is written:
+                del self._waiting[domain]
+
+    async def aclose(self) -> None:
+        """Write what waits, and close the database."""
+        await self.flush()
+        await self._call(self._database.close)
+        self._thread.shutdown()
+
+    async def _call(self, call: Callable[..., _T], *args: object) -> _T:
+        try:
+            result = await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
+        except DatabaseError as error:
+            if error.is_damaged:
+                self.on_damage()
+            raise
+        if not self._waiting:
+            self._trouble = self._trouble_since = None
+        return result
+
+    def _complain(self, error: DatabaseError) -> None:
+        """Once a minute, but always when the administrator has a file to look at."""
+        if self._trouble_since is None:
+            self._trouble_since = self._clock()
+        self._trouble = str(error)
+        now = time.monotonic()
+        if error.is_damaged or now - self._complained_at >= _COMPLAIN_AFTER:
+            self._complained_at = now
+            events.database_trouble(str(error))
+
+
+def _is_domain(key: str) -> bool:
+    """Whether a key of the database is one of ours."""
+    try:
+        return next_hop(key.encode()).domain.name == key
+    except PolicyDomainError:
+        return False

@@ -1,0 +1,299 @@
+"""postfix-mtasts-daemon: configuration, wiring, signals.
+
+    postfix-mtasts-daemon [--config FILE] [--check]
+
+SIGTERM and SIGINT: finish what is under way, and end. SIGHUP: read the tables [reply] and [discovery] again, and look
+again what Postfix this machine has; a wrong configuration changes nothing.
+
+Exit status: 0 after SIGTERM or SIGINT, 1 if it could not start, 78 (EX_CONFIG of sysexits.h) for a wrong configuration.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import pathlib
+import resource
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+
+from postfix_mtasts import __version__, config
+from postfix_mtasts.cache.memory import Memory
+from postfix_mtasts.cache.store import Store, StoreError
+from postfix_mtasts.config import Config, ConfigError, Endpoint, UnixEndpoint
+from postfix_mtasts.daemon import refresh, service
+from postfix_mtasts.daemon.control import MODE, Control
+from postfix_mtasts.daemon.dane import Dane
+from postfix_mtasts.daemon.listen import ListenError, close, covers, endpoint_of, listen, remove_file
+from postfix_mtasts.daemon.lookup import Lookup
+from postfix_mtasts.daemon.server import Server
+from postfix_mtasts.daemon.service import Passed, ServiceError
+from postfix_mtasts.dns.resolver import Resolver
+from postfix_mtasts.log import events
+from postfix_mtasts.postfix.installation import NoPostfix, Postfix, choose_dane, choose_style, local_postfix
+from postfix_mtasts.postfix.reply import ReplyRules
+from postfix_mtasts.remote.fetcher import Fetcher
+from postfix_mtasts.remote.network import CaError, tls_context
+
+PROGRAM = "postfix-mtasts-daemon"
+_STOP_WITHIN = 10.0  # Seconds for what is under way when the daemon is told to stop.
+
+
+class StartError(Exception):
+    """The daemon cannot start; says which setting, and why."""
+
+
+def main() -> None:
+    """Run the daemon."""
+    parser = argparse.ArgumentParser(
+        PROGRAM, description="Tell Postfix the MTA-STS policies (RFC 8461) of its destinations."
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"configuration (default: {config.DEFAULT_PATH}, if there is one)"
+    )
+    parser.add_argument("--check", action="store_true", help="only check the configuration")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    arguments = parser.parse_args()
+    journal = events.begin(PROGRAM)
+    try:
+        settings = read_config(arguments.config)
+        tls = _tls(settings)
+        if arguments.check:
+            return
+        _allow_many_connections()
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_run(arguments.config, settings, tls))
+    except ConfigError as error:
+        sys.exit(_fail(str(error), os.EX_CONFIG, journal=journal))
+    except StartError as error:
+        sys.exit(_fail(str(error), 1, journal=journal))
+
+
+def read_config(path: str | None) -> Config:
+    """The configuration in a file, or in the default one, which may be absent. Raises ConfigError."""
+    file = pathlib.Path(path or config.DEFAULT_PATH)
+    try:
+        return config.parse(file.read_bytes(), str(file))
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not path:
+            return Config()
+        raise ConfigError(f"{file}: {os.strerror(error.errno or 0).lower()}") from error
+
+
+def _fail(reason: str, status: int, *, journal: bool) -> int:
+    if journal:
+        events.not_started(reason)
+    else:
+        print(f"{PROGRAM}: error: {reason}", file=sys.stderr)  # noqa: T201 - who typed the command is told by its name
+    return status
+
+
+def _tls(settings: Config) -> ssl.SSLContext:
+    try:
+        return tls_context(settings.fetch.ca_file)
+    except CaError as error:
+        raise StartError(f'fetch.ca_file = "{settings.fetch.ca_file}": {error}') from error
+
+
+def _allow_many_connections() -> None:
+    """Postfix keeps a hundred and more connections open for each of its services."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """That of uvloop, if it is installed; None stands for asyncio's own."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        return None
+    return new_event_loop
+
+
+async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> None:
+    stop, hang_up = asyncio.Event(), asyncio.Event()
+    for number, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, hang_up)):
+        asyncio.get_running_loop().add_signal_handler(number, event.set)
+    async with contextlib.AsyncExitStack() as stack:
+        passed = _passed()
+        theirs, own = list(map(endpoint_of, passed.socketmap)), _not_passed(settings, passed)
+        served = [*theirs, *own]
+        store = await _store(settings)
+        stack.push_async_callback(store.aclose)
+        rules, *why = await choose_reply_rules(settings, served)
+        lookup, control = _service(settings, tls, store, rules)
+        stack.push_async_callback(lookup.aclose)
+        listeners = [*passed.socketmap, *_listen(own, settings.server.socket_mode, theirs)]
+        server = Server(lookup.at_once, lookup.reply)
+        await server.start(listeners)
+        stack.push_async_callback(server.aclose, _STOP_WITHIN)
+        for listener in listeners[len(passed.socketmap) :]:
+            stack.callback(remove_file, listener)
+        await _start_control(stack, control, settings, passed.control)
+        reporter = _StatusReporter(control, served)
+        work = [store.run(), refresh.run(store, lookup, time.time), _reload(path, settings, lookup, reporter, hang_up)]
+        if period := service.watchdog_period():
+            work.append(service.feed_watchdog(period, listeners))
+        background = [asyncio.create_task(one) for one in work]
+        stack.callback(lambda: [task.cancel() for task in background])
+        events.event_loop(type(asyncio.get_running_loop()).__module__.partition(".")[0])
+        reporter.chosen(rules, *why)
+        events.ready(f"smtp_tls_policy_maps = socketmap:{served[0]}:postfix")
+        reporter.ready()
+        stopping = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
+        events.stopping()
+        service.notify("STOPPING=1", "STATUS=finishing what was asked")
+        for task in done:
+            task.result()  # Nothing in the background ends but by a defect: say which, and be started anew.
+
+
+class _StatusReporter:
+    """What the administrator is told of how Postfix is answered: in the log, over control and by systemd."""
+
+    def __init__(self, control: Control, served: Sequence[Endpoint]) -> None:
+        self.served = served
+        self._control = control
+        self._rules = ""
+
+    def chosen(self, rules: ReplyRules, why_style: str, why_dane: str) -> None:
+        """Postfix is answered so from now on."""
+        events.reply_rules(rules, why_style, why_dane)
+        self._control.why_style, self._control.why_dane = why_style, why_dane
+        self._rules = f"style {rules.style.value}, dane {rules.dane.value}"
+
+    def ready(self, trouble: str = "") -> None:
+        """It has started, or read its configuration again."""
+        status = f"answers on {', '.join(map(str, self.served))}; {self._rules}"
+        service.notify("READY=1", f"STATUS={status}{trouble and f'; {trouble}'}")
+
+
+async def _reload(
+    path: str | None, running: Config, lookup: Lookup, reporter: _StatusReporter, hang_up: asyncio.Event
+) -> None:
+    """Each time when told to, read anew how Postfix is to be answered; the rest takes a restart."""
+    while True:
+        await hang_up.wait()
+        hang_up.clear()
+        service.reloading()
+        try:
+            fresh = read_config(path)
+        except ConfigError as error:
+            events.not_reloaded(str(error))
+            reporter.ready(f"configuration not reloaded: {error}")
+            continue
+        taken = replace(running, reply=fresh.reply, discovery=fresh.discovery)
+        names = (field.name for field in fields(Config))
+        events.reloaded([name for name in names if getattr(fresh, name) != getattr(taken, name)])
+        lookup.rules, *why = await choose_reply_rules(taken, reporter.served)
+        reporter.chosen(lookup.rules, *why)
+        reporter.ready()
+
+
+async def choose_reply_rules(settings: Config, served: Sequence[Endpoint]) -> tuple[ReplyRules, str, str]:
+    """How Postfix is answered on these addresses, and why in that style and with DANE or without."""
+    found = await _postfix()
+    style, why_style = choose_style(settings.reply.style, found, served)
+    dane, why_dane = choose_dane(settings.reply.dane, found, served)
+    return ReplyRules(style, settings.discovery.on_failure, settings.reply.testing, dane), why_style, why_dane
+
+
+async def _store(settings: Config) -> Store:
+    store = Store(settings.cache.path)
+    try:
+        await store.open()
+    except StoreError as error:
+        raise StartError(f'cache.path = "{settings.cache.path}": {error}') from error
+    return store
+
+
+async def _postfix() -> Postfix | NoPostfix:
+    try:
+        return await local_postfix()
+    except NoPostfix as none:
+        return none
+
+
+def _service(settings: Config, tls: ssl.SSLContext, store: Store, rules: ReplyRules) -> tuple[Lookup, Control]:
+    resolver = Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
+    memory = Memory(policies=settings.cache.policies_in_memory, notes=settings.cache.no_policies_in_memory)
+    dane = Dane(resolver, settings.cache.no_policies_in_memory)
+    lookup = Lookup(
+        store,
+        memory,
+        resolver,
+        Fetcher(resolver, tls, timeout=settings.fetch.timeout, allow_addresses=settings.fetch.allow_addresses),
+        dane,
+        rules,
+        answer_within=settings.server.answer_within,
+    )
+    return lookup, Control(lookup, store, memory, dane)
+
+
+def _passed() -> Passed:
+    try:
+        return service.passed()
+    except ServiceError as error:
+        raise StartError(str(error)) from error
+
+
+def _not_passed(settings: Config, passed: Passed) -> list[Endpoint]:
+    """What is to be listened on beside the sockets that systemd passes; says what of these was not configured."""
+    configured = settings.server.listen
+    if not passed.socketmap:
+        return list(configured)
+    if configured is config.DEFAULT_LISTEN:
+        return []
+    for listener in passed.socketmap:
+        if endpoint_of(listener) not in configured:
+            events.listener_not_configured(endpoint_of(listener), "server.listen")
+    return [endpoint for endpoint in configured if not any(covers(one, endpoint) for one in passed.socketmap)]
+
+
+def _listen(endpoints: Sequence[Endpoint], socket_mode: int, passed: Sequence[Endpoint]) -> list[socket.socket]:
+    listeners: list[socket.socket] = []
+    for endpoint in endpoints:
+        try:
+            listeners.append(listen(endpoint, socket_mode))
+        except ListenError as error:
+            for listener in listeners:
+                close(listener)
+            hint = f"; change the socket unit instead, which has {', '.join(map(str, passed))}" if passed else ""
+            raise StartError(f'server.listen = "{endpoint}": {error}{hint}') from error
+        if passed:
+            events.listener_not_passed(endpoint)
+    return listeners
+
+
+async def _start_control(
+    stack: contextlib.AsyncExitStack, control: Control, settings: Config, passed: socket.socket | None
+) -> None:
+    listener = passed or _control_listener(settings)
+    if not listener:
+        return
+    if passed and endpoint_of(passed) != UnixEndpoint(settings.server.control):
+        events.listener_not_configured(endpoint_of(passed), "server.control")
+    await control.start(listener)
+    stack.push_async_callback(control.aclose)
+    if not passed:
+        stack.callback(remove_file, listener)
+
+
+def _control_listener(settings: Config) -> socket.socket | None:
+    """None if there is to be none, or none can be where it is by default: that must not stop the mail."""
+    path = settings.server.control
+    if not path:
+        return None
+    try:
+        return listen(UnixEndpoint(path), MODE)
+    except ListenError as error:
+        reason = f'server.control = "{path}": {error}'
+        if path != config.DEFAULT_CONTROL:
+            raise StartError(reason) from error
+        events.no_control(reason)
+        return None

@@ -1,0 +1,230 @@
+"""Control: what an administrator asks of the running daemon, over a Unix socket for its owner and root only.
+
+    request  one JSON object on one line of at most 4096 octets, one a connection:
+             {"request": "list" | "status"} or {"request": "show" | "forget" | "refresh", "domain": "example.com"}
+    reply    JSON objects, one a line. The last is {"done": true}, or {"error": "why"}; without it, some is missing.
+
+    list     for each policy, in no order: {"domain", "row"}, the row as it stands in the database (`row`)
+    show     {"domain", "row" or null, "checked_at", "failed", "note" or null, "unread", "dane"}
+    forget   {"domain", "forgotten"}: whether there was anything to forget. The next query discovers anew.
+    refresh  as for show, and {"fetched", "reason" or null}. The record is looked up and the policy fetched now,
+             whatever its age and failures. If that fails, `reason` says why, and a live policy goes on living.
+    status   {"version", "started_at", "style", "dane", "database", "policies", "no_policies_in_memory"}
+
+Times are seconds since the epoch. Who is silent, or does not read, for 30 seconds is cut off.
+"""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from postfix_mtasts import __version__
+from postfix_mtasts.cache.memory import Memory
+from postfix_mtasts.cache.row import print_failed, print_row
+from postfix_mtasts.cache.store import Store, StoreError
+from postfix_mtasts.daemon.dane import Dane
+from postfix_mtasts.daemon.lookup import Lookup
+from postfix_mtasts.log import events
+from postfix_mtasts.sts.domain import PolicyDomain, PolicyDomainError, next_hop
+from postfix_mtasts.sts.entry import Apply, Entry, NoPolicy, Unavailable
+from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable
+
+MODE = 0o600  # Of the socket: who may forget a policy can weaken the encryption of mail.
+_MAX_REQUEST = 4096  # Octets.
+_PATIENCE = 30.0  # Seconds.
+_AT_ONCE = 100  # Rows that are printed before others may go on.
+
+JSON = dict[str, Any]
+Send = Callable[[JSON], Awaitable[None]]
+
+
+class RequestError(ValueError):
+    """The request cannot be understood or fulfilled; says why."""
+
+
+class Control:
+    """Answers on the socket that it is started with. `clock` gives seconds since the epoch."""
+
+    def __init__(
+        self, lookup: Lookup, store: Store, memory: Memory, dane: Dane, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.why_style = self.why_dane = ""  # Why `lookup.rules` is as it is.
+        self._lookup = lookup
+        self._store = store
+        self._memory = memory
+        self._dane = dane
+        self._clock = clock
+        self._started_at = clock()
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, listener: socket.socket) -> None:
+        """Begin to answer."""
+        # Not start_unix_server, which from Python 3.13 on removes the file when it ends: it may be systemd's.
+        self._server = await asyncio.start_server(self._connected, sock=listener, limit=_MAX_REQUEST)
+
+    async def aclose(self) -> None:
+        """Stop, and cut off whoever is connected."""
+        if self._server:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error:
+            events.internal_error(error)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.set_write_buffer_limits(0)  # So that `drain` waits until the kernel has all.
+
+        async def send(document: JSON) -> None:
+            async with asyncio.timeout(_PATIENCE):
+                writer.write(json.dumps(document).encode() + b"\n")
+                await writer.drain()
+
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                line = await _line(reader)
+            if line:
+                await self._reply(line, send)
+        except (OSError, TimeoutError):
+            pass  # It has gone, or might as well have.
+        finally:
+            writer.transport.abort()
+
+    async def _reply(self, line: bytes, send: Send) -> None:
+        try:
+            await self._fulfil(*parse_request(line), send)
+        except (RequestError, StoreError) as error:
+            await send({"error": str(error)})
+        else:
+            await send({"done": True})
+
+    async def _fulfil(self, request: str, domain: PolicyDomain | None, send: Send) -> None:
+        match request, domain:
+            case "show", PolicyDomain():
+                await send(self._known(domain, await self._lookup.entry(domain)))
+            case "forget", PolicyDomain():
+                await send({"domain": domain.name, "forgotten": await self._lookup.forget(domain)})
+            case "refresh", PolicyDomain():
+                await send(await self._refresh(domain))
+            case "status", None:
+                await send(await self._status())
+            case _:
+                await self._list(send)
+
+    async def _list(self, send: Send) -> None:
+        at_hand = dict(self._memory.policies())
+        for number, (domain, entry) in enumerate(at_hand.items()):
+            await send({"domain": domain.name, "row": print_row(entry)})
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+        async for domain, row in self._store.rows():
+            if domain not in at_hand:
+                await send({"domain": domain.name, "row": row})
+
+    async def _refresh(self, domain: PolicyDomain) -> JSON:
+        answer = await self._lookup.refresh(domain)
+        entry = await self._lookup.entry(domain)
+        fetched = isinstance(answer, Apply) and answer.fetched  # Then there is neither a note nor a failure.
+        why = answer if isinstance(answer, NoPolicy | Unavailable) else entry.note and entry.note.answer
+        reason = _words(why) if why else str(entry.failed[0].failure) if entry.failed else None
+        return self._known(domain, entry) | {"fetched": fetched, "reason": reason}
+
+    def _known(self, domain: PolicyDomain, entry: Entry) -> JSON:
+        note = entry.note
+        return {
+            "domain": domain.name,
+            "row": print_row(entry) if entry.cached else None,
+            "checked_at": entry.checked_at,
+            "failed": [print_failed(failed) for failed in entry.failed],
+            "note": note
+            and {
+                "no_policy": isinstance(note.answer, NoPolicy),  # Otherwise whether there is one is unknown.
+                "reason": _words(note.answer),
+                "until": entry.checked_at + note.ttl,
+            },
+            "unread": entry.unread,
+            "dane": [
+                {"next_hop": str(hop), "seen_at": seen.at} | _seen(seen.observation)
+                for hop, seen in self._dane.known(domain)
+            ],
+        }
+
+    async def _status(self) -> JSON:
+        store = await self._store.status()
+        rules = self._lookup.rules
+        return {
+            "version": __version__,
+            "started_at": self._started_at,
+            "style": {"chosen": rules.style.value, "why": self.why_style},
+            "dane": {"chosen": rules.dane.value, "why": self.why_dane},
+            "database": {
+                "writable": store.trouble is None,
+                "trouble": store.trouble,
+                "trouble_since": store.trouble_since,
+                "pending_writes": store.waiting,
+            },
+            "policies": {
+                "stored": store.counts and store.counts.stored,
+                "in_memory": len(self._memory.policies()),
+                "not_renewed": store.counts and store.counts.not_renewed,
+                "ending": store.counts and store.counts.ending,
+                "first_ends_at": store.counts and store.counts.first_ends_at,
+            },
+            "no_policies_in_memory": self._memory.count_notes(),
+        }
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    """A request; nothing if the client has gone."""
+    try:
+        return await reader.readline()
+    except ValueError:  # Longer than the limit; `parse_request` has the words.
+        return b"\n"
+
+
+def parse_request(line: bytes) -> tuple[str, PolicyDomain | None]:
+    """The request in a line, and its domain if it takes one. Raises RequestError."""
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"not a JSON object on one line of at most {_MAX_REQUEST} octets") from error
+    match request:
+        case {"request": "list" | "status" as name}:
+            return name, None
+        case {"request": "show" | "forget" | "refresh" as name, "domain": str(domain)}:
+            return name, _domain(domain)
+    raise RequestError('not {"request": "list" or "status"}, or "show", "forget" or "refresh" with a "domain"')
+
+
+def _domain(text: str) -> PolicyDomain:
+    try:
+        return next_hop(text.encode("utf-8", "surrogatepass")).domain
+    except PolicyDomainError as error:
+        raise RequestError(f"{text!a} has no policy: {error}") from error
+
+
+def _words(answer: NoPolicy | Unavailable) -> str:
+    return answer.reason if isinstance(answer, NoPolicy) else str(answer.failure)
+
+
+def _seen(observation: DaneObservation) -> JSON:
+    match observation:
+        case DaneUsable(hosts):
+            return {"tlsa": "usable", "hosts": list(hosts), "reason": None}
+        case DaneAbsent(reason):
+            return {"tlsa": "absent", "hosts": [], "reason": reason}
+        case DaneFailed(failure):
+            return {"tlsa": "failed", "hosts": [], "reason": str(failure)}

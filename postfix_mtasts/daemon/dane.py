@@ -1,0 +1,71 @@
+"""What is known of the TLSA records of next hops, for as long as DNS says, and apart from their policies."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from postfix_mtasts.cache.memory import Bounded
+from postfix_mtasts.daemon.work import SingleFlight
+from postfix_mtasts.dns import tlsa
+from postfix_mtasts.dns.nameservers import DnsError
+from postfix_mtasts.dns.resolver import Resolver
+from postfix_mtasts.sts.decide import dane_ttl
+from postfix_mtasts.sts.domain import NextHop, PolicyDomain
+from postfix_mtasts.sts.observation import DaneAbsent, DaneObservation
+
+
+@dataclass(frozen=True, slots=True)
+class DaneEntry:
+    """What DNS said of a next hop, and when, in seconds since the epoch."""
+
+    observation: DaneObservation
+    at: float
+
+    def until(self) -> float:
+        """From then on it must be looked up again."""
+        return self.at + dane_ttl(self.observation)
+
+
+class Dane:
+    """Knows at most `limit` next hops. `clock` gives seconds since the epoch."""
+
+    def __init__(self, resolver: Resolver, limit: int, clock: Callable[[], float] = time.time) -> None:
+        self._resolver = resolver
+        self._clock = clock
+        self._seen: Bounded[NextHop, DaneEntry] = Bounded(limit)
+        self._work: SingleFlight[NextHop, DaneObservation] = SingleFlight()
+
+    def begin(self, hop: NextHop) -> None:
+        """Look up a next hop, unless it is known: `of` will be asked for it."""
+        if not self.at_hand(hop):
+            self._work.begin(hop, lambda: self._look_up(hop))
+
+    async def of(self, hop: NextHop) -> DaneObservation:
+        """What DNS says of a next hop."""
+        seen = self.at_hand(hop)
+        return seen.observation if seen else await self._work.result(hop, lambda: self._look_up(hop))
+
+    def at_hand(self, hop: NextHop) -> DaneEntry | None:
+        """What is known of a next hop."""
+        seen = self._seen.get(hop)
+        return seen if seen and self._holds(seen) else None
+
+    def known(self, domain: PolicyDomain) -> list[tuple[NextHop, DaneEntry]]:
+        """What is known of the next hops of a domain."""
+        return [(hop, seen) for hop, seen in self._seen.items() if hop.domain == domain and self._holds(seen)]
+
+    async def aclose(self) -> None:
+        """Give up all lookups."""
+        await self._work.aclose()
+
+    def _holds(self, seen: DaneEntry) -> bool:
+        return seen.at <= self._clock() < seen.until()
+
+    async def _look_up(self, hop: NextHop) -> DaneObservation:
+        try:
+            observation = await tlsa.look_up(self._resolver, hop)
+        except DnsError as error:
+            # Without MX hosts Postfix cannot deliver. As soon as it can, it must be known if the domain is signed.
+            return DaneAbsent(f"MX lookup: {error}", 0.0)
+        self._seen.put(hop, DaneEntry(observation, self._clock()))
+        return observation

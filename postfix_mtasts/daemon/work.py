@@ -1,0 +1,73 @@
+"""How work is shared out: one piece for a key at a time; and the steps of many pieces one by one."""
+
+import asyncio
+import collections
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, TypeVar
+
+_K = TypeVar("_K", bound=Hashable)
+_T = TypeVar("_T")
+
+
+class SingleFlight(Generic[_K, _T]):
+    """What is under way, by its keys: who comes meanwhile waits for it; who gives up does not end it."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[_K, asyncio.Task[_T]] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def begin(self, key: _K, start: Callable[[], Coroutine[Any, Any, _T]]) -> asyncio.Task[_T]:
+        """The work for a key, begun if none is under way."""
+        task = self._tasks.get(key)
+        if not task:
+            task = asyncio.create_task(start())
+            self._tasks[key] = task
+            task.add_done_callback(lambda _: self._tasks.pop(key))
+        return task
+
+    async def result(self, key: _K, start: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """What the work for a key comes to."""
+        return await asyncio.shield(self.begin(key, start))
+
+    async def after(self, key: _K) -> None:
+        """Wait until none is under way for a key, whatever it comes to."""
+        while task := self._tasks.get(key):
+            await asyncio.wait([task])
+
+    async def aclose(self) -> None:
+        """Give up all of it."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Turns:
+    """Lets steps begin one by one, rounds of the event loop apart, so that all else gets its turn in between."""
+
+    def __init__(self) -> None:
+        self._waiting: collections.deque[tuple[asyncio.Future[None], int]] = collections.deque()
+        self._goes_round = False
+
+    async def take(self, rounds: int) -> None:
+        """Wait for a turn; after it so many rounds pass before the next one."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((turn, rounds))
+        if not self._goes_round:
+            self._goes_round = True
+            self._give_after(1)
+        await turn
+
+    def _give_after(self, rounds: int) -> None:
+        if rounds:
+            asyncio.get_running_loop().call_soon(self._give_after, rounds - 1)
+            return
+        while self._waiting:
+            turn, rounds = self._waiting.popleft()
+            if not turn.done():  # Not given up.
+                turn.set_result(None)
+                self._give_after(rounds)
+                return
+        self._goes_round = False

@@ -1,0 +1,1 @@
+"""A stub resolver: policy records, addresses of hosts, and what DANE needs."""

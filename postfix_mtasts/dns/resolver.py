@@ -1,0 +1,196 @@
+"""What is in DNS: the `_mta-sts` record of a domain, the addresses of its policy host, and what DANE asks for.
+
+The nameservers are those of resolv.conf(5), or the configured ones. resolv.conf is read again when it has changed.
+
+Whether DNSSEC proves an answer is what the nameserver says with its AD bit. It is believed, with or without
+`options trust-ad` in resolv.conf: Postfix turns that on by itself, and DANE must be the same to both.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import itertools
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from dns.rdatatype import AAAA, CNAME, MX, TLSA, TXT, A, RdataType
+
+from postfix_mtasts.config import InetEndpoint
+from postfix_mtasts.dns.message import Answer, Query, ResponseError, text
+from postfix_mtasts.dns.nameservers import PORT, DnsError, Nameservers
+from postfix_mtasts.sts.domain import PolicyDomain
+from postfix_mtasts.sts.observation import (
+    DnsFailed,
+    Failure,
+    RecordAbsent,
+    RecordFound,
+    RecordInvalid,
+    RecordObservation,
+    Stage,
+    Texts,
+)
+from postfix_mtasts.sts.record import RecordError, find_record
+
+_T = TypeVar("_T")
+
+RESOLV_CONF = pathlib.Path("/etc/resolv.conf")
+# "If no nameserver entries are present, the default is to use the name server on the local machine" (resolv.conf(5)).
+_LOCAL_NAMESERVER = "127.0.0.1"
+_OTHER_KIND_WITHIN = 0.5  # Seconds that IPv4 addresses wait for IPv6 ones, and the reverse.
+
+
+@dataclass(frozen=True, slots=True)
+class RRset(Generic[_T]):
+    """What DNS has at a name, perhaps nothing; it may be believed for `ttl` seconds."""
+
+    records: tuple[_T, ...]
+    name: str  # The end of the CNAME chain.
+    secure: bool  # Whether DNSSEC proves it, with the whole chain.
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tlsa:
+    """A TLSA record (RFC 6698, 2.1)."""
+
+    usage: int
+    selector: int
+    matching_type: int
+    data: bytes
+
+
+class Resolver:
+    """Asks `nameservers`, or without any those of resolv.conf; a lookup takes `timeout` seconds, or little more."""
+
+    def __init__(
+        self, nameservers: Sequence[InetEndpoint] = (), *, timeout: float, resolv_conf: pathlib.Path = RESOLV_CONF
+    ) -> None:
+        self._timeout = timeout
+        self._resolv_conf = None if nameservers else resolv_conf
+        self._resolv_conf_read: tuple[int, int] | None = None
+        self._nameservers = Nameservers(nameservers, timeout)
+
+    async def record(self, domain: PolicyDomain) -> RecordObservation:
+        """What DNS says of a domain's record (RFC 8461, 3.1). CNAMEs are followed."""
+        try:
+            answer = await self._lookup(domain.record_name(), TXT)
+        except DnsError as error:
+            return DnsFailed(Failure(Stage.RECORD, str(error), result_type=None))
+        strings = [rdata.strings for rdata in answer.records]
+        found = _found(answer, [b"".join(parts) for parts in strings])
+        texts = Texts(answer.names, found.records, found.ttl, found.secure)
+        try:
+            record = find_record(strings)
+        except RecordError as error:
+            return RecordInvalid(str(error), found.ttl, texts)
+        return RecordFound(record, texts) if record else RecordAbsent(found.ttl, texts)
+
+    async def addresses(self, host: str) -> tuple[str, ...]:
+        """The addresses of a host, IPv6 and IPv4 by turns; none if it has none.
+
+        Raises DnsError if there is no address and a lookup failed.
+        """
+        lookups = [asyncio.create_task(self._addresses(host, kind)) for kind in (AAAA, A)]
+        waiting, timeout = set(lookups), None
+        try:
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    break
+                if any(not lookup.exception() and lookup.result() for lookup in done):
+                    # One is enough to begin with: the other kind must not hold up a connection (cf. RFC 8305, 3).
+                    timeout = _OTHER_KIND_WITHIN
+        finally:
+            for lookup in lookups:
+                lookup.cancel()
+            results = await asyncio.gather(*lookups, return_exceptions=True)
+        addresses = _by_turns([result for result in results if isinstance(result, list)])
+        failures = [result for result in results if isinstance(result, DnsError)]
+        if failures and not addresses:
+            raise failures[0]
+        return addresses
+
+    async def mx_hosts(self, name: str) -> RRset[str]:
+        """The MX hosts of a domain, the most preferred ones first; `.` says that it takes no mail (RFC 7505).
+
+        Raises DnsError.
+        """
+        answer = await self._lookup(name, MX)
+        mx = sorted(answer.records, key=lambda rdata: rdata.preference)
+        return _found(answer, [text(rdata.exchange) for rdata in mx])
+
+    async def host(self, name: str) -> RRset[str]:
+        """Addresses of an MX host, of one kind. Raises DnsError if there are none and a lookup failed."""
+        kinds = (AAAA, A)
+        results = await asyncio.gather(*(self._host(name, kind) for kind in kinds), return_exceptions=True)
+        answers = [result for result in results if isinstance(result, RRset)]
+        with_address = [answer for answer in answers if answer.records]
+        failures = [result for result in results if isinstance(result, DnsError)]
+        if failures and not with_address:
+            raise failures[0]
+        return (with_address or answers)[0]
+
+    async def alias(self, name: str) -> RRset[str]:
+        """What a name is an alias of. Raises DnsError."""
+        answer = await self._lookup(name, CNAME)
+        return _found(answer, [text(rdata.target) for rdata in answer.records])
+
+    async def tlsa(self, name: str) -> RRset[Tlsa]:
+        """The TLSA records at a name. Raises DnsError, MalformedAnswerError among them."""
+        answer = await self._lookup(name, TLSA)
+        return _found(answer, [Tlsa(rdata.usage, rdata.selector, rdata.mtype, rdata.cert) for rdata in answer.records])
+
+    async def _host(self, name: str, kind: RdataType) -> RRset[str]:
+        answer = await self._lookup(name, kind)
+        return _found(answer, [rdata.address for rdata in answer.records])
+
+    async def _addresses(self, host: str, kind: RdataType) -> list[str]:
+        return [rdata.address for rdata in (await self._lookup(host, kind)).records]
+
+    async def _lookup(self, name: str, kind: RdataType) -> Answer:
+        """Raises DnsError."""
+        self._read_resolv_conf()
+        try:
+            query = Query(name, kind)
+        except ResponseError as error:
+            raise DnsError(str(error)) from error
+        return await self._nameservers.ask(query)
+
+    def _read_resolv_conf(self) -> None:
+        if not self._resolv_conf:
+            return
+        try:
+            status = self._resolv_conf.stat()
+            version = (status.st_mtime_ns, status.st_ino)
+        except OSError:
+            version = (0, 0)
+        if version == self._resolv_conf_read:
+            return
+        self._resolv_conf_read = version
+        hosts = []
+        with contextlib.suppress(OSError):
+            hosts = _hosts(self._resolv_conf.read_text("utf-8", "replace"))
+        servers = [InetEndpoint(host, PORT) for host in hosts or [_LOCAL_NAMESERVER]]
+        self._nameservers = Nameservers(servers, self._timeout)
+
+
+def _found(answer: Answer, records: Sequence[_T]) -> RRset[_T]:
+    """What was found, when the records have been made of those in the answer."""
+    return RRset(tuple(records), answer.names[-1], answer.authentic, answer.ttl)
+
+
+def _hosts(resolv_conf: str) -> list[str]:
+    """The addresses in the lines `nameserver ADDRESS` of a resolv.conf(5)."""
+    hosts = []
+    for line in resolv_conf.splitlines():
+        match line.split():
+            case ["nameserver", address, *_]:
+                with contextlib.suppress(ValueError):
+                    hosts.append(str(ipaddress.ip_address(address)))
+    return hosts
+
+
+def _by_turns(lists: list[list[str]]) -> tuple[str, ...]:
+    return tuple(one for turn in itertools.zip_longest(*lists) for one in turn if one)

@@ -1,0 +1,1 @@
+"""What the administrator reads in the log: one function an event."""

@@ -1,0 +1,1 @@
+"""What Postfix asks, what it is told, and which Postfix is installed here."""

@@ -1,0 +1,1 @@
+"""`postfix-mtasts-query doctor`: what is wrong on this machine, and the line to write."""

@@ -1,0 +1,1 @@
+"""The running daemon and its cache, as the administrator asks for them."""

@@ -1,0 +1,145 @@
+"""List, show, forget and refresh what the daemon has cached.
+
+    cache list                 all policies, one a line
+    cache show DOMAIN...       all that is known of a domain, with its policy file
+    cache forget DOMAIN...     drop it: the next query discovers anew, and until then a policy does not hold
+    cache refresh DOMAIN...    look up the record and fetch the policy now, whatever its age and its failures
+
+The running daemon is asked, over its control socket. Without one, list and show read the database. Exit status: 0 if
+there is a live policy, 1 if it cannot be renewed, 2 if there may be a policy that could not be had, 3 if nothing is
+cached or there is no policy; of several domains, what is worst. `list` has 0.
+"""
+
+import argparse
+import time
+from collections.abc import Iterable, Iterator
+
+from postfix_mtasts.cache.database import DatabaseError, read
+from postfix_mtasts.cache.row import RowError
+from postfix_mtasts.config import Config
+from postfix_mtasts.daemon.command import read_config
+from postfix_mtasts.query.arguments import next_hop_of
+from postfix_mtasts.query.output import JSON, PROGRAM, Output, QueryError, Status, say, worst
+from postfix_mtasts.query.running.client import NoDaemon, ask
+from postfix_mtasts.query.running.render import Known, document, known, summary, table, words
+from postfix_mtasts.sts.domain import PolicyDomain
+from postfix_mtasts.sts.entry import Entry
+
+_PATIENCE = 10.0  # Seconds for what the daemon has at hand.
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("what", choices=("list", "show", "forget", "refresh"))
+    parser.add_argument(
+        "domain", nargs="*", default=(), metavar="DOMAIN", help="as in Postfix's tables; list takes none"
+    )
+
+
+def run(arguments: argparse.Namespace, output: Output) -> Status:
+    """Run the subcommand. Raises QueryError and ConfigError."""
+    domains = [next_hop_of(text).domain for text in arguments.domain]
+    if (arguments.what == "list") == bool(domains):
+        problem = "cache list takes no DOMAIN" if domains else f"cache {arguments.what} needs a DOMAIN"
+        raise QueryError(problem, f"{PROGRAM} cache --help", Status.USAGE)
+    settings = read_config(arguments.config)
+    if arguments.what == "list":
+        return _list(settings, output)
+    if arguments.what == "show":
+        return worst(_show(one, output) for one in _ask_or_read(domains, settings))
+    act = _forget if arguments.what == "forget" else _refresh
+    return worst(act(domain, settings, output) for domain in domains)
+
+
+def _list(settings: Config, output: Output) -> Status:
+    try:
+        found = ask(settings.server.control, {"request": "list"}, _PATIENCE)
+    except NoDaemon as error:
+        found = _stored(settings, str(error))
+    now = time.time()
+    policies = sorted(_understood(found), key=lambda one: one.domain)
+    if output.json:
+        for one in policies:
+            output.document(document(one, now, alone=False))
+    elif policies:
+        for line, status in table(policies, now):
+            output.text(line, status)
+    else:
+        output.text("nothing is cached")
+    return Status.OK
+
+
+def _ask_or_read(domains: Iterable[PolicyDomain], settings: Config) -> list[Known]:
+    names = [domain.name for domain in domains]
+    path = settings.server.control
+    found: Iterable[JSON]
+    try:
+        found = [one for name in names for one in ask(path, {"request": "show", "domain": name}, _PATIENCE)]
+    except NoDaemon as error:
+        found = [row for row in _stored(settings, str(error)) if row["domain"] in names]
+    understood = {one.domain: one for one in _understood(found)}
+    return [understood.get(name, Known(name, Entry())) for name in names]
+
+
+def _show(one: Known, output: Output) -> Status:
+    now = time.time()
+    status = one.status(now)
+    if output.json:
+        output.document(document(one, now, alone=True))
+        return status
+    for number, line in enumerate(words(one, now)):
+        output.text(line, None if number else status)
+    return status
+
+
+def _forget(domain: PolicyDomain, settings: Config, output: Output) -> Status:
+    reply = _ask_running("forget", domain, settings)
+    if output.json:
+        output.document(reply)
+    else:
+        output.text(f"{domain}: {'forgotten' if reply['forgotten'] else 'nothing was cached'}")
+    return Status.OK if reply["forgotten"] else Status.NOTHING
+
+
+def _refresh(domain: PolicyDomain, settings: Config, output: Output) -> Status:
+    reply = _ask_running("refresh", domain, settings)
+    now = time.time()
+    one = known(reply)
+    status = one.status(now)
+    if output.json:
+        output.document({**document(one, now, alone=True), "fetched": reply["fetched"], "reason": reply["reason"]})
+    elif reply["fetched"]:
+        output.text(f"{domain}: fetched: {summary(one, now)}", status)
+    else:
+        holds = f"; cached: {summary(one, now)}" if one.entry.cached else ""
+        output.text(f"{domain}: not fetched: {reply['reason']}{holds}", status)
+    return status
+
+
+def _ask_running(request: str, domain: PolicyDomain, settings: Config) -> JSON:
+    # It may have to wait for a discovery that is under way, and then for its own.
+    patience = _PATIENCE + 2 * (settings.dns.timeout + settings.fetch.timeout)
+    try:
+        (reply,) = ask(settings.server.control, {"request": request, "domain": domain.name}, patience)
+    except NoDaemon as error:
+        raise QueryError(f"no daemon can be reached: {error}", "does it run, and may you use its socket?") from error
+    return reply
+
+
+def _stored(settings: Config, why: str) -> Iterator[JSON]:
+    path = settings.cache.path
+    try:
+        rows = read(path)
+    except DatabaseError as error:
+        reason = f'no daemon can be reached, and the database cannot be read: {why}; cache.path = "{path}": {error}'
+        raise QueryError(reason, "has the daemon run, and may you read its files?") from error
+    say(f"info: no daemon can be reached: {why}; what stands in {path} is shown")
+    return ({"domain": domain, "row": row} for domain, row in rows)
+
+
+def _understood(documents: Iterable[JSON]) -> Iterator[Known]:
+    for one in documents:
+        try:
+            yield known(one)
+        except RowError as error:
+            say(f"warning: domain={one['domain']!a}, its row is ignored: {error}")

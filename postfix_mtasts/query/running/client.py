@@ -1,0 +1,96 @@
+"""The running daemon, as a command asks it: over its control socket (`control` tells the requests), or as Postfix."""
+
+import asyncio
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from postfix_mtasts.config import Endpoint, InetEndpoint
+from postfix_mtasts.postfix.socketmap import MAX_REPLY, Request
+from postfix_mtasts.query.output import JSON, QueryError
+from postfix_mtasts.remote.network import in_words
+
+POSTFIX_WAITS = 100.0  # Seconds (dict_sockmap(3)).
+_HINT = "is postfix-mtasts-daemon running, with this configuration?"
+
+
+class NoDaemon(Exception):  # noqa: N818 - a daemon that does not run may be what is wanted
+    """Nobody answers on the control socket; says why."""
+
+
+def ask(path: str, request: JSON, timeout: float) -> Iterator[JSON]:
+    """The documents of the reply to one request; `timeout` is in seconds, for each of them.
+
+    Raises NoDaemon at once, and QueryError where the reply is an error or breaks off.
+    """
+    if not path:
+        raise NoDaemon('server.control = "": there is no control socket')
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(timeout)
+    try:
+        connection.connect(path)
+        connection.sendall(json.dumps(request).encode() + b"\n")
+    except OSError as error:
+        connection.close()
+        raise NoDaemon(f'server.control = "{path}": {in_words(error)}') from error
+    return _documents(connection, timeout)
+
+
+def _documents(connection: socket.socket, timeout: float) -> Iterator[JSON]:
+    with connection, connection.makefile("rb") as lines:
+        try:
+            for line in lines:
+                document = json.loads(line)
+                if "done" in document:
+                    return
+                if "error" in document:
+                    raise QueryError(f"the daemon says: {document['error']}")
+                yield document
+        except TimeoutError as error:
+            raise QueryError(f"the daemon gave no answer within {timeout:g} seconds") from error
+        except (OSError, ValueError) as error:
+            raise QueryError(f"the daemon's reply cannot be read: {error}") from error
+    raise QueryError("the daemon's reply breaks off", "has it just been stopped? its log may tell")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What Postfix would be told, `OK secure match=…`, and after how many seconds."""
+
+    reply: str
+    seconds: float
+
+
+async def ask_as_postfix(
+    endpoint: Endpoint, key: str, within: float = POSTFIX_WAITS, map_name: str = "postfix"
+) -> Asked:
+    """One query over socketmap, with a connection of its own.
+
+    Raises QueryError, after `within` seconds at the latest.
+    """
+    begun = time.monotonic()
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(within):
+            if isinstance(endpoint, InetEndpoint):
+                reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+            else:
+                reader, writer = await asyncio.open_unix_connection(endpoint.path)
+            writer.write(Request(map_name.encode(), os.fsencode(key)).encode())
+            length = int((await reader.readuntil(b":")).removesuffix(b":"))
+            if not 0 <= length <= MAX_REPLY:
+                raise ValueError
+            reply = await reader.readexactly(length + 1)
+    except TimeoutError as error:
+        raise QueryError(f"{endpoint} does not answer within {within:g} seconds") from error
+    except OSError as error:
+        raise QueryError(f"{endpoint} does not answer: {in_words(error)}", _HINT) from error
+    except (ValueError, EOFError, asyncio.LimitOverrunError) as error:
+        raise QueryError(f"{endpoint} does not speak socketmap", _HINT) from error
+    finally:
+        if writer is not None:
+            writer.close()
+    return Asked(reply[:-1].decode("ascii", "replace"), time.monotonic() - begun)

@@ -1,0 +1,212 @@
+"""What is cached of a domain: as a line of a table, in words, and as JSON.
+
+The JSON of `document`; times are ISO 8601 in UTC, or null for never, and max_age is in seconds:
+
+    domain      "example.com"
+    policy      {"mode", "max_age", "mx": […], "record_id", "fetched_at", "expires_at", "live", "file"}, or null
+    checked_at  when the record was last looked up
+    last_used   when Postfix last asked, to a day
+    refresh_at  when a live policy will be fetched again, if Postfix has asked for it within 30 days
+    failed      [{"record_id", "count", "at", "stage", "reason", "result_type"}, …]: fetches that failed in a row
+
+and if it is all that is known, not a list:
+
+    note        {"no_policy", "reason", "until"}: what the last lookup led to, but to a policy; or null
+    unread      whether the database could not be read, so that it may have a policy
+    dane        [{"next_hop", "tlsa": "usable" | "absent" | "failed", "hosts": […], "reason", "seen_at"}, …]
+"""
+
+import datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from postfix_mtasts.cache.row import parse_failed, parse_row, print_failed
+from postfix_mtasts.log.events import span
+from postfix_mtasts.query.output import JSON, Status
+from postfix_mtasts.sts.decide import refresh_at
+from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
+from postfix_mtasts.sts.policy import Mode
+
+_LAST_TIME = 253402300799.0  # The end of the year 9999.
+_COLUMNS = ("domain", "mode", "mx", "fetched", "expires", "checked", "failures")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a domain. Of a list, and of the database, only the entry is."""
+
+    domain: str
+    entry: Entry
+    note: JSON | None = None
+    unread: bool = False
+    dane: Sequence[JSON] = ()
+
+    def status(self, now: float) -> Status:
+        """What it means for mail: ERROR if there may be a policy that could not be had."""
+        live = self.entry.live(now)
+        if live:
+            fails = live.policy.mode is not Mode.NONE and (self.entry.failed or self.note)
+            return Status.WARNING if fails else Status.OK
+        is_unknown = self.entry.failed or self.unread or (self.note and not self.note["no_policy"])
+        return Status.ERROR if is_unknown else Status.NOTHING
+
+
+def known(document: JSON) -> Known:
+    """What the daemon says of a domain (`control`), in a list or alone. Raises RowError."""
+    row = document["row"]
+    if row is not None:
+        entry = parse_row(row)
+    else:
+        failed = tuple(parse_failed(one) for one in document["failed"])
+        entry = Entry(failed=failed, checked_at=document["checked_at"])
+    return Known(
+        document["domain"], entry, document.get("note"), document.get("unread", False), document.get("dane", ())
+    )
+
+
+def table(all_known: Sequence[Known], now: float) -> Iterator[tuple[str, Status | None]]:
+    """A line a policy and one above them, each with the status of the policy."""
+    rows = [
+        _COLUMNS,
+        *(_columns(one.domain, one.entry, one.entry.cached, now) for one in all_known if one.entry.cached),
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row, status in zip(rows, [None, *(one.status(now) for one in all_known)], strict=True):
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), status
+
+
+def _columns(domain: str, entry: Entry, cached: CachedPolicy, now: float) -> tuple[str, ...]:
+    policy = cached.policy
+    failed = entry.failed[0] if entry.failed else None
+    failures = f"{failed.count}, {ago(failed.at, now)}: {failed.failure}" if failed else "-"
+    times = (cached.fetched_at, cached.expires_at(), entry.checked_at)
+    return domain, policy.mode.value, str(len(policy.mx)), *(ago(time, now) for time in times), failures
+
+
+def words(one: Known, now: float) -> Iterator[str]:
+    """All that is known, for people: a line that says most, and what stands behind it."""
+    yield f"{one.domain}: {summary(one, now)}"
+    for name, text in _facts(one, now):
+        yield f"    {name:<11} {text}"
+    if one.entry.cached:
+        yield "    policy file"
+        for number, line in enumerate(one.entry.cached.text.replace("\r\n", "\n").removesuffix("\n").split("\n"), 1):
+            yield f"    {number:>5}  {line}"
+
+
+def brief(one: Known, now: float) -> Iterator[str]:
+    """What holds, how old it is, and what has failed since."""
+    yield summary(one, now)
+    entry, cached = one.entry, one.entry.cached
+    times = {"fetched": cached.fetched_at if cached else 0.0, "looked up": entry.checked_at}
+    told = [f"{what} {ago(time, now)}" for what, time in times.items() if time]
+    if told:
+        yield ", ".join(told)
+    for failed in entry.failed:
+        yield f"failed {_failed(failed, now)}"
+
+
+def summary(one: Known, now: float) -> str:
+    """What holds, in a few words."""
+    cached = one.entry.cached
+    if cached and cached.is_live(now):
+        return f"mode {cached.policy.mode.value}, holds for {span(cached.expires_at() - now)}"
+    if cached:
+        return f"mode {cached.policy.mode.value}, ended {ago(cached.expires_at(), now)}"
+    if one.unread:
+        return "unknown: the database cannot be read"
+    if one.note:
+        return f"{'no policy' if one.note['no_policy'] else 'no policy can be had'}: {one.note['reason']}"
+    return "nothing is cached"
+
+
+def _facts(one: Known, now: float) -> Iterator[tuple[str, str]]:
+    entry, cached = one.entry, one.entry.cached
+    if cached:
+        yield "max_age", f"{cached.policy.max_age} ({span(cached.policy.max_age)})"
+        for number, pattern in enumerate(cached.policy.mx):
+            yield "" if number else "mx", str(pattern)
+        yield "fetched", f"{when(cached.fetched_at, now)}, when the record had the id {cached.record_id}"
+        yield "expires", when(cached.expires_at(), now)
+        if cached.is_live(now) and entry.unused_at is None:
+            yield "refresh", when(refresh_at(entry, cached), now)
+        yield "last used", f"{when(entry.last_used, now)}, to a day" if entry.last_used else "never"
+    if entry.checked_at:
+        yield "checked", when(entry.checked_at, now)
+    if one.note and cached:
+        yield "", f"{'no policy' if one.note['no_policy'] else 'unknown'}: {one.note['reason']}"
+    for failed in entry.failed:
+        yield "failed", _failed(failed, now)
+    for dane in one.dane:
+        yield "DANE", f"{dane['next_hop']}: {_dane(dane)}, seen {ago(dane['seen_at'], now)}"
+
+
+def _failed(failed: FailedFetch, now: float) -> str:
+    times = "once" if failed.count == 1 else f"{failed.count} times"
+    kind = failed.failure.result_type
+    name = f" ({kind.value})" if kind else ""
+    return f"{times}, last {when(failed.at, now)}, for the id {failed.record_id}: {failed.failure}{name}"
+
+
+def _dane(dane: JSON) -> str:
+    match dane["tlsa"]:
+        case "usable":
+            return f"TLSA records of {', '.join(dane['hosts'])}"
+        case "absent":
+            return f"no DANE: {dane['reason']}"
+        case _:
+            return str(dane["reason"])
+
+
+def document(one: Known, now: float, *, alone: bool) -> JSON:
+    """The same for programs; `alone` if it is more than an item of a list."""
+    entry, cached = one.entry, one.entry.cached
+    listed = {
+        "domain": one.domain,
+        "policy": cached and _policy(cached, now),
+        "checked_at": iso(entry.checked_at),
+        "last_used": iso(entry.last_used),
+        "refresh_at": iso(refresh_at(entry, cached)) if cached and cached.is_live(now) else None,
+        "failed": [print_failed(failed) | {"at": iso(failed.at)} for failed in entry.failed],
+    }
+    if not alone:
+        return listed
+    note = one.note and {**one.note, "until": iso(one.note["until"])}
+    return listed | {
+        "note": note,
+        "unread": one.unread,
+        "dane": [{**dane, "seen_at": iso(dane["seen_at"])} for dane in one.dane],
+    }
+
+
+def _policy(cached: CachedPolicy, now: float) -> JSON:
+    return {
+        "mode": cached.policy.mode.value,
+        "max_age": cached.policy.max_age,
+        "mx": [str(pattern) for pattern in cached.policy.mx],
+        "record_id": cached.record_id,
+        "fetched_at": iso(cached.fetched_at),
+        "expires_at": iso(cached.expires_at()),
+        "live": cached.is_live(now),
+        "file": cached.text,
+    }
+
+
+def iso(time: float | None) -> str | None:
+    """A time in ISO 8601, in UTC and to a second; the time 0 is never."""
+    if not time:
+        return None
+    moment = datetime.datetime.fromtimestamp(min(max(time, 0.0), _LAST_TIME), datetime.UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def ago(time: float, now: float) -> str:
+    """`3 days ago`, `in 5 hours`, or `never` for the time 0."""
+    if not time:
+        return "never"
+    return f"in {span(time - now)}" if time > now else f"{span(now - time)} ago"
+
+
+def when(time: float, now: float) -> str:
+    """A time in both ways."""
+    return f"{ago(time, now)} ({iso(time)})"

@@ -1,0 +1,297 @@
+"""The life of a cached policy: what an observation makes of an entry, what Postfix is told, what is to be done next.
+
+    decide(entry, observation, now) -> Decision(entry, answer, action, notices)
+
+`daemon/lookup` passes in what happened: `Asked` when Postfix asks, `Due` when `daemon/refresh` finds that it is time,
+`RefreshRequested` when an administrator wants a policy fetched. Then it performs the action of the decision and passes
+in what that observed, until a decision has no action. All rules about the cache stand here, and only here:
+
+- A policy lives from its fetch for max_age. Only a fetched valid policy replaces it; no failure ends it early, and no
+  answer of DNS prolongs it.
+- A live policy is answered at once. Its record is looked up behind the answer; another id means a fetch.
+- A fetch that failed is not repeated for the same id before its time.
+- A policy is fetched again daily, whatever its record says, for as long as Postfix asks for the domain.
+- A clock that jumps neither revives, nor deletes, nor freezes anything: what was noted in the future was long ago.
+"""
+
+import zlib
+from dataclasses import dataclass, replace
+
+from postfix_mtasts.sts.entry import Answer, Apply, CachedPolicy, Entry, FailedFetch, NoPolicy, Unavailable, noted
+from postfix_mtasts.sts.observation import (
+    Asked,
+    DaneFailed,
+    DaneObservation,
+    DnsFailed,
+    Due,
+    Failure,
+    FetchFailed,
+    Observation,
+    PolicyFetched,
+    PolicyInvalid,
+    RecordAbsent,
+    RecordFound,
+    RecordInvalid,
+    RecordObservation,
+)
+from postfix_mtasts.sts.policy import Mode, Policy
+
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
+
+CHECK_AFTER = 5 * _MINUTE  # How old a lookup of the record may be: Postfix's minimal_backoff_time.
+NOTE_AT_LEAST, NOTE_AT_MOST = _MINUTE, _HOUR  # How long "no policy" is believed.
+BACK_OFF = (5 * _MINUTE, 15 * _MINUTE, _HOUR, 6 * _HOUR)  # "at least five minutes" (RFC 8461, 3.3), then longer.
+BACK_OFF_JITTER = 0.2  # Of the wait, on top of it, from the second on.
+MAX_FAILED = 8  # Record ids of a domain whose failures are remembered.
+REFRESH_AFTER = _DAY  # RFC 8461, 10.2; or after half of max_age.
+REFRESH_JITTER = 0.1  # Of the interval, off it.
+SHORTEST_REFRESH = 5 * _MINUTE  # What would be due more often is left to expire.
+URGENT = 0.25  # Of max_age: with less to go, a policy that cannot be renewed is about to be lost.
+USE_COUNTS_FOR = _DAY  # So that a query seldom changes the entry, and the disk is not written to for each.
+FORGET_AFTER = 30 * _DAY  # Without use.
+FORGET_GRACE = _DAY  # It must look unused for so long, in case the clock has jumped.
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshRequested:
+    """An administrator wants the policy fetched now, whatever its age, id and failures; DNS says this of its record."""
+
+    record: RecordObservation
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpRecord:
+    """Ask DNS for the TXT record."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPolicy:
+    """Fetch the policy that the record with this id announces."""
+
+    record_id: str
+
+
+Action = LookUpRecord | FetchPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChanged:
+    """Another policy took the place of a live one. That is the owner's right, and the way to weaken it."""
+
+    old: Policy
+    new: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class NotRenewed:
+    """A live policy could not be confirmed, for this reason; it holds for `expires_in` seconds more."""
+
+    reason: str
+    expires_in: float
+    urgent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HadExpired:
+    """The domain is answered without a policy, though it had one until `since` seconds ago."""
+
+    policy: Policy
+    since: float
+
+
+Notice = PolicyChanged | NotRenewed | HadExpired
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The entry as it is now (None: forget it), the answer if there is one yet, what to do, and what to tell.
+
+    Before the time `until`, whoever asks gets the same answer, unless something is observed.
+    """
+
+    entry: Entry | None
+    answer: Answer | None = None
+    action: Action | None = None
+    notices: tuple[Notice, ...] = ()
+    until: float = 0.0
+
+
+def decide(entry: Entry, observation: Observation | RefreshRequested, now: float) -> Decision:
+    """What follows from an observation at the time `now`."""
+    match observation:
+        case Asked():
+            return _asked(entry, now)
+        case Due():
+            return _due(entry, now)
+        case RefreshRequested(RecordFound(record)):
+            return Decision(replace(entry, checked_at=now, note=None), action=FetchPolicy(record.id))
+        case RefreshRequested(seen):
+            return decide(entry, seen, now)
+        case RecordFound(record):
+            return _record_found(entry, record.id, now)
+        case RecordAbsent(ttl):
+            return _no_record(entry, NoPolicy("no _mta-sts TXT record"), ttl, now)
+        case RecordInvalid(reason, ttl):
+            return _no_record(entry, NoPolicy(f"invalid _mta-sts TXT record: {reason}"), ttl, now)
+        case DnsFailed(failure):
+            return _no_record(entry, Unavailable(failure), NOTE_AT_LEAST, now)
+        case PolicyFetched():
+            return _fetched(entry, observation, now)
+        case PolicyInvalid(failure, record_id) | FetchFailed(failure, record_id):
+            return _fetch_failed(entry, failure, record_id, now)
+
+
+def dane_ttl(dane: DaneObservation) -> float:
+    """For how many seconds what was seen of a next hop's TLSA records may be believed."""
+    return NOTE_AT_LEAST if isinstance(dane, DaneFailed) else min(max(dane.ttl, NOTE_AT_LEAST), NOTE_AT_MOST)
+
+
+def refresh_at(entry: Entry, cached: CachedPolicy) -> float:
+    """When `Due` will have the policy of an entry fetched, if it still lives then."""
+    if entry.unused_at is not None:
+        return forget_at(entry)
+    due = cached.fetched_at + _refresh_interval(cached)
+    failed = _failed(entry, cached.record_id)
+    return max(due, failed.at + _wait(failed)) if failed else due
+
+
+def forget_at(entry: Entry) -> float:
+    """When `Due` will find a domain unused, or have it forgotten."""
+    return entry.last_used + FORGET_AFTER if entry.unused_at is None else entry.unused_at + FORGET_GRACE
+
+
+def _asked(entry: Entry, now: float) -> Decision:
+    if entry.unused_at is not None or not _recently(entry.last_used, now, USE_COUNTS_FOR):
+        entry = replace(entry, last_used=now, unused_at=None)
+    live = entry.live(now)
+    if live:
+        # Before mail is given up, DNS must have been asked for a newer policy (RFC 8461, 5).
+        if not _recently(entry.checked_at, now, CHECK_AFTER):
+            return Decision(entry, Apply(live.policy), LookUpRecord())
+        return Decision(entry, Apply(live.policy), until=min(entry.checked_at + CHECK_AFTER, live.expires_at()))
+    if entry.note and _recently(entry.checked_at, now, entry.note.ttl):
+        return Decision(entry, entry.note.answer, until=entry.checked_at + entry.note.ttl)
+    return Decision(entry, action=LookUpRecord())
+
+
+def _due(entry: Entry, now: float) -> Decision:
+    if entry.last_used <= now and not _recently(entry.last_used, now, FORGET_AFTER):
+        if entry.unused_at is None or entry.unused_at > now:
+            return Decision(replace(entry, unused_at=now))
+        return Decision(entry if now < entry.unused_at + FORGET_GRACE else None)
+    live = entry.live(now)
+    # Whatever the record says: the body may change under the same id, and DNS may be all that is down (RFC 8461, 10.2).
+    if (
+        live
+        and not _recently(live.fetched_at, now, _refresh_interval(live))
+        and not _holds_off(entry, live.record_id, now)
+    ):
+        return Decision(entry, action=FetchPolicy(live.record_id))
+    return Decision(entry)
+
+
+def _record_found(entry: Entry, record_id: str, now: float) -> Decision:
+    entry = replace(entry, checked_at=now, note=None)
+    live = entry.live(now)
+    if live and live.record_id == record_id:
+        return Decision(entry, Apply(live.policy))
+    # Ids have no order: another one is a newer policy. An expired policy is fetched even if the id is the same.
+    failed = _holds_off(entry, record_id, now)
+    if not failed:
+        return Decision(entry, action=FetchPolicy(record_id))
+    if live:
+        return Decision(entry, Apply(live.policy))
+    return _without_policy(entry, Unavailable(failed.failure), NOTE_AT_LEAST, now)
+
+
+def _no_record(entry: Entry, answer: NoPolicy | Unavailable, ttl: float, now: float) -> Decision:
+    """DNS shows no way to a policy. That alone ends no live one (RFC 8461, 3.1 and 3.3)."""
+    told = entry.note
+    entry = replace(entry, checked_at=now)
+    live = entry.live(now)
+    if not live:
+        return _without_policy(entry, answer, min(max(ttl, NOTE_AT_LEAST), NOTE_AT_MOST), now)
+    entry = replace(entry, note=noted(answer, NOTE_AT_LEAST))
+    notices = () if told and told.answer == answer else _not_renewed(live, _words(answer), now)
+    return Decision(entry, Apply(live.policy), notices=notices)
+
+
+def _fetched(entry: Entry, fetched: PolicyFetched, now: float) -> Decision:
+    """The only way in which a policy begins to live, or goes on living."""
+    live = entry.live(now)
+    return Decision(
+        replace(
+            entry,
+            cached=CachedPolicy(fetched.policy, fetched.text, fetched.record_id, now),
+            failed=(),
+            note=None,
+            unread=False,
+        ),
+        Apply(fetched.policy, fetched=True),
+        notices=(PolicyChanged(live.policy, fetched.policy),) if live and live.policy != fetched.policy else (),
+    )
+
+
+def _fetch_failed(entry: Entry, failure: Failure, record_id: str, now: float) -> Decision:
+    before = _failed(entry, record_id)
+    failed = FailedFetch(record_id, before.count + 1 if before else 1, now, failure)
+    others = tuple(one for one in entry.failed if one.record_id != record_id)
+    entry = replace(entry, failed=(failed, *others)[:MAX_FAILED])
+    live = entry.live(now)
+    if live:
+        return Decision(entry, Apply(live.policy), notices=_not_renewed(live, str(failure), now))
+    return _without_policy(entry, Unavailable(failure), NOTE_AT_LEAST, now)
+
+
+def _without_policy(entry: Entry, answer: NoPolicy | Unavailable, ttl: float, now: float) -> Decision:
+    notices: tuple[Notice, ...] = ()
+    if entry.cached and entry.cached.policy.mode is not Mode.NONE:
+        notices = (HadExpired(entry.cached.policy, now - entry.cached.expires_at()),)
+    if entry.unread:
+        # What might be known is not known: nothing is noted, and mail must not pass for a failure of two things.
+        return Decision(entry, replace(answer, defer=True) if isinstance(answer, Unavailable) else answer)
+    return Decision(replace(entry, note=noted(answer, ttl)), answer, notices=notices)
+
+
+def _not_renewed(live: CachedPolicy, reason: str, now: float) -> tuple[Notice, ...]:
+    """Alert "if … attempts to update a policy fail … except if the mode is none" (RFC 8461, 10.2)."""
+    if live.policy.mode is Mode.NONE:
+        return ()
+    expires_in = live.expires_at() - now
+    return (NotRenewed(reason, expires_in, urgent=expires_in < URGENT * live.policy.max_age),)
+
+
+def _words(answer: NoPolicy | Unavailable) -> str:
+    return answer.reason if isinstance(answer, NoPolicy) else str(answer.failure)
+
+
+def _recently(then: float, now: float, span: float) -> bool:
+    return 0 <= now - then < span
+
+
+def _failed(entry: Entry, record_id: str) -> FailedFetch | None:
+    return next((failed for failed in entry.failed if failed.record_id == record_id), None)
+
+
+def _holds_off(entry: Entry, record_id: str, now: float) -> FailedFetch | None:
+    """The failure because of which a policy is not fetched yet (RFC 8461, 3.3)."""
+    failed = _failed(entry, record_id)
+    return failed if failed and _recently(failed.at, now, _wait(failed)) else None
+
+
+def _wait(failed: FailedFetch) -> float:
+    if failed.count == 1:
+        return BACK_OFF[0]
+    return BACK_OFF[min(failed.count, len(BACK_OFF)) - 1] * (1 + BACK_OFF_JITTER * _jitter(failed.record_id, failed.at))
+
+
+def _refresh_interval(cached: CachedPolicy) -> float:
+    interval = min(REFRESH_AFTER, cached.policy.max_age / 2)
+    if interval < SHORTEST_REFRESH:
+        return cached.policy.max_age + 1.0  # When it has ended: never.
+    return interval * (1 - REFRESH_JITTER * _jitter(cached.text, cached.fetched_at))
+
+
+def _jitter(*facts: object) -> float:
+    """A number from 0 to 1 that differs from entry to entry, and is the same each time it is asked for."""
+    return zlib.crc32(repr(facts).encode()) / 2**32

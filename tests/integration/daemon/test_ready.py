@@ -1,0 +1,211 @@
+"""When the reply to a request lies ready, and what ends that; with real DNS, HTTPS and SQLite, and a clock of ours."""
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from postfix_mtasts.cache.memory import Memory
+from postfix_mtasts.cache.store import Store
+from postfix_mtasts.config import DaneSetting, InetEndpoint, OnFailure
+from postfix_mtasts.daemon.dane import Dane
+from postfix_mtasts.daemon.lookup import Lookup
+from postfix_mtasts.dns.resolver import Resolver
+from postfix_mtasts.postfix.reply import ReplyRules, Style
+from postfix_mtasts.postfix.socketmap import Request
+from postfix_mtasts.remote.fetcher import Fetcher
+from postfix_mtasts.remote.network import tls_context
+from postfix_mtasts.sts.domain import PolicyDomain
+from tests.world.ca import Ca
+from tests.world.dns import Behaviour, DnsServer
+from tests.world.https import HttpsServer
+
+HAS, HAS_NOT = PolicyDomain("has.test"), PolicyDomain("has-not.test")
+START = 1_700_000_000.0
+SECURE = b"47:OK secure match=mx.has.test servername=hostname,"
+NOTFOUND = b"9:NOTFOUND ,"
+POLICY = "version: STSv1\nmode: enforce\nmx: mx.has.test\nmax_age: 604800\n"
+
+
+def request(key: str, name: str = "postfix") -> Request:
+    return Request(name.encode(), key.encode())
+
+
+@dataclass
+class Service:
+    """A lookup over a world in which `has.test` has a policy and `has-not.test` none."""
+
+    dns: DnsServer
+    https: HttpsServer
+    ca: Ca
+    now: float = START
+    rules: ReplyRules = field(default_factory=lambda: ReplyRules(Style.PLAIN))
+
+    @asynccontextmanager
+    async def running(self, folder: Path, notes: int = 10) -> AsyncIterator["Service"]:
+        def clock() -> float:
+            return self.now
+
+        resolver = Resolver([InetEndpoint(self.dns.address, self.dns.port)], timeout=30)
+        fetcher = Fetcher(
+            resolver,
+            tls_context(str(self.ca.file)),
+            timeout=30,
+            allow_addresses=[ipaddress.ip_network("127.0.0.0/8")],
+            port=self.https.port,
+        )
+        store = Store(str(folder / "policies.sqlite"), clock)
+        await store.open()
+        memory, dane = Memory(policies=10, notes=notes, clock=clock), Dane(resolver, 10, clock)
+        self.lookup = Lookup(store, memory, resolver, fetcher, dane, self.rules, answer_within=30, clock=clock)
+        try:
+            yield self
+        finally:
+            await self.lookup.aclose()
+            await store.aclose()
+
+    async def ask(self, key: str, name: str = "postfix", *, times: int = 1) -> list[tuple[bytes | None, bytes]]:
+        """Ask as often; what lay ready each time, and the reply that comes without looking at that."""
+        asked = request(key, name)
+        return [(self.lookup.at_once(asked.encode()), (await self.lookup.reply(asked)).encode()) for _ in range(times)]
+
+    def ready(self, key: str, name: str = "postfix") -> bytes | None:
+        return self.lookup.at_once(request(key, name).encode())
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> Ca:
+    return Ca(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture
+def world(ca: Ca) -> Iterator[Service]:
+    with DnsServer() as dns, HttpsServer() as https:
+        dns.add_txt(HAS.record_name(), b"v=STSv1; id=1;")
+        dns.add(HAS.policy_host(), "A", "127.0.0.1")
+        https.policy(HAS.policy_host(), POLICY, ca.issue(HAS.policy_host()).server_context())
+        yield Service(dns, https, ca)
+
+
+@pytest.mark.parametrize(
+    ("key", "reply"),
+    [
+        ("has.test", SECURE),
+        ("[has.test]:587", SECURE),
+        ("HAS.test", SECURE),
+        ("has-not.test", NOTFOUND),
+        (".has.test", NOTFOUND),
+        ("label", NOTFOUND),
+    ],
+)
+async def test_what_is_known_lies_ready_from_the_second_time_on(
+    world: Service, tmp_path: Path, key: str, reply: bytes
+) -> None:
+    async with world.running(tmp_path):
+        found = await world.ask(key, times=4)
+    first = (None, reply)
+    # A key that names no domain is known from the beginning.
+    known = [first, (reply, reply)] if key in (".has.test", "label") else [first, first]
+    assert found == [*known, (reply, reply), (reply, reply)]
+
+
+async def test_each_style_has_its_own(world: Service, tmp_path: Path) -> None:
+    async with world.running(tmp_path):
+        replies = {name: (await world.ask("has.test", name, times=3))[-1] for name in ("plain", "tlsrpt", "postfix")}
+    assert replies["plain"] == replies["postfix"] == (SECURE, SECURE)
+    ready, made = replies["tlsrpt"]
+    assert ready == made
+    assert b" policy_type=sts policy_domain=has.test mx_host_pattern=mx.has.test " in made
+
+
+@pytest.mark.parametrize(
+    ("key", "reply", "span"),
+    [
+        pytest.param("has.test", SECURE, 300.0, id="until the record is looked up again"),
+        pytest.param("has-not.test", NOTFOUND, 120.0, id="for the negative TTL"),
+    ],
+)
+async def test_until_when(world: Service, tmp_path: Path, key: str, reply: bytes, span: float) -> None:
+    world.dns.negative_ttl = 120
+    async with world.running(tmp_path):
+        await world.ask(key, times=2)
+        ready = []
+        for world.now in (START, START + span - 1, START + span, START - 1, START + span - 1):
+            ready.append(world.ready(key))
+    assert ready == [reply, reply, None, None, reply]
+
+
+@pytest.mark.parametrize("key", ["has.test", "has-not.test"])
+@pytest.mark.parametrize("how", ["forget", "refresh", "rules"])
+async def test_what_ends_it_before(world: Service, tmp_path: Path, key: str, how: str) -> None:
+    async with world.running(tmp_path):
+        await world.ask(key, times=3)
+        domain = PolicyDomain(key)
+        match how:
+            case "forget":
+                await world.lookup.forget(domain)
+            case "refresh":
+                await world.lookup.refresh(domain)
+            case _:
+                world.lookup.rules = ReplyRules(Style.TLSRPT)
+        assert world.ready(key) is None
+
+
+async def test_a_new_policy_ends_the_reply_made_of_the_old_one(world: Service, tmp_path: Path) -> None:
+    async with world.running(tmp_path):
+        await world.ask("has.test", times=3)
+        world.https.policy(
+            HAS.policy_host(),
+            POLICY.replace("enforce", "none"),
+            world.ca.issue(HAS.policy_host()).server_context(),
+        )
+        await world.lookup.refresh(HAS)
+        assert await world.ask("has.test", times=2) == [(None, NOTFOUND), (NOTFOUND, NOTFOUND)]
+
+
+async def test_a_domain_pushed_out_of_memory_has_no_ready_reply(world: Service, tmp_path: Path) -> None:
+    async with world.running(tmp_path, notes=1):
+        await world.ask("has-not.test", times=2)
+        await world.ask("other.test")
+        assert world.ready("has-not.test") is None
+
+
+async def test_nothing_is_ready_while_a_record_is_to_be_looked_up(world: Service, tmp_path: Path) -> None:
+    """The query after five minutes begins the lookup; until DNS has answered, each gets what was known."""
+    async with world.running(tmp_path):
+        await world.ask("has.test", times=2)
+        world.now += 301
+        world.dns.set_behaviour(HAS.record_name(), Behaviour(silent=True))
+        assert await world.ask("has.test", times=3) == [(None, SECURE)] * 3
+        while [query.name for query in world.dns.queries].count(HAS.record_name()) < 2:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_failure_lies_ready_for_as_long_as_it_is_believed(world: Service, tmp_path: Path) -> None:
+    world.rules = ReplyRules(Style.PLAIN, OnFailure.TEMP)
+    world.dns.set_behaviour("_mta-sts.broken.test", Behaviour(rcode="SERVFAIL"))
+    async with world.running(tmp_path):
+        found = await world.ask("broken.test", times=3)
+        world.now += 60
+        assert world.ready("broken.test") is None
+    replies = {reply for _, reply in found}
+    (reply,) = replies
+    assert reply.split(b":", 1)[1].startswith(b"TEMP TXT lookup: ")
+    assert [ready for ready, _ in found] == [None, None, reply]
+
+
+async def test_what_dane_says_ends_a_ready_reply_too(world: Service, tmp_path: Path) -> None:
+    world.rules = ReplyRules(Style.PLAIN, dane=DaneSetting.YIELD)
+    world.dns.add("has.test", "MX", "10 mx.has.test.", ttl=120)
+    async with world.running(tmp_path):
+        await world.ask("has.test", times=2)
+        ready = []
+        for world.now in (START, START + 119, START + 120):
+            ready.append(world.ready("has.test"))
+        asked = await world.ask("has.test", times=3)
+    assert asked == [(None, SECURE), (None, SECURE), (SECURE, SECURE)]
+    assert ready == [SECURE, SECURE, None]

@@ -1,0 +1,171 @@
+"""`postfix-mtasts-query health`, as a monitoring system runs it."""
+
+import json
+import re
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from postfix_mtasts import __version__
+from postfix_mtasts.sts.entry import FailedFetch
+from postfix_mtasts.sts.observation import Failure, Stage
+from tests.integration.conftest import World, fetched, store_entries
+from tests.integration.daemon.test_control import policy
+from tests.world.daemon import Daemon, query, toml
+
+pytestmark = pytest.mark.usefixtures("namespace")
+
+
+@pytest.fixture
+def daemon(world: World, tmp_path: Path) -> Iterator[Daemon]:
+    with Daemon(tmp_path, world.configuration(tmp_path)) as running:
+        yield running
+
+
+def health(config: Path, *words: str) -> tuple[int, str]:
+    """Status and line, with all times alike."""
+    status, output, errors = query("health", "--config", config, *words)
+    assert errors == ""
+    return status, re.sub(r"time=\d+\.\d{3}s", "time=Ns", re.sub(r"\d+ (seconds|hours|minutes)", r"N \1", output))
+
+
+NUMBERS = "time=Ns policies={} not_renewed={} ending={} pending_writes={}"
+
+
+def test_all_is_well(world: World, daemon: Daemon) -> None:
+    queries = len(world.dns.queries)
+    line = f"MTA-STS OK - answers Postfix; 0 policies|{NUMBERS.format(0, 0, 0, 0)}\n"
+    assert health(daemon.config) == (0, line)
+    # It costs no lookup, and no line in the log.
+    assert (len(world.dns.queries), daemon.log[4:]) == (queries, [])
+
+
+def test_json(daemon: Daemon) -> None:
+    status, output = health(daemon.config, "--json")
+    document = json.loads(output)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", document["daemon"].pop("started_at"))
+    assert (status, document) == (
+        0,
+        {
+            "status": "OK",
+            "reasons": ["answers Postfix", "0 policies"],
+            "daemon": {
+                "version": __version__,
+                "style": {"chosen": "plain", "why": "configured"},
+                "dane": {"chosen": "off", "why": "configured"},
+                "database": {"writable": True, "trouble": None, "trouble_since": None, "pending_writes": 0},
+                "policies": {"stored": 0, "in_memory": 0, "not_renewed": 0, "ending": 0, "first_ends_at": None},
+                "no_policies_in_memory": 0,
+            },
+        },
+    )
+
+
+def test_policies_that_are_not_renewed(world: World, tmp_path: Path) -> None:
+    failed = FailedFetch("1", 3, time.time(), Failure(Stage.RESPONSE, "status 404"))
+    path = tmp_path / "policies.sqlite"
+    early = replace(fetched(policy("early.test"), age=60_000), failed=(failed,))
+    store_entries(path, {"well.test": fetched(policy("well.test")), "early.test": early})
+    with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
+        line = f"MTA-STS OK - answers Postfix; 2 policies, 1 of them not renewed|{NUMBERS.format(2, 1, 0, 0)}\n"
+        assert health(daemon.config) == (0, line)
+    store_entries(path, {"late.test": replace(fetched(policy("late.test"), age=70_000), failed=(failed,))})
+    with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
+        ends = "1 policy that cannot be renewed is about to end, the first in N hours"
+        rest = f"answers Postfix; 3 policies, 2 of them not renewed|{NUMBERS.format(3, 2, 1, 0)}\n"
+        assert health(daemon.config) == (1, f"MTA-STS WARNING - {ends}; {rest}")
+
+
+def test_a_database_that_cannot_be_written(daemon: Daemon) -> None:
+    with closing(sqlite3.connect(daemon.config.parent / "policies.sqlite", isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        trouble = "the database cannot be used since N seconds: database is locked; 0 writes wait"
+        rest = f"answers Postfix; 0 policies|{NUMBERS.format(0, 0, 0, 0)}\n"
+        assert health(daemon.config) == (1, f"MTA-STS WARNING - {trouble}; {rest}")
+
+
+def test_no_daemon(world: World, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    listen = ["inet:127.0.0.1:8461", f"unix:{tmp_path / 'socket'}"]
+    config.write_text(toml(world.configuration(tmp_path, server={"listen": listen})))
+    reasons = [
+        "inet:127.0.0.1:8461 does not answer: connection refused",
+        f"unix:{tmp_path / 'socket'} does not answer: no such file or directory",
+        f'server.control = "{tmp_path / "control"}": no such file or directory',
+    ]
+    assert health(config) == (2, f"MTA-STS CRITICAL - {'; '.join(reasons)}\n")
+
+
+def test_a_daemon_that_hangs(daemon: Daemon) -> None:
+    begin = time.monotonic()
+    with daemon.stopped():
+        status, line = health(daemon.config)
+    assert time.monotonic() - begin < 10  # A monitoring system waits no longer.
+    endpoint = f"unix:{daemon.config.parent / 'socket'}"
+    reasons = f"{endpoint} does not answer within N seconds; the daemon gave no answer within N seconds"
+    assert (status, line) == (2, f"MTA-STS CRITICAL - {reasons}\n")
+
+
+def test_a_daemon_without_control_is_judged_by_its_answers(world: World, tmp_path: Path) -> None:
+    server: dict[str, object] = {"listen": [f"unix:{tmp_path / 'socket'}", "inet:127.0.0.1:8461"], "control": ""}
+    with Daemon(tmp_path, world.configuration(tmp_path, server=server)) as daemon:
+        assert health(daemon.config) == (0, "MTA-STS OK - answers Postfix|time=Ns\n")
+
+
+def test_a_control_socket_that_has_gone(daemon: Daemon) -> None:
+    control = daemon.config.parent / "control"
+    control.unlink()
+    reason = f'server.control = "{control}": no such file or directory'
+    assert health(daemon.config) == (1, f"MTA-STS WARNING - {reason}; answers Postfix|time=Ns\n")
+
+
+@pytest.mark.parametrize(
+    ("says", "reason"),
+    [
+        pytest.param(b"220 mail.test ESMTP\r\n", "does not speak socketmap", id="SMTP"),
+        pytest.param(b"", "does not speak socketmap", id="nothing"),
+        pytest.param(b"9:NOTFOUND", "does not speak socketmap", id="half a reply"),
+        pytest.param(b"x:y,", "does not speak socketmap", id="no length"),
+        pytest.param(b"1" * 100_000, "does not speak socketmap", id="a long length"),
+        pytest.param(b"9:TEMP oops,", "says 'TEMP oops'", id="a failure"),
+    ],
+)
+def test_something_else_listens(world: World, tmp_path: Path, says: bytes, reason: str) -> None:
+    config = tmp_path / "config"
+    listen = ["inet:127.0.0.1:8461"]
+    config.write_text(toml(world.configuration(tmp_path, server={"listen": listen, "control": ""})))
+    with socket.create_server(("127.0.0.1", 8461)) as listener, _speaking(listener, says):
+        assert health(config) == (2, f"MTA-STS CRITICAL - inet:127.0.0.1:8461 {reason}\n")
+
+
+@contextmanager
+def _speaking(listener: socket.socket, says: bytes) -> Iterator[None]:
+    """The first client is told this, whatever it says."""
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(says)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield
+    thread.join()
+
+
+def test_a_wrong_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("[server]\ncontroll = 1\n")
+    reason = f"{config}: unknown key server.controll: did you mean server.control?"
+    assert health(config) == (3, f"MTA-STS UNKNOWN - {reason}\n")
+    document = {"status": "UNKNOWN", "reasons": [reason], "daemon": None}
+    status, output = health(config, "--json")
+    assert (status, json.loads(output)) == (3, document)

@@ -1,0 +1,275 @@
+"""DNS messages: the query as it goes over the wire, which responses belong to it, and what they say.
+
+dnspython's own messages are what they are held against.
+"""
+
+import contextlib
+from collections.abc import Callable
+
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdata
+import dns.rrset
+import pytest
+from dns.rdatatype import AAAA, CNAME, MX, TLSA, TXT, A, RdataType
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postfix_mtasts.dns.message import Answer, MalformedError, Query, ResponseError
+
+NAME = "_mta-sts.example.com"
+TEXT = '"v=STSv1; id=1;"'
+SOA = "ns.example. hostmaster.example. 1 2 3 4 900"
+
+
+def response(query: Query, *, rcode: str = "NOERROR", flags: int = 0) -> dns.message.Message:
+    made = dns.message.make_response(dns.message.from_wire(query.wire), recursion_available=True)
+    made.set_rcode(dns.rcode.from_text(rcode))
+    made.flags |= flags
+    return made
+
+
+def add(section: list[dns.rrset.RRset], owner: str, ttl: int, kind: str, *rdatas: str) -> None:
+    section.append(dns.rrset.from_text(f"{owner}.", ttl, "IN", kind, *rdatas))
+
+
+def wire(message: dns.message.Message) -> bytes:
+    octets: bytes = message.to_wire(max_size=65535, want_shuffle=False)
+    return octets
+
+
+def texts(answer: Answer) -> list[str]:
+    return [rdata.to_text() for rdata in answer.records]
+
+
+@pytest.mark.parametrize("kind", [TXT, A, AAAA, MX, CNAME, TLSA])
+def test_query(kind: RdataType) -> None:
+    made = Query(NAME, kind).wire
+    expected = dns.message.make_query(f"{NAME}.", kind, flags=dns.flags.RD | dns.flags.AD)
+    expected.id = int.from_bytes(made[:2])
+    assert made == expected.to_wire()
+
+
+def test_ids_differ() -> None:
+    assert len({Query(NAME, TXT).wire[:2] for _ in range(100)}) > 90
+
+
+@pytest.mark.parametrize("name", ["x" * 64 + ".example", ".".join(["x" * 60] * 5), "a..example"])
+def test_no_name(name: str) -> None:
+    with pytest.raises(ResponseError):
+        Query(name, TXT)
+
+
+def test_records() -> None:
+    query = Query(NAME, TXT)
+    made = response(query, flags=dns.flags.AD)
+    add(made.answer, NAME.upper(), 300, "TXT", TEXT, '"a" "b"')
+    add(made.answer, NAME, 5, "RRSIG", "TXT 8 3 300 20300101000000 20200101000000 1 example.com. AAAA")
+    add(made.answer, "other.example", 5, "TXT", '"of another name"')
+    made.answer.append(dns.rrset.from_text(f"{NAME}.", 5, "CH", "TXT", '"of another class"'))
+    add(made.authority, "example.com", 5, "SOA", SOA)
+    answer = query.read(wire(made))
+    assert (texts(answer), answer.names, answer.authentic, answer.ttl) == ([TEXT, '"a" "b"'], (NAME,), True, 300.0)
+
+
+def test_aliases() -> None:
+    query = Query(NAME, TXT)
+    made = response(query)
+    add(made.answer, "b.example", 200, "TXT", TEXT)
+    add(made.answer, "a.example", 100, "CNAME", "B.example.")
+    add(made.answer, NAME, 150, "CNAME", "a.example.")
+    answer = query.read(wire(made))
+    expected = ([TEXT], (NAME, "a.example", "b.example"), False, 100.0)
+    assert (texts(answer), answer.names, answer.authentic, answer.ttl) == expected
+
+
+def test_an_alias_is_a_record_if_it_is_asked_for() -> None:
+    query = Query(NAME, CNAME)
+    made = response(query)
+    add(made.answer, NAME, 150, "CNAME", "a.example.")
+    add(made.answer, "a.example", 100, "CNAME", "b.example.")
+    answer = query.read(wire(made))
+    assert (texts(answer), answer.names, answer.ttl) == (["a.example."], (NAME,), 150.0)
+
+
+# What is in the authority section, and for how long there is nothing.
+NOTHING: list[tuple[str, list[tuple[str, int, str, str]], float]] = [
+    ("no SOA", [], 300.0),
+    ("the TTL is less", [("example.com", 45, "SOA", SOA)], 45.0),
+    ("the minimum is less", [("com", 3600, "SOA", SOA)], 900.0),
+    ("the SOA of another zone", [("example.net", 45, "SOA", SOA)], 300.0),
+    ("the SOA of a zone below", [(f"x.{NAME}", 45, "SOA", SOA)], 300.0),
+    ("other records first", [("example.com", 9, "NS", "ns.example."), ("example.com", 45, "SOA", SOA)], 45.0),
+    ("a TTL beyond all", [("example.com", 2**31 - 1, "SOA", SOA)], 900.0),
+]
+
+
+@pytest.mark.parametrize("rcode", ["NOERROR", "NXDOMAIN"])
+@pytest.mark.parametrize(("authority", "ttl"), [row[1:] for row in NOTHING], ids=[row[0] for row in NOTHING])
+def test_nothing(rcode: str, authority: list[tuple[str, int, str, str]], ttl: float) -> None:
+    query = Query(NAME, TXT)
+    made = response(query, rcode=rcode)
+    for owner, time, kind, rdata in authority:
+        add(made.authority, owner, time, kind, rdata)
+    assert query.read(wire(made)) == Answer((), (NAME,), authentic=False, ttl=ttl)
+
+
+def test_a_ttl_with_the_first_bit_is_none() -> None:
+    query = Query(NAME, A)
+    made = response(query)
+    add(made.answer, NAME, 0x7FFFFFFF, "A", "192.0.2.1")
+    octets = wire(made)
+    assert query.read(octets).ttl == 2**31 - 1
+    assert query.read(octets.replace(b"\x7f\xff\xff\xff", b"\x80\0\0\1")).ttl == 0.0
+
+
+@pytest.mark.parametrize("rcode", ["FORMERR", "SERVFAIL", "NOTIMP", "REFUSED", "YXDOMAIN"])
+def test_failure(rcode: str) -> None:
+    query = Query(NAME, TXT)
+    octets = wire(response(query, rcode=rcode))
+    assert query.is_answered_by(octets)
+    with pytest.raises(ResponseError, match=f"^{rcode}$"):
+        query.read(octets)
+
+
+def test_more_aliases_than_anybody_has() -> None:
+    query = Query(NAME, TXT)
+    for count in (16, 17):
+        made = response(query)
+        for owner, target in zip([NAME, *"abcdefghijklmnop"], "abcdefghijklmnopq", strict=True):
+            add(made.answer, owner, 300, "CNAME", f"{target}.")
+            if len(made.answer) == count:
+                break
+        if count == 16:
+            assert len(query.read(wire(made)).names) == 17
+        else:
+            with pytest.raises(MalformedError, match=r"^more than 16 aliases$"):
+                query.read(wire(made))
+
+
+def test_an_alias_of_itself() -> None:
+    query = Query(NAME, TXT)
+    made = response(query)
+    add(made.answer, NAME, 300, "CNAME", f"{NAME}.")
+    with pytest.raises(MalformedError, match=r"^more than 16 aliases$"):
+        query.read(wire(made))
+
+
+def test_records_of_a_name_that_does_not_exist() -> None:
+    query = Query(NAME, TXT)
+    made = response(query, rcode="NXDOMAIN")
+    add(made.answer, NAME, 300, "TXT", TEXT)
+    with pytest.raises(MalformedError, match=r"^records of a name that does not exist$"):
+        query.read(wire(made))
+
+
+def test_what_belongs_to_a_query() -> None:
+    query = Query(NAME, TXT)
+    good = wire(response(query))
+    header, question = good[:12], good[12:]
+    failed = header[:3] + bytes([header[3] | dns.rcode.SERVFAIL])
+    seen = {
+        "as it is": good,
+        "in upper case": header + question.upper(),
+        "truncated": header[:2] + bytes([header[2] | 2]) + good[3:],
+        "without the question, failed": failed + bytes(8),
+    }
+    assert {what: query.is_answered_by(octets) for what, octets in seen.items()} == dict.fromkeys(seen, True)
+    others = {
+        "nothing": b"",
+        "less than a header": good[:11],
+        "the header": header,
+        "another id": bytes([header[0] ^ 1]) + good[1:],
+        "a query": query.wire,
+        "another opcode": header[:2] + bytes([header[2] | 0x20]) + good[3:],
+        "without the question": header[:4] + bytes(8),
+        "about another name": good.replace(b"example", b"exbmple"),
+        "about another type": good[:-4] + b"\0\1\0\1",
+        "about another class": good[:-2] + b"\0\3",
+        "about a part of the name": header + question.removeprefix(b"\x08_mta-sts"),
+    }
+    assert {what: query.is_answered_by(octets) for what, octets in others.items()} == dict.fromkeys(others, False)
+    assert [query.is_truncated(octets) for octets in (good, seen["truncated"])] == [False, True]
+
+
+LABELS = st.sampled_from(["a", "b", "_mta-sts", "example", "com"])
+NAMES = st.lists(LABELS, min_size=1, max_size=4).map(".".join) | st.just(NAME)
+RDATA = st.one_of(
+    st.tuples(st.just("TXT"), st.sampled_from([TEXT, '"x" ""'])),
+    st.tuples(st.just("A"), st.just("192.0.2.1")),
+    st.tuples(st.just("CNAME"), NAMES.map(lambda name: f"{name}.")),
+    st.tuples(st.just("MX"), NAMES.map(lambda name: f"10 {name}.")),
+)
+RECORDS = st.lists(st.tuples(NAMES, st.integers(0, 2**31 - 1), RDATA), max_size=5)
+SOAS = st.lists(st.tuples(NAMES, st.integers(0, 2**31 - 1)), max_size=2, unique_by=lambda soa: soa[0])
+
+
+@given(records=RECORDS, soas=SOAS, kind=st.sampled_from([TXT, A, MX]), rcode=st.sampled_from(["NOERROR", "NXDOMAIN"]))
+def test_the_same_as_dnspython(
+    records: list[tuple[str, int, tuple[str, str]]], soas: list[tuple[str, int]], kind: RdataType, rcode: str
+) -> None:
+    query = Query(NAME, kind)
+    made = response(query, rcode=rcode)
+    seen = set()
+    for owner, ttl, (type_, rdata) in records:
+        # One record each: what several of one type come to is above, and a second alias of a name has no meaning.
+        if (owner, type_) not in seen:
+            add(made.answer, owner, ttl, type_, rdata)
+        seen.add((owner, type_))
+    for owner, ttl in soas[:1]:
+        add(made.authority, owner, ttl, "SOA", SOA)
+    octets = wire(made)
+    message = dns.message.from_wire(octets)
+    assert isinstance(message, dns.message.QueryMessage)
+    try:
+        chain = message.resolve_chaining()
+    except (dns.message.ChainTooLong, dns.message.AnswerForNXDOMAIN):
+        with pytest.raises(MalformedError):
+            query.read(octets)
+        return
+    answer = query.read(octets)
+    assert texts(answer) == [rdata.to_text() for rdata in chain.answer or ()]
+    assert answer.names[-1] == chain.canonical_name.to_text(omit_final_dot=True)
+    assert len(answer.names) == len(chain.cnames) + 1
+    heeded = [owner for owner, _ in soas[:1] if f".{answer.names[-1]}".endswith(f".{owner}")]
+    assert answer.ttl == min(chain.minimum_ttl, 2**31 - 1 if chain.answer or heeded else 300)
+
+
+def alias_and_record() -> tuple[Query, bytes]:
+    query = Query(NAME, TXT)
+    made = response(query)
+    add(made.answer, NAME, 300, "CNAME", "a.example.")
+    add(made.answer, "a.example", 300, "TXT", TEXT)
+    return query, wire(made)
+
+
+def nothing() -> tuple[Query, bytes]:
+    query = Query(NAME, TXT)
+    made = response(query, rcode="NXDOMAIN")
+    add(made.authority, "example.com", 300, "SOA", SOA)
+    return query, wire(made)
+
+
+@pytest.mark.parametrize("whole", [alias_and_record, nothing])
+def test_a_message_that_ends_too_early(whole: Callable[[], tuple[Query, bytes]]) -> None:
+    query, octets = whole()
+    query.read(octets)
+    for end in range(len(query.wire), len(octets)):
+        with pytest.raises(MalformedError):
+            query.read(octets[:end])
+
+
+@pytest.mark.parametrize("whole", [alias_and_record, nothing])
+@given(changes=st.lists(st.tuples(st.integers(12, 120), st.binary(min_size=1, max_size=4)), min_size=1, max_size=5))
+def test_garbage_is_malformed_or_an_answer(
+    whole: Callable[[], tuple[Query, bytes]], changes: list[tuple[int, bytes]]
+) -> None:
+    query, octets = whole()
+    broken = bytearray(octets)
+    for position, octet in changes:
+        broken[position : position + len(octet)] = octet
+    if query.is_answered_by(bytes(broken)):
+        with contextlib.suppress(MalformedError):
+            query.read(bytes(broken))

@@ -1,0 +1,204 @@
+"""Each event: its line, and the fields that journald gets; both as docs/log.md has them."""
+
+import logging
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from postfix_mtasts.config import DaneSetting, InetEndpoint
+from postfix_mtasts.log import events
+from postfix_mtasts.log.events import Event
+from postfix_mtasts.postfix.reply import ReplyRules, Style
+from postfix_mtasts.sts.decide import HadExpired, NotRenewed, PolicyChanged
+from postfix_mtasts.sts.domain import PolicyDomain
+from postfix_mtasts.sts.entry import Answer, Apply, NoPolicy, Unavailable, YieldToDane
+from postfix_mtasts.sts.observation import Failure, Stage
+from postfix_mtasts.sts.policy import Finding, Mode, MxPattern, Policy
+
+MANUAL = Path(__file__).parents[3] / "docs/log.md"
+DOMAIN = PolicyDomain("example.com")
+TCP = InetEndpoint("127.0.0.1", 8461)
+ENFORCE = Policy(Mode.ENFORCE, 86400, (MxPattern("mx.example.com"),))
+NONE = Policy(Mode.NONE, 86400, ())
+FAILURE = Failure(Stage.RESPONSE, "status 404")
+
+Fields = dict[str, str]
+
+
+def fields(event: Event, result: str = "", *, domain: bool = False) -> Fields:
+    found = {"MESSAGE_ID": event.value}
+    if domain or result:
+        found["MTASTS_DOMAIN"] = "example.com"
+    return found | ({"MTASTS_RESULT": result} if result else {})
+
+
+def decided(answer: Answer) -> Callable[[], None]:
+    return partial(events.decided, DOMAIN, answer)
+
+
+EVENTS: list[tuple[Callable[[], None], list[str], Fields]] = [
+    (partial(events.not_started, "no"), ["ERROR no"], fields(Event.NOT_STARTED)),
+    (partial(events.ready, "x = y"), ["INFO ready; in main.cf: x = y"], fields(Event.READY)),
+    (
+        partial(events.listener_not_passed, TCP),
+        [
+            (
+                "WARNING server.listen has inet:127.0.0.1:8461, the socket unit has not: served, but refused while the "
+                "daemon restarts; make it a ListenStream= of the socket unit, or take it out of server.listen"
+            )
+        ],
+        fields(Event.LISTENER_NOT_PASSED),
+    ),
+    (
+        partial(events.listener_not_configured, TCP, "server.listen"),
+        [
+            (
+                "WARNING the socket unit has inet:127.0.0.1:8461, server.listen has not: served all the same; "
+                "name it in server.listen, or take it out of the socket unit"
+            )
+        ],
+        fields(Event.LISTENER_NOT_CONFIGURED),
+    ),
+    (
+        partial(events.reply_rules, ReplyRules(Style.PLAIN, dane=DaneSetting.YIELD), "because", "so"),
+        ["INFO reply.style is plain: because", "INFO reply.dane is yield: so"],
+        fields(Event.REPLY_RULES),
+    ),
+    (partial(events.no_control, "no"), ["INFO no control socket: no"], fields(Event.NO_CONTROL)),
+    (partial(events.reloaded, []), ["INFO configuration reloaded"], fields(Event.RELOADED)),
+    (
+        partial(events.reloaded, ["dns", "cache"]),
+        ["INFO configuration reloaded, but a change of dns, cache takes a restart"],
+        fields(Event.RELOADED),
+    ),
+    (partial(events.not_reloaded, "no"), ["ERROR configuration not reloaded: no"], fields(Event.NOT_RELOADED)),
+    (
+        partial(events.not_answered, TCP, "no"),
+        ["ERROR no answer on inet:127.0.0.1:8461: no; the watchdog is not told of life"],
+        fields(Event.WATCHDOG),
+    ),
+    (partial(events.event_loop, "uvloop"), ["INFO event loop is uvloop"], fields(Event.EVENT_LOOP)),
+    (events.stopping, ["INFO stopping"], fields(Event.STOPPING)),
+    (
+        decided(Apply(ENFORCE, fetched=True)),
+        ["INFO domain=example.com, fetched: mode=enforce, max_age=86400, mx=mx.example.com"],
+        fields(Event.DECIDED, "enforce"),
+    ),
+    (
+        decided(Apply(Policy(Mode.TESTING, 60, ENFORCE.mx), fetched=True)),
+        ["INFO domain=example.com, fetched: mode=testing, max_age=60, mx=mx.example.com"],
+        fields(Event.DECIDED, "testing"),
+    ),
+    (
+        decided(Apply(NONE, fetched=True)),
+        ["INFO domain=example.com, fetched: mode=none, max_age=86400"],
+        fields(Event.DECIDED, "none"),
+    ),
+    (
+        decided(NoPolicy("no record: 100 %s")),
+        ["INFO domain=example.com, no policy: no record: 100 %s"],
+        fields(Event.DECIDED, "no-policy"),
+    ),
+    (
+        decided(YieldToDane(("a.test", "b.test"))),
+        ["INFO domain=example.com, DANE goes before MTA-STS: TLSA records of a.test, b.test"],
+        fields(Event.DECIDED, "dane"),
+    ),
+    (
+        decided(Unavailable(FAILURE)),
+        ["WARNING domain=example.com, no policy can be had: HTTP response: status 404 (sts-policy-fetch-error)"],
+        fields(Event.DECIDED, "unavailable"),
+    ),
+    (
+        decided(Unavailable(Failure(Stage.TLSA, "SERVFAIL", None), defer=True)),
+        ["WARNING domain=example.com, mail must wait: TLSA lookup: SERVFAIL"],
+        fields(Event.DECIDED, "deferred"),
+    ),
+    (
+        partial(events.found_in_policy, DOMAIN, (Finding(1, "a"), Finding(2, "b"))),
+        ["WARNING domain=example.com, its policy file is not in order: line 1: a; line 2: b"],
+        fields(Event.POLICY_FINDINGS, domain=True),
+    ),
+    (
+        partial(events.noticed, DOMAIN, PolicyChanged(ENFORCE, NONE)),
+        [
+            (
+                "WARNING domain=example.com, policy changed: now mode=none, max_age=86400; "
+                "before mode=enforce, max_age=86400, mx=mx.example.com"
+            )
+        ],
+        fields(Event.POLICY_CHANGED, domain=True),
+    ),
+    (
+        partial(events.noticed, DOMAIN, PolicyChanged(NONE, ENFORCE)),
+        [
+            (
+                "INFO domain=example.com, policy changed: now mode=enforce, max_age=86400, mx=mx.example.com; "
+                "before mode=none, max_age=86400"
+            )
+        ],
+        fields(Event.POLICY_CHANGED, domain=True),
+    ),
+    (
+        partial(events.noticed, DOMAIN, NotRenewed("no", 7200, urgent=False)),
+        ["WARNING domain=example.com, policy cannot be renewed, and ends in 2 hours: no"],
+        fields(Event.POLICY_NOT_RENEWED, domain=True),
+    ),
+    (
+        partial(events.noticed, DOMAIN, NotRenewed("no", 7200, urgent=True)),
+        ["ERROR domain=example.com, policy cannot be renewed, and ends in 2 hours: no"],
+        fields(Event.POLICY_NOT_RENEWED, domain=True),
+    ),
+    (
+        partial(events.noticed, DOMAIN, HadExpired(NONE, 60)),
+        ["WARNING domain=example.com, its policy has ended 60 seconds ago: mode=none, max_age=86400"],
+        fields(Event.POLICY_EXPIRED, domain=True),
+    ),
+    (
+        partial(events.not_socketmap, "[::1]:1", "no"),
+        ["ERROR client=[::1]:1 does not speak socketmap: no"],
+        fields(Event.NOT_SOCKETMAP),
+    ),
+    (
+        partial(events.row_ignored, DOMAIN, "no"),
+        ["WARNING domain=example.com, cache.path: its row is ignored: no"],
+        fields(Event.ROW_IGNORED, domain=True),
+    ),
+    (
+        partial(events.database_trouble, "no"),
+        ["ERROR cache.path: no; answers go on, and writes are tried again"],
+        fields(Event.DATABASE_TROUBLE),
+    ),
+    (partial(events.internal_error, ValueError("x")), ["ERROR internal error"], fields(Event.INTERNAL_ERROR)),
+]
+
+
+@pytest.mark.parametrize(("tell", "lines", "expected"), EVENTS)
+def test_the_lines_and_fields_of_an_event(
+    tell: Callable[[], None], lines: list[str], expected: Fields, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    tell()
+    assert [f"{record.levelname} {record.getMessage()}" for record in caplog.records] == lines
+    assert [record.__dict__["journal"] for record in caplog.records] == [expected] * len(lines)
+
+
+def test_each_kind_of_event_is_tested_here_and_has_an_id_of_its_own() -> None:
+    assert {expected["MESSAGE_ID"] for _, _, expected in EVENTS} == {event.value for event in Event}
+    # Two names of one value are one member.
+    assert list(Event.__members__) == [event.name for event in Event]
+    assert [event.name for event in Event if not re.fullmatch("[0-9a-f]{32}", event.value)] == []
+
+
+def test_the_manual_has_the_kinds_of_events() -> None:
+    rows = re.findall(r"^\| ([A-Z_]+) \| `([0-9a-f]+)` \| .+ \|$", MANUAL.read_text(), re.MULTILINE)
+    assert rows == [(event.name, event.value) for event in Event]
+
+
+def test_the_manual_has_the_results() -> None:
+    table = MANUAL.read_text().partition("| `MTASTS_RESULT` | what was found out |")[2].partition("\n\n")[0]
+    words = [word for row in re.findall(r"^\| (`.+`) \|", table, re.MULTILINE) for word in re.findall("`(.+?)`", row)]
+    assert sorted(words) == sorted({expected.get("MTASTS_RESULT", "") for _, _, expected in EVENTS} - {""})

@@ -1,0 +1,93 @@
+"""What a monitoring system is told."""
+
+from typing import Any
+
+import pytest
+
+from postfix_mtasts.query.running.health import Health, Level, judge
+
+NOW = 1_700_000_000.0
+STATUS: dict[str, Any] = {
+    "database": {"writable": True, "trouble": None, "trouble_since": None, "pending_writes": 0},
+    "policies": {"stored": 12, "in_memory": 3, "not_renewed": 0, "ending": 0, "first_ends_at": None},
+}
+SILENT = ["inet:127.0.0.1:8461 does not answer: connection refused", "unix:/run/sts does not speak socketmap"]
+
+
+def status(table: str, **changes: object) -> dict[str, Any]:
+    return STATUS | {table: STATUS[table] | changes}
+
+
+@pytest.mark.parametrize(
+    ("silent", "told", "line"),
+    [
+        pytest.param(
+            [],
+            STATUS,
+            "MTA-STS OK - answers Postfix; 12 policies|time=0.002s policies=12 not_renewed=0 ending=0 pending_writes=0",
+            id="well",
+        ),
+        pytest.param({}, None, "MTA-STS OK - answers Postfix|time=0.002s", id="no control socket is wanted"),
+        pytest.param(
+            [],
+            status("policies", stored=1, not_renewed=1, first_ends_at=NOW + 9e5),
+            "MTA-STS OK - answers Postfix; 1 policy, 1 of them not renewed"
+            "|time=0.002s policies=1 not_renewed=1 ending=0 pending_writes=0",
+            id="a policy is not renewed, and there is time",
+        ),
+        pytest.param(
+            [],
+            status("policies", not_renewed=2, ending=1, first_ends_at=NOW + 7200),
+            "MTA-STS WARNING - 1 policy that cannot be renewed is about to end, the first in 2 hours; answers Postfix; "
+            "12 policies, 2 of them not renewed|time=0.002s policies=12 not_renewed=2 ending=1 pending_writes=0",
+            id="a policy is about to end",
+        ),
+        pytest.param(
+            [],
+            status("policies", not_renewed=2, ending=2, first_ends_at=NOW - 1),
+            "MTA-STS WARNING - 2 policies that cannot be renewed are about to end, the first in 0 seconds; "
+            "answers Postfix; 12 policies, 2 of them not renewed"
+            "|time=0.002s policies=12 not_renewed=2 ending=2 pending_writes=0",
+            id="two",
+        ),
+        pytest.param(
+            [],
+            status("database", writable=False, trouble="disk | full", trouble_since=NOW - 600, pending_writes=7),
+            "MTA-STS WARNING - the database cannot be used since 10 minutes: disk / full; 7 writes wait; "
+            "answers Postfix; 12 policies|time=0.002s policies=12 not_renewed=0 ending=0 pending_writes=7",
+            id="the database cannot be written",
+        ),
+        pytest.param(
+            [],
+            status("policies", stored=None, not_renewed=None, ending=None),
+            "MTA-STS OK - answers Postfix|time=0.002s pending_writes=0",
+            id="no counts",
+        ),
+        pytest.param(
+            [],
+            "no daemon",
+            "MTA-STS WARNING - no daemon; answers Postfix|time=0.002s",
+            id="no control",
+        ),
+        pytest.param(
+            SILENT,
+            STATUS,
+            f"MTA-STS CRITICAL - {'; '.join(SILENT)}; 12 policies|policies=12 not_renewed=0 ending=0 pending_writes=0",
+            id="no answer",
+        ),
+        pytest.param(
+            ["unix:/run/sts does not answer: no such file"],
+            "no control",
+            "MTA-STS CRITICAL - unix:/run/sts does not answer: no such file; no control",
+            id="nothing at all",
+        ),
+    ],
+)
+def test_line(silent: list[str], told: Any, line: str) -> None:
+    health = judge(silent, 0.0021, told, NOW)
+    assert str(health) == line
+    assert line.startswith(f"MTA-STS {health.level.name} ")
+
+
+def test_unknown() -> None:
+    assert str(Health(Level.UNKNOWN, ("x.toml: wrong",), {})) == "MTA-STS UNKNOWN - x.toml: wrong"

@@ -1,0 +1,99 @@
+"""Every subcommand, option and exit status is in the man page, and every word to type in the completion for bash."""
+
+import argparse
+import dataclasses
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from postfix_mtasts.query.command import SUBCOMMANDS, parser
+from postfix_mtasts.query.doctor.doctor import Examination
+from postfix_mtasts.query.doctor.finding import Finding
+from postfix_mtasts.query.domain import report
+from postfix_mtasts.query.domain.certificate import Certificate
+from postfix_mtasts.query.domain.remarks import Remark
+from postfix_mtasts.query.output import Status
+
+ROOT = Path(__file__).parents[3]
+MANUAL = ROOT / "docs/man/postfix-mtasts-query.1"
+COMPLETION = ROOT / "contrib/bash-completion/postfix-mtasts-query"
+NAMES = [None, *SUBCOMMANDS]
+
+
+def actions(name: str | None) -> list[argparse.Action]:
+    return parser(name)._actions
+
+
+def options(name: str | None) -> set[str]:
+    return {option for action in actions(name) for option in action.option_strings}
+
+
+@pytest.fixture(scope="module")
+def manual() -> str:
+    return re.sub(r"\\(-)|^\.\w+ |\"", r"\1", MANUAL.read_text(), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", NAMES, ids=str)
+def test_the_manual_has_every_option_and_argument(name: str | None, manual: str) -> None:
+    missing = {option for option in options(name) if not re.search(rf"(?<![\w-]){option}(?![\w-])", manual)}
+    choices = {choice for action in actions(name) for choice in action.choices or ()}
+    missing |= {choice for choice in choices if f"cache {choice}" not in manual}
+    assert missing == set()
+
+
+def test_the_manual_has_every_subcommand(manual: str) -> None:
+    assert [name for name in SUBCOMMANDS if f"postfix-mtasts-query {name}" not in manual] == []
+
+
+def test_the_manual_has_every_exit_status() -> None:
+    listed = re.findall(r"^\.TP\n\.B (\d+)$", MANUAL.read_text(), flags=re.MULTILINE)
+    assert [int(number) for number in listed] == sorted(Status)
+
+
+SHAPES = [
+    report.Report,
+    report.RecordReport,
+    report.PolicyHostReport,
+    report.PolicyReport,
+    report.LineReport,
+    report.ProbeReport,
+    Certificate,
+    report.MxReport,
+    report.DaneReport,
+    report.AnswerReport,
+    Remark,
+    Finding,
+    Examination,
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_manual_has_every_member_of_the_json(shape: type[Any], manual: str) -> None:
+    json = manual[manual.index("\nJSON\n") :]
+    assert [field.name for field in dataclasses.fields(shape) if not re.search(rf"\b{field.name}\b", json)] == []
+
+
+def completed(*words: str) -> set[str]:
+    """What bash offers at the end of these words."""
+    bash = shutil.which("bash")
+    assert bash
+    ask = 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _postfix_mtasts_query; printf "%s\\n" "${COMPREPLY[@]}"'
+    script = f"source {COMPLETION}; {ask}"
+    done = subprocess.run([bash, "-c", script, "bash", *words], check=True, capture_output=True, text=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", NAMES, ids=str)
+def test_bash_completes_every_option(name: str | None) -> None:
+    words = [name] if name else ["example.com"]
+    assert completed("postfix-mtasts-query", *words, "--") == {one for one in options(name) if one.startswith("--")}
+
+
+def test_bash_completes_subcommands() -> None:
+    assert completed("postfix-mtasts-query", "") >= set(SUBCOMMANDS)
+    assert completed("postfix-mtasts-query", "cache", "") >= {"list", "show", "forget", "refresh"}
+    assert completed("postfix-mtasts-query", "example.com", "d") == set()
