@@ -1,1 +1,1 @@
-"""`postfix-mtasts-query`: why a domain has a policy or none, what Postfix is told, and what is wrong on this machine."""
+"""`postfix-mtasts-query`: why a domain has a policy or none, what Postfix gets, and what is wrong on this machine."""
