@@ -672,7 +672,7 @@ UNAVAILABLE: dict[str, tuple[Setup, str]] = {
     ),
     "a web page": (
         _site(answer("<html>", content_type="text/html")),
-        f"HTTP response: media type 'text/html', not text/plain {FETCH_ERROR}",
+        f"HTTP response: Content-Type is 'text/html', must be text/plain {FETCH_ERROR}",
     ),
     "the policy host is slow": (_site(HANG), f"HTTP response: timed out after 2 s {FETCH_ERROR}"),
     "the policy is invalid": (
