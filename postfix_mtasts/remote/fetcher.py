@@ -6,7 +6,6 @@ content encodings and the proxies of the environment are not used. Every failure
 """
 
 import asyncio
-import logging
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from typing import cast
@@ -68,8 +67,6 @@ class Fetcher:
         self._allow_addresses = allow_addresses
         self._port = port
         self._keep_certificate = keep_certificate
-        # httpx would log each request, beside what we log of it.
-        logging.getLogger("httpx").setLevel(logging.WARNING)
 
     async def fetch(self, domain: PolicyDomain, record_id: str) -> FetchObservation:
         """The policy of a domain whose record has this id, or why there is none."""
@@ -96,27 +93,18 @@ class Fetcher:
         return FetchFailed(failure, record_id, seen)
 
     async def _get(self, host: str, network: Network) -> bytes:
-        async def check(response: httpx.Response) -> None:
-            network.exchange.status = response.status_code
-            network.exchange.headers = _texts(response.headers.raw)
-            _check_headers(response.status_code, network.exchange.headers)
-
+        # Only a transport: cookies, redirects and the like, which httpx's client adds, are what a policy must not meet.
+        transport = _Transport(_Connection(network), self._tls)
+        request = httpx.Request("GET", f"https://{host}:{self._port}{_PATH}", headers=_HEADERS)
+        response = await transport.handle_async_request(request)
+        network.exchange.status = response.status_code
+        network.exchange.headers = _texts(response.headers.raw)
+        _check_headers(response.status_code, network.exchange.headers)
         body = bytearray()
-        async with (
-            httpx.AsyncClient(
-                transport=_Transport(_Connection(network), self._tls),
-                headers=_HEADERS,
-                timeout=None,  # noqa: S113 - the caller has one deadline for all
-                trust_env=False,
-                # A hook sees the response before httpx looks where a redirect leads.
-                event_hooks={"response": [check]},
-            ) as client,
-            client.stream("GET", f"https://{host}:{self._port}{_PATH}") as response,
-        ):
-            async for data in response.aiter_raw():
-                body += data
-                if len(body) > MAX_POLICY_SIZE:
-                    raise _ResponseError(f"larger than {MAX_POLICY_SIZE // 1024} KiB")
+        async for data in response.aiter_raw():
+            body += data
+            if len(body) > MAX_POLICY_SIZE:
+                raise _ResponseError(f"larger than {MAX_POLICY_SIZE // 1024} KiB")
         return bytes(body)
 
 
@@ -139,9 +127,7 @@ class _Transport(httpx.AsyncBaseTransport):
         )
         sent = httpcore.Request(request.method, url, headers=request.headers.raw)
         response = await connection.handle_async_request(sent)
-        # httpx would parse cookies, and nobody wants them.
-        headers = [(name, value) for name, value in response.headers if name.lower() != b"set-cookie"]
-        return httpx.Response(response.status, headers=headers, stream=_Body(response))
+        return httpx.Response(response.status, headers=response.headers, stream=_Body(response))
 
 
 class _Body(httpx.AsyncByteStream):
