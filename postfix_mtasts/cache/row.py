@@ -1,7 +1,6 @@
 """An entry as a row of the database: JSON with a version, so that a later version of this program can tell."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
@@ -36,7 +35,7 @@ def print_row(entry: Entry) -> str:
         "failed": [print_failed(failed) for failed in entry.failed],
         "due": due_spans(entry, cached),
         "expires_at": cached.expires_at(),
-        "renewal_fails": renewal_fails(replace(entry, note=None)),
+        "renewal_fails": renewal_fails(entry),
         "urgent_at": urgent_at(cached),
     }
     return json.dumps(fields)

@@ -39,10 +39,13 @@ def due_spans(entry: Entry, cached: CachedPolicy) -> tuple[tuple[float | None, f
     )
 
 
-def renewal_fails(entry: Entry) -> bool:
-    """Whether the policy of an entry could not be renewed. For mode none that is no failure (RFC 8461, 10.2)."""
+def renewal_fails(entry: Entry, *, no_record: bool = False) -> bool:
+    """Whether the policy of an entry could not be renewed. For mode none that is no failure (RFC 8461, 10.2).
+
+    `no_record`: the last lookup found none, or failed.
+    """
     is_wanted = entry.cached is not None and entry.cached.policy.mode is not Mode.NONE
-    return is_wanted and bool(entry.failed or entry.note)
+    return is_wanted and (no_record or bool(entry.failed))
 
 
 def urgent_at(cached: CachedPolicy) -> float:

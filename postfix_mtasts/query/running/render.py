@@ -24,8 +24,7 @@ from postfix_mtasts.cache.row import parse_failed, parse_row, print_failed
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.output import JSON, Status
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
-from postfix_mtasts.sts.policy import Mode
-from postfix_mtasts.sts.schedule import refresh_at
+from postfix_mtasts.sts.schedule import refresh_at, renewal_fails
 
 _LAST_TIME = 253402300799.0  # The end of the year 9999.
 _COLUMNS = ("domain", "mode", "mx", "fetched", "expires", "checked", "failures")
@@ -43,10 +42,8 @@ class Known:
 
     def status(self, now: float) -> Status:
         """What this means for mail. ERROR if there may be a policy that could not be fetched."""
-        live = self.entry.live(now)
-        if live:
-            fails = live.policy.mode is not Mode.NONE and (self.entry.failed or self.note)
-            return Status.WARNING if fails else Status.OK
+        if self.entry.live(now):
+            return Status.WARNING if renewal_fails(self.entry, no_record=bool(self.note)) else Status.OK
         is_unknown = self.entry.failed or self.unread or (self.note and not self.note["no_policy"])
         return Status.ERROR if is_unknown else Status.NOTHING
 
