@@ -18,10 +18,10 @@ from postfix_mtasts.remote.network import HTTPS_PORT, Network, NetworkError, Str
 from postfix_mtasts.sts import policy
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.observation import (
-    Exchange,
     Failure,
     FetchFailed,
     FetchObservation,
+    FetchTrace,
     PolicyFetched,
     PolicyInvalid,
     ResultType,
@@ -68,7 +68,7 @@ class Fetcher:
     async def fetch(self, domain: PolicyDomain, record_id: str) -> FetchObservation:
         """The policy of a domain whose record has this id, or why there is none."""
         network = Network(self._resolver, self._allow_addresses)
-        seen = network.exchange
+        seen = network.trace
         try:
             async with asyncio.timeout(self._timeout):
                 seen.body = await self._get(domain.policy_host(), network)
@@ -95,11 +95,11 @@ class Fetcher:
             stream, h11.Request(method="GET", target=_PATH, headers=[("Host", host + port), *_HEADERS])
         ):
             if isinstance(event, h11.Response):
-                network.exchange.status = event.status_code
-                network.exchange.headers = tuple(
+                network.trace.status = event.status_code
+                network.trace.headers = tuple(
                     (name.decode(), value.decode("utf-8", "backslashreplace")) for name, value in event.headers
                 )
-                _check_headers(event.status_code, network.exchange.headers)
+                _check_headers(event.status_code, network.trace.headers)
             elif isinstance(event, h11.Data):
                 body += event.data
                 if len(body) > MAX_POLICY_SIZE:
@@ -144,7 +144,7 @@ def _check_headers(status: int, headers: Sequence[tuple[str, str]]) -> None:
         raise _ResponseError(f"content encoding {encoding[:100]!a}, which was not asked for")
 
 
-def _read(seen: Exchange, record_id: str) -> FetchObservation:
+def _read(seen: FetchTrace, record_id: str) -> FetchObservation:
     try:
         parsed, findings = policy.parse(seen.body)
     except policy.PolicyError as error:

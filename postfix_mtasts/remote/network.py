@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from postfix_mtasts.config import IpNetwork
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver
-from postfix_mtasts.sts.observation import Exchange, Stage
+from postfix_mtasts.sts.observation import FetchTrace, Stage
 
 HTTPS_PORT = 443
 _CONNECT_TIMEOUT = 3.0  # Seconds for one address, so that a dead one leaves time for the others.
@@ -98,7 +98,7 @@ class Network:
         self._resolver = resolver
         self._allow_addresses = allow_addresses
         self._stream: Stream | None = None
-        self.exchange = Exchange()
+        self.trace = FetchTrace()
 
     async def connect(self, host: str, port: int) -> "Stream":
         """Connect to the first of the host's addresses that takes the connection."""
@@ -119,7 +119,7 @@ class Network:
 
     def enter(self, stage: Stage) -> None:
         """The next stage begins."""
-        self.exchange.enter(stage, asyncio.get_running_loop().time())
+        self.trace.enter(stage, asyncio.get_running_loop().time())
 
     def abort(self) -> None:
         """Close the connection at once, if there is one."""
@@ -135,7 +135,7 @@ class Network:
             try:
                 async with asyncio.timeout(_CONNECT_TIMEOUT):
                     connection = await _connect(address, port)
-                self.exchange.address = address
+                self.trace.address = address
                 return connection
             except TimeoutError:
                 failures.append(f"{address}: no answer within {_CONNECT_TIMEOUT:g} seconds")
@@ -148,7 +148,7 @@ class Network:
             addresses = await self._resolver.addresses(host)
         except DnsError as error:
             raise NetworkError(str(error)) from error
-        self.exchange.addresses = addresses
+        self.trace.addresses = addresses
         if not addresses:
             raise NetworkError(f"{host} has no address")
         allowed = [address for address in addresses if self._is_allowed(address)]
@@ -178,8 +178,8 @@ class Stream:
     def note_tls(self) -> None:
         """Tell the exchange what TLS has come to."""
         tls = self._writer.get_extra_info("ssl_object")
-        self._network.exchange.tls = f"{tls.version()} {tls.cipher()[0]}"
-        self._network.exchange.certificate = tls.getpeercert(binary_form=True)
+        self._network.trace.tls = f"{tls.version()} {tls.cipher()[0]}"
+        self._network.trace.certificate = tls.getpeercert(binary_form=True)
         self._network.enter(Stage.RESPONSE)
 
     async def read(self, max_octets: int) -> bytes:

@@ -55,7 +55,7 @@ class Prober:
         begun = time.monotonic()
         network = self._network(SMTP_PORT)
         problem = await self._problem(network, host, SMTP_PORT, self._tls)
-        seen = network.exchange
+        seen = network.trace
         certificate = seen.certificate
         if problem and seen.stage is Stage.TLS:
             certificate = await self.certificate_of(host, SMTP_PORT)
@@ -68,7 +68,7 @@ class Prober:
         unchecked.check_hostname = False
         unchecked.verify_mode = ssl.CERT_NONE  # To show it is all that is done with it.
         await self._problem(network, host, port, unchecked)
-        return network.exchange.certificate
+        return network.trace.certificate
 
     def _network(self, port: int) -> Network:
         return Network(self._resolver, self._allow_addresses if port == HTTPS_PORT else _EVERYWHERE)

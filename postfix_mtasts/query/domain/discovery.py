@@ -36,9 +36,9 @@ from postfix_mtasts.sts.observation import (
     DaneObservation,
     DaneUsable,
     DnsFailed,
-    Exchange,
     FetchFailed,
     FetchObservation,
+    FetchTrace,
     PolicyFetched,
     PolicyInvalid,
     RecordFound,
@@ -90,7 +90,7 @@ class Discovery:
             return (), str(error)
 
     async def _policy_host(self, hop: NextHop, fetched: FetchObservation) -> PolicyHostReport:
-        seen = fetched.seen or Exchange()
+        seen = fetched.seen or FetchTrace()
         name = hop.domain.policy_host()
         failure = fetched.failure if isinstance(fetched, FetchFailed) else None
         shown = certificate.parse(seen.certificate)
