@@ -63,7 +63,7 @@ class Tlsa:
 
 
 class Resolver:
-    """Asks `nameservers`, or those of resolv.conf if there are none. A lookup takes `timeout` seconds or little more."""
+    """Asks `nameservers`, or those of resolv.conf if there are none. A lookup takes about `timeout` seconds at most."""
 
     def __init__(
         self, nameservers: Sequence[InetEndpoint] = (), *, timeout: float, resolv_conf: pathlib.Path = RESOLV_CONF
