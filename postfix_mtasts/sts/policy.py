@@ -122,7 +122,7 @@ def parse(body: bytes) -> tuple[Policy, tuple[Finding, ...]]:
         raise PolicyError("the file is empty")
     fields = _Fields()
     if text.startswith("\ufeff"):
-        fields.note(1, "remove the byte order mark at the beginning of the file")
+        fields.note(1, "remove the byte order mark")
         text = text[1:]
     for number, line in enumerate(lines(text), start=1):
         fields.read(number, line)
