@@ -14,8 +14,8 @@ from tests.integration.conftest import mounted
 from tests.world.daemon import EVENT_LOOP, Config, Daemon
 from tests.world.postfix import HERE, Installation
 
-PLAIN = "plain: Postfix {} does not know the attributes of tlsrpt"
-TLSRPT = "tlsrpt: Postfix {} knows its attributes, and checks MX names by them"
+PLAIN = "plain: Postfix {} does not support the attributes of tlsrpt"
+TLSRPT = "tlsrpt: Postfix {} supports its attributes, and checks MX names with them"
 
 
 @pytest.fixture
