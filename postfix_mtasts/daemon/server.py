@@ -17,7 +17,8 @@ from postfix_mtasts.log import events
 from postfix_mtasts.postfix.reply import temporary_failure
 from postfix_mtasts.postfix.socketmap import Decoder, ProtocolError, Reply, Request
 
-# When no more files can be opened, asyncio tries to accept so many connections, and prints a traceback for each.
+# When the process has no free file descriptors, asyncio tries to accept this many connections, and prints a traceback
+# for each of them.
 _ACCEPTED_AT_ONCE = 10
 _MAX_PENDING = 100  # Requests of one connection that are in progress at the same time.
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.dns.message import Answer, MalformedError, Query, ResponseError
 
-_MAX_DATAGRAM = 4096  # Octets. Without EDNS(0) an answer has at most 512 (RFC 1035, 4.2.1).
+_MAX_DATAGRAM = 4096  # Bytes. Without EDNS(0) a response has at most 512 (RFC 1035, 4.2.1).
 # Seconds to wait before all nameservers are asked again. The pause doubles each time, up to the second number.
 _PAUSE, _MAX_PAUSE = 0.1, 1.0
 PORT = 53

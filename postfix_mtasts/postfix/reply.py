@@ -69,7 +69,7 @@ class ReplyRules:
 
 
 def beside_dane(answer: Answer, dane: DaneObservation) -> Answer:
-    """Return the answer after DANE: MTA-STS must not "override a failing DANE validation" (RFC 8461, 2)."""
+    """Return the answer that follows with DANE: MTA-STS must not "override a failing DANE validation" (RFC 8461, 2)."""
     match dane:
         case DaneUsable(hosts):
             return YieldToDane(hosts)
@@ -119,7 +119,7 @@ def _enforce(domain: PolicyDomain, policy: Policy, style: Style) -> Reply:
 
 
 def _with_attributes(level: str, domain: PolicyDomain, policy: Policy) -> Iterator[Reply]:
-    """Yield replies with the level and the attributes of tlsrpt, with all policy_string first, if they fit."""
+    """Yield those replies that fit: with the whole policy as policy_string, and with its first line only."""
     checked = f"{level} {_sts(domain, _distinct(policy.mx))}"
     # Postfix 3.10.0 to 3.10.5 crash if there is no policy_string, so the first one is always sent.
     for strings in (_policy_strings(policy), f" {_policy_string('version: STSv1')}"):

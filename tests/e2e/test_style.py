@@ -112,10 +112,10 @@ def test_auto_follows_postfix(
     ("script", "reason"),
     [
         pytest.param(None, "no postconf on this machine", id="no Postfix"),
-        pytest.param("exit 1", "postconf names no version", id="fails"),
-        pytest.param("echo later", "postconf names no version", id="says something else"),
-        pytest.param("head -c 100000 /dev/zero", "postconf names no version", id="says a lot"),
-        pytest.param("kill -9 $$", "postconf names no version", id="is killed"),
+        pytest.param("exit 1", "postconf does not print a version", id="fails"),
+        pytest.param("echo later", "postconf does not print a version", id="says something else"),
+        pytest.param("head -c 100000 /dev/zero", "postconf does not print a version", id="says a lot"),
+        pytest.param("kill -9 $$", "postconf does not print a version", id="is killed"),
     ],
 )
 async def test_no_postfix_is_normal(script: str | None, reason: str, tmp_path: Path) -> None:
