@@ -421,7 +421,7 @@ def test_a_ca_file_without_a_certificate(world: World, tmp_path: Path, content: 
     path = tmp_path / "ca.pem"
     path.write_text(content)
     found = refusal(world, tmp_path, fetch={"ca_file": str(path)})
-    assert found == f'fetch.ca_file = "{path}": no certificate in PEM form'
+    assert found == f'fetch.ca_file = "{path}": the file has no certificate in PEM format'
 
 
 def test_a_ca_file_that_is_a_folder(world: World, tmp_path: Path) -> None:
@@ -638,7 +638,7 @@ UNAVAILABLE: dict[str, tuple[Setup, str]] = {
     ),
     "the TXT lookup is not answered": (
         lambda world, domain: world.dns.set_behaviour(f"_mta-sts.{domain}", Behaviour(silent=True)),
-        "TXT lookup: 127.0.0.1: no answer within N s",
+        "TXT lookup: 127.0.0.1: no answer within 0.5 s",
     ),
     "the policy host has no address": (
         lambda world, domain: world.dns.add_txt(f"_mta-sts.{domain}", RECORD),
@@ -1003,7 +1003,7 @@ def test_a_hit_does_not_wait_for_dns(world: World, tmp_path: Path, silence: Sile
 def test_a_check_that_fails_is_told_once_and_ends_no_policy(world: World, tmp_path: Path) -> None:
     reasons = {
         "gone.test": "no _mta-sts TXT record",
-        "broken.test": "invalid _mta-sts TXT record: no id",
+        "broken.test": "invalid _mta-sts TXT record: id is missing",
         "servfail.test": "TXT lookup: 127.0.0.1: SERVFAIL",
     }
     world.announce("broken.test", b"v=STSv1;")
@@ -1076,7 +1076,7 @@ NOTED: dict[str, tuple[Setup, str, tuple[int, int]]] = {
     "no record": (lambda world, domain: None, _NO_POLICY + "no _mta-sts TXT record", (1, 0)),
     "an invalid record": (
         lambda world, domain: world.announce(domain, b"v=STSv1;"),
-        _INVALID + "no id",
+        _INVALID + "id is missing",
         (1, 0),
     ),
     "DNS fails": (

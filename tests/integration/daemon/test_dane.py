@@ -75,7 +75,7 @@ def test_a_policy_yields_to_tlsa_records(world: World, yielding: Daemon) -> None
     mail(world, "both.signed", EE)
     assert [ask(endpoint(yielding), "both.signed") for _ in range(3)] == [NOTFOUND] * 3
     assert asked(world, "both.signed") == all_of("both.signed")
-    assert yielding.wait_for("DANE goes") == (
+    assert yielding.wait_for("DANE takes precedence") == (
         "info: domain=both.signed, DANE takes precedence over MTA-STS: TLSA records of mx.both.signed"
     )
 

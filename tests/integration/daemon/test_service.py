@@ -264,7 +264,7 @@ def _descriptor(stack: ExitStack, kind: str, path: Path) -> int:
     return stack.enter_context(unix(path) if kind == "unix" else tcp()).fileno()
 
 
-_MUST_LISTEN = "must be a stream socket that listens (ListenStream= and Accept=no)"
+_MUST_LISTEN = "must be a listening stream socket (ListenStream= and Accept=no)"
 REFUSALS = {
     "an unknown name": (
         [("unix", "contrl")],
