@@ -48,8 +48,7 @@ class Nameservers:
                     async with asyncio.timeout_at(min(until, loop.time() + self._timeout_each)):
                         return await _query_server(server, query)
                 except TimeoutError as error:
-                    if server not in failures or loop.time() < until:  # At `until` the attempt was cut short.
-                        failures[server] = error
+                    failures.setdefault(server, error)  # This attempt may be too short for the server to refuse again.
                 except (ResponseError, OSError, EOFError) as error:
                     failures[server] = error
             final = all(isinstance(failure, ResponseError) for failure in failures.values())

@@ -42,7 +42,7 @@ async def local_postfix(path: str = PATH) -> Postfix:
     """Ask the first postconf in the folders of `path` about the version and settings. Raises NoPostfix."""
     command = shutil.which("postconf", path=path)
     if not command:
-        raise NoPostfix("no postconf on this machine")
+        raise NoPostfix("there is no postconf command on this machine")
     try:
         async with asyncio.timeout(_DEADLINE):
             # -d prints the built-in version, and does not need a readable main.cf.
@@ -80,7 +80,7 @@ async def _values(command: str, option: str, *, names: Sequence[str]) -> list[st
 def _parse(text: str) -> tuple[int, int]:
     version = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", text)
     if not version:
-        raise NoPostfix("postconf does not print a version")
+        raise NoPostfix("postconf prints no version")
     return int(version[1]), int(version[2])
 
 

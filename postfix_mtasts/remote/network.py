@@ -31,6 +31,7 @@ _LOCAL_V6 = (ipaddress.IPv6Network("64:ff9b:1::/48"), ipaddress.IPv6Network("::/
 
 # What OpenSSL calls some errors, and what an administrator should read.
 _NO_ISSUER = ("unable to get local issuer certificate", "unable to verify the first certificate")
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
 _NO_COMMON_VERSION = ("TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL")
 _ALERT = re.compile(r"(?:(?:SSLV3|TLSV13?)_ALERT_|TLSV1_)(.+)")  # An alert that the host has sent.
 
@@ -103,8 +104,8 @@ def _tls_reason(reason: str) -> str:
     """Describe OpenSSL's reason, such as WRONG_VERSION_NUMBER."""
     if reason in _NO_COMMON_VERSION:
         return "no common TLS version (TLS 1.2 or later is needed)"
-    if reason == "WRONG_VERSION_NUMBER":
-        return "the answer is not TLS"
+    if reason in _NOT_TLS:
+        return "the answer is not valid TLS"
     if reason == "UNEXPECTED_EOF_WHILE_READING":
         return "the host closed the connection"
     alert = _ALERT.fullmatch(reason)

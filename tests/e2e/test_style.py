@@ -111,11 +111,11 @@ def test_auto_follows_postfix(
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        pytest.param(None, "no postconf on this machine", id="no Postfix"),
-        pytest.param("exit 1", "postconf does not print a version", id="fails"),
-        pytest.param("echo later", "postconf does not print a version", id="says something else"),
-        pytest.param("head -c 100000 /dev/zero", "postconf does not print a version", id="says a lot"),
-        pytest.param("kill -9 $$", "postconf does not print a version", id="is killed"),
+        pytest.param(None, "there is no postconf command on this machine", id="no Postfix"),
+        pytest.param("exit 1", "postconf prints no version", id="fails"),
+        pytest.param("echo later", "postconf prints no version", id="says something else"),
+        pytest.param("head -c 100000 /dev/zero", "postconf prints no version", id="says a lot"),
+        pytest.param("kill -9 $$", "postconf prints no version", id="is killed"),
     ],
 )
 async def test_no_postfix_is_normal(script: str | None, reason: str, tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ KNOWS_NOT = "Postfix 3.9 does not support the attributes of tlsrpt"
         (StyleSetting.AUTO, Postfix((4, 0)), LOCAL, Style.TLSRPT, KNOWS.replace("3.10", "4.0")),
         (
             StyleSetting.AUTO,
-            NoPostfix("no postconf on this machine"),
+            NoPostfix("there is no postconf command on this machine"),
             LOCAL,
             Style.PLAIN,
-            "no postconf on this machine",
+            "there is no postconf command on this machine",
         ),
         (
             StyleSetting.AUTO,
@@ -75,7 +75,12 @@ def test_style(
         ),
         (Postfix((3, 7), "may", "dnssec"), LOCAL, DaneSetting.OFF, "Postfix 3.7 has smtp_tls_security_level = may"),
         (Postfix((3, 7), "", ""), LOCAL, DaneSetting.OFF, "Postfix 3.7 has smtp_tls_security_level = (empty)"),
-        (NoPostfix("no postconf on this machine"), LOCAL, DaneSetting.OFF, "no postconf on this machine"),
+        (
+            NoPostfix("there is no postconf command on this machine"),
+            LOCAL,
+            DaneSetting.OFF,
+            "no postconf on this machine",
+        ),
         (
             Postfix((3, 10), "dane", "dnssec"),
             (*LOCAL, OPEN),
