@@ -119,11 +119,17 @@ def _plain(text: str) -> str:
 
 
 class Network:
-    """Makes one connection, to a public address or to one in the networks `allow_addresses`."""
+    """Makes one connection, to a public address or to one in the networks `allow_addresses`.
 
-    def __init__(self, resolver: Resolver, allow_addresses: Sequence[IpNetwork]) -> None:
+    With `keep_certificate`, the trace has the host's certificate. The daemon does not need it, and saves the time.
+    """
+
+    def __init__(
+        self, resolver: Resolver, allow_addresses: Sequence[IpNetwork], *, keep_certificate: bool = False
+    ) -> None:
         self._resolver = resolver
         self._allow_addresses = allow_addresses
+        self.keep_certificate = keep_certificate
         self._stream: Stream | None = None
         self.trace = FetchTrace()
 
@@ -203,10 +209,11 @@ class Stream:
         self.note_tls()
 
     def note_tls(self) -> None:
-        """Note the TLS version, the cipher and the certificate in the trace."""
+        """Note the TLS version and the cipher in the trace, and the certificate if it is kept."""
         tls = self._writer.get_extra_info("ssl_object")
         self._network.trace.tls = f"{tls.version()} {tls.cipher()[0]}"
-        self._network.trace.certificate = tls.getpeercert(binary_form=True)
+        if self._network.keep_certificate:
+            self._network.trace.certificate = tls.getpeercert(binary_form=True)
         self._network.enter(Stage.RESPONSE)
 
     async def read(self, max_octets: int) -> bytes:

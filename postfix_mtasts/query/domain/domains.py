@@ -105,7 +105,7 @@ async def _discovery(settings: Config) -> Discovery:
     rules, *_ = await choose_reply_rules(settings, settings.server.listen)
     return Discovery(
         resolver,
-        Fetcher(resolver, tls, timeout=settings.fetch.timeout, allow_addresses=allowed),
+        Fetcher(resolver, tls, timeout=settings.fetch.timeout, allow_addresses=allowed, keep_certificate=True),
         Prober(resolver, tls, socket.gethostname(), allowed),
         rules,
     )

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from postfix_mtasts.cache.row import parse_failed, parse_row, print_failed
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.output import JSON, Status
-from postfix_mtasts.sts.decide import refresh_at
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
 from postfix_mtasts.sts.policy import Mode
+from postfix_mtasts.sts.schedule import refresh_at
 
 _LAST_TIME = 253402300799.0  # The end of the year 9999.
 _COLUMNS = ("domain", "mode", "mx", "fetched", "expires", "checked", "failures")

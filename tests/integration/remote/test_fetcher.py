@@ -227,8 +227,8 @@ async def test_host_that_does_not_know_its_name(world: World) -> None:
 
 CHUNKED = [("Transfer-Encoding", "chunked")]
 CUT_SHORT = re.compile("peer closed connection without sending complete message body .*")
-NOT_HTTP = re.compile("illegal status line.*")
-TOO_LONG = "more than 65536 octets"
+NOT_HTTP = "the answer is not HTTP/1.1"
+TOO_LONG = "larger than 64 KiB"
 
 # What the server sends instead of a handshake, and the reason. Patterns stand for the words of OpenSSL and of h11.
 NO_HANDSHAKE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
@@ -261,7 +261,7 @@ NO_RESPONSE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
         [answer(TEXT, headers=[("Content-Length", "5"), ("Content-Length", "6")])],
         re.compile("conflicting Content-Length headers"),
     ),
-    ("a header without end", [HEAD + b"X: ", Flood(1_000_000)], re.compile(".*too long|illegal header line.*")),
+    ("a header without end", [HEAD + b"X: ", Flood(1_000_000)], "response headers too large"),
     ("one octet over 64 KiB", [answer(TEXT + "x" + COMMENT)], TOO_LONG),
     (
         "one octet over 64 KiB, chunked",
@@ -272,17 +272,17 @@ NO_RESPONSE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
     (
         "gzip",
         [answer(gzip.compress(BODY), headers=[("Content-Encoding", "gzip")])],
-        "content encoding 'gzip', which was not asked for",
+        "sent 'gzip'-encoded unasked; disable compression for this file",
     ),
     (
         "gzip that hides megabytes",
         [answer(gzip.compress(bytes(20_000_000)), headers=[("Content-Encoding", "gzip")])],
-        "content encoding 'gzip', which was not asked for",
+        "sent 'gzip'-encoded unasked; disable compression for this file",
     ),
     (
         "two encodings",
         [answer(gzip.compress(BODY), headers=[("Content-Encoding", "identity"), ("Content-Encoding", "gzip")])],
-        "content encoding 'identity, gzip', which was not asked for",
+        "sent 'identity, gzip'-encoded unasked; disable compression for this file",
     ),
     (
         "gzip as a transfer encoding",
@@ -292,13 +292,18 @@ NO_RESPONSE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
     (
         "two media types",
         [answer(TEXT, headers=[("Content-Type", "text/html")])],
-        "media type 'text/html, text/plain', not text/plain",
+        "Content-Type is 'text/html, text/plain', must be text/plain",
     ),
-    ("a long media type", [answer(TEXT, content_type="x" * 200)], f"media type '{'x' * 100}', not text/plain"),
+    ("a long media type", [answer(TEXT, content_type="x" * 200)], f"Content-Type is '{'x' * 100}', must be text/plain"),
     (
         "a long redirect",
         [answer(status=301, headers=[("Location", "/" + "x" * 200)])],
         f"status 301, a redirect to '/{'x' * 99}', which must not be followed",
+    ),
+    (
+        "a redirect to no URL",
+        [answer(status=301, headers=[("Location", "https://[")])],
+        "status 301, a redirect to 'https://[', which must not be followed",
     ),
 ]
 
@@ -350,7 +355,8 @@ async def test_vector(world: World, case: dict[str, Any]) -> None:
             to = f"a redirect to '{headers['Location']}', which must not be followed"
             expected = failed(Stage.RESPONSE, f"status {case['status']}, {to}")
         case _:
-            expected = failed(Stage.RESPONSE, f"media type '{case['content_type'] or ''}', not text/plain")
+            shown = f"Content-Type is '{case['content_type']}'" if case["content_type"] else "no Content-Type"
+            expected = failed(Stage.RESPONSE, f"{shown}, must be text/plain")
     assert await world.fetcher().fetch(DOMAIN, "1") == expected
     assert len(world.https.requests) == 1
 
@@ -476,7 +482,7 @@ async def test_one_deadline_for_all(world: World, tls: bool, steps: list[Step], 
     world.https.site(HOST, world.ca.issue(HOST).server_context() if tls else None, *steps)
     async with asyncio.timeout(IMPATIENCE * 3):
         observation = await world.fetcher(IMPATIENCE).fetch(DOMAIN, "1")
-    assert observation == failed(stage, "not done within 1 seconds")
+    assert observation == failed(stage, "timed out after 1 s")
 
 
 def established(port: int) -> int:
@@ -487,8 +493,8 @@ def established(port: int) -> int:
 
 # What the server does before it waits for us to close the connection, and what we saw.
 LEFT_OPEN: list[tuple[str, bool, list[Step], PolicyFetched | FetchFailed]] = [
-    ("no handshake", False, [], failed(Stage.TLS, "not done within 1 seconds")),
-    ("no response", True, [], failed(Stage.RESPONSE, "not done within 1 seconds")),
+    ("no handshake", False, [], failed(Stage.TLS, "timed out after 1 s")),
+    ("no response", True, [], failed(Stage.RESPONSE, "timed out after 1 s")),
     ("a refused response", True, [answer(TEXT, status=404)[:-5]], failed(Stage.RESPONSE, "status 404")),
     ("a policy", True, [answer(TEXT)], fetched()),
 ]
@@ -511,7 +517,7 @@ async def test_connection_is_closed(
 
 async def test_deadline_holds_for_dns(world: World) -> None:
     world.dns.set_behaviour(HOST, Behaviour(silent=True))
-    assert await world.fetcher(IMPATIENCE).fetch(DOMAIN, "1") == failed(Stage.ADDRESS, "not done within 1 seconds")
+    assert await world.fetcher(IMPATIENCE).fetch(DOMAIN, "1") == failed(Stage.ADDRESS, "timed out after 1 s")
 
 
 @pytest.fixture
@@ -530,7 +536,7 @@ async def test_deadline_holds_for_the_connection(ca: Ca, full: tuple[str, int]) 
     with DnsServer() as dns, HttpsServer("127.0.0.1", full[1]) as https:
         dns.add(HOST, "A", full[0], https.address)
         fetcher = World(ca, dns, https).fetcher(IMPATIENCE)
-        assert await fetcher.fetch(DOMAIN, "1") == failed(Stage.CONNECT, "not done within 1 seconds")
+        assert await fetcher.fetch(DOMAIN, "1") == failed(Stage.CONNECT, "timed out after 1 s")
         assert https.connections == 0
 
 
