@@ -79,7 +79,7 @@ def test_style(
             NoPostfix("there is no postconf command on this machine"),
             LOCAL,
             DaneSetting.OFF,
-            "no postconf on this machine",
+            "there is no postconf command on this machine",
         ),
         (
             Postfix((3, 10), "dane", "dnssec"),
