@@ -213,7 +213,7 @@ class _Fields:
         if number <= _LINES_SEARCHED_FOR_SLIPS:
             near = difflib.get_close_matches(name.lower(), _KNOWN, n=1, cutoff=_LIKENESS)
         if near:
-            self.note(number, f"unknown field {name}; did you mean {near[0]}?")
+            self.note(number, f"unknown field {name}, did you mean {near[0]}?")
         elif not value:
             self.note(number, f"{name} is empty")
 

@@ -711,7 +711,7 @@ FOUND: dict[str, tuple[Setup, str, list[str]]] = {
                 "warning: domain={0}, policy is valid, but its file should be corrected: "
                 "line 1: remove the byte order mark; line 2: blank line; "
                 "line 6: max_age 99999999 is treated as 31557600 (the maximum); "
-                "line 7: unknown field Mode; did you mean mode?"
+                "line 7: unknown field Mode, did you mean mode?"
             ),
             "info: domain={0}, fetched: mode=enforce, max_age=31557600, mx=mx.test:*.test",
         ],

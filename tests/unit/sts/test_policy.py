@@ -230,12 +230,12 @@ _MX = "write one hostname, or *.domain"
         ),
         pytest.param(
             b"version: STSv1\nMode: none\n\nmax_age: 1\n",
-            "no mode line; line 2: unknown field Mode; did you mean mode?; line 3: blank line",
+            "no mode line; line 2: unknown field Mode, did you mean mode?; line 3: blank line",
             id="with the findings, missing line",
         ),
         pytest.param(
             b"mx1: a.example\nmx: *\n",
-            f"line 2: mx '*': {_MX}; line 1: unknown field mx1; did you mean mx?",
+            f"line 2: mx '*': {_MX}; line 1: unknown field mx1, did you mean mx?",
             id="with the findings, wrong line",
         ),
     ],
@@ -268,12 +268,12 @@ def test_messages(body: bytes, message: str) -> None:
         ),
         pytest.param(
             _line("max-age: 2"),
-            (policy(Mode.ENFORCE, 1, "a.example"), (Finding(4, "unknown field max-age; did you mean max_age?"),)),
+            (policy(Mode.ENFORCE, 1, "a.example"), (Finding(4, "unknown field max-age, did you mean max_age?"),)),
             id="slip",
         ),
         pytest.param(
             _line("Version: 2"),
-            (policy(Mode.ENFORCE, 1, "a.example"), (Finding(4, "unknown field Version; did you mean version?"),)),
+            (policy(Mode.ENFORCE, 1, "a.example"), (Finding(4, "unknown field Version, did you mean version?"),)),
             id="other case",
         ),
         pytest.param(
@@ -309,7 +309,7 @@ def test_messages(body: bytes, message: str) -> None:
         ),
         pytest.param(
             _age("1") + b"x: y\n" * 96 + b"mxx: a\n" * 2,
-            (policy(Mode.NONE, 1), (Finding(100, "unknown field mxx; did you mean mx?"),)),
+            (policy(Mode.NONE, 1), (Finding(100, "unknown field mxx, did you mean mx?"),)),
             id="slips are searched in 100 lines",
         ),
     ],
