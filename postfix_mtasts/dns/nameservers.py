@@ -46,7 +46,9 @@ class Nameservers:
                 try:
                     async with asyncio.timeout_at(min(until, loop.time() + self._timeout_each)):
                         return await _query_server(server, query)
-                except (ResponseError, OSError, EOFError) as error:  # TimeoutError is an OSError.
+                except TimeoutError as error:
+                    failures.setdefault(server, error)  # There may not have been time to refuse again.
+                except (ResponseError, OSError, EOFError) as error:
                     failures[server] = error
             final = all(isinstance(failure, ResponseError) for failure in failures.values())
             if final or loop.time() + pause + _PAUSE > until:  # Later, there is no time for an answer.

@@ -301,7 +301,7 @@ class DnsServer(LoopServer):
     # Transport
 
     async def _listen(self) -> Sequence[asyncio.BaseTransport | asyncio.Server]:
-        udp, tcp = _bind(self.address, self.port)
+        udp, tcp = bind(self.address, self.port)
         self.port = udp.getsockname()[1]
         transport, _ = await self._loop.create_datagram_endpoint(lambda: _Udp(self._udp), sock=udp)
         return transport, await asyncio.start_server(lambda r, w: self._spawn(self._tcp(r, w)), sock=tcp)
@@ -359,7 +359,7 @@ class _Udp(asyncio.DatagramProtocol):
         self._received(data, addr, self._transport)
 
 
-def _bind(address: str, port: int) -> tuple[socket.socket, socket.socket]:
+def bind(address: str, port: int = 0) -> tuple[socket.socket, socket.socket]:
     """A UDP and a TCP socket on one port; with port 0 the kernel's choice for one may be taken for the other."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     for attempt in range(10):
