@@ -286,3 +286,4 @@ def wait_until_asked(world: World, *names: str) -> None:
     deadline = time.monotonic() + 20
     while missing := set(names) - {query.name for query in world.dns.queries}:
         assert time.monotonic() < deadline, missing
+        time.sleep(0.01)

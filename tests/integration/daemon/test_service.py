@@ -503,7 +503,7 @@ PERIOD = 0.4  # Seconds.
 PATIENT = 60.0  # Seconds; a quarter of that is more than a busy machine takes for an answer.
 
 
-def watched(manager: Manager, period: float = PERIOD, **more: str) -> dict[str, str]:
+def watched(manager: Manager, period: float = PERIOD, /, **more: str) -> dict[str, str]:
     return {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": str(int(period * 1e6))} | more
 
 
