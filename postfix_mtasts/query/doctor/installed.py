@@ -175,6 +175,7 @@ async def _output(command: str, *words: str) -> str:
     finally:
         if process is not None and process.returncode is None:
             process.kill()
+            await process.wait()  # The event loop may be closed next.
     said = complaints.decode("utf-8", "replace").strip()
     # postmap(1) ends with 1 also where there is merely nothing.
     if process.returncode and ("fatal: " in said or "error: " in said):
