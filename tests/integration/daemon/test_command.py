@@ -85,15 +85,9 @@ def socket_of(daemon: Daemon) -> str:
     return f"unix:{daemon.config.parent / 'socket'}"
 
 
-_sentinels = itertools.count()
-
-
 def about(daemon: Daemon, domain: str) -> list[str]:
     """All that the daemon has logged of a domain until now."""
-    sentinel = f"{next(_sentinels)}.sentinel.test"
-    assert ask(socket_of(daemon), sentinel) == "NOTFOUND "
-    daemon.wait_for(f"domain={re.escape(sentinel)},")
-    return [line for line in daemon.log if f"domain={domain}, " in line]
+    return daemon.about(domain, socket_of(daemon))
 
 
 def stored_policies(path: Path) -> dict[str, str]:
