@@ -58,6 +58,13 @@ def ending(known: Delivery | Outcome, uses: int = 1) -> Ending:
     return Ending(known.status, known.dsn, known.text, uses)
 
 
+def delivered(world: World, recipient: str) -> Ending:
+    """The ending, when the connection has been put away that is to be kept."""
+    found = ending(world.postfix.deliver(recipient))
+    world.postfix.wait_until_idle()
+    return found
+
+
 class Case(NamedTuple):
     """A certificate and the MX host of the policy, D being the domain, and what becomes of mail in both styles."""
 
@@ -82,7 +89,7 @@ def test_an_enforced_policy(world: World, name: str, style: str) -> None:
     domain = f"{name}.{style}.test"
     world.add(domain, case.certificate, policy("enforce", case.mx.replace("D", domain)))
     expected = in_style(style, world.postfix.version, case.plain, case.tlsrpt)
-    assert ending(world.postfix.deliver(f"user@{domain}")) == ending(expected)
+    assert delivered(world, f"user@{domain}") == ending(expected)
     # Only a verified connection is kept.
     again = ending(expected, 2 if expected == VERIFIED else 1)
     assert ending(world.postfix.deliver(f"again@{domain}")) == again
@@ -92,7 +99,7 @@ def cached(world: World, domain: str) -> None:
     """A domain without a policy, with a connection that is kept."""
     world.dns.add(domain, "MX", f"10 mx.{domain}.")
     world.mail_server(f"mx.{domain}", world.mail_server_context(domain, "good"))
-    endings = [ending(world.postfix.deliver(f"user@{domain}")) for _ in range(2)]
+    endings = [delivered(world, f"user@{domain}") for _ in range(2)]
     assert endings == [ending(VERIFIED), ending(VERIFIED, 2)]
 
 

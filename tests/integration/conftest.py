@@ -118,6 +118,7 @@ def wait_until_stored(path: Path, *domains: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
         while missing := set(domains) - {key for (key,) in connection.execute("SELECT key FROM policies")}:
             assert time.monotonic() < deadline, missing
+            time.sleep(0.01)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The product as its users run it: `postfix-mtasts-daemon` as a process, and a socketmap client to ask it."""
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -122,6 +123,13 @@ class Daemon:
         assert found is not None, f"no line matches {pattern!r} in {self.log[since:]}"
         return found
 
+    def about(self, domain: str, endpoint: str, since: int = 0) -> list[str]:
+        """All that it has logged of a domain until now, from index `since` on; it is asked at the endpoint."""
+        sentinel = f"{next(_sentinels)}.sentinel.test"
+        assert ask(endpoint, sentinel) == "NOTFOUND "
+        self.wait_for(f"domain={re.escape(sentinel)},", since=since)
+        return [line for line in self.log[since:] if f"domain={domain}, " in line]
+
     def _search(self, pattern: str, since: int) -> str | None:
         return next((line for line in self.log[since:] if re.search(pattern, line)), None)
 
@@ -150,6 +158,7 @@ class Daemon:
             process.stderr.close()
 
 
+_sentinels = itertools.count()
 # Set by systemd for its services; a daemon started by a test is none.
 _SERVICE_MANAGER = (
     *("JOURNAL_STREAM", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"),

@@ -50,13 +50,14 @@ class Query(NamedTuple):
 
 @dataclass(frozen=True)
 class Behaviour:
-    """How a name answers: with this rcode (and extended DNS error), not at all, `delay` seconds later, with nothing but
-    the TC bit over UDP, or with these bytes."""
+    """How a name answers: with this rcode (and extended DNS error), not at all, `delay` seconds later, after `release`,
+    with nothing but the TC bit over UDP, or with these bytes."""
 
     rcode: str | None = None
     ede: int | None = None
     silent: bool = False
     delay: float = 0.0
+    release: concurrent.futures.Future[None] | None = None
     truncate: bool = False
     garbage: bytes | None = None
 
@@ -97,11 +98,13 @@ class LoopServer(abc.ABC):
     async def _listen(self) -> Sequence[asyncio.BaseTransport | asyncio.Server]:
         """Start to listen, set `port`; what to close at the end."""
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        """Run until done or the server stops."""
+    def _spawn(self, work: Coroutine[None, None, None], connection: asyncio.StreamWriter | None = None) -> None:
+        """Run until done or the server stops, also if it stops at once; then the connection is closed."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        if connection:
+            task.add_done_callback(lambda _: connection.transport.abort())
 
     async def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -301,10 +304,10 @@ class DnsServer(LoopServer):
     # Transport
 
     async def _listen(self) -> Sequence[asyncio.BaseTransport | asyncio.Server]:
-        udp, tcp = _bind(self.address, self.port)
+        udp, tcp = bind(self.address, self.port)
         self.port = udp.getsockname()[1]
         transport, _ = await self._loop.create_datagram_endpoint(lambda: _Udp(self._udp), sock=udp)
-        return transport, await asyncio.start_server(lambda r, w: self._spawn(self._tcp(r, w)), sock=tcp)
+        return transport, await asyncio.start_server(lambda r, w: self._spawn(self._tcp(r, w), w), sock=tcp)
 
     def _udp(self, wire: bytes, peer: tuple[Any, ...], transport: asyncio.DatagramTransport) -> None:
         async def reply() -> None:
@@ -315,16 +318,13 @@ class DnsServer(LoopServer):
         self._spawn(reply())
 
     async def _tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                while True:
-                    length = int.from_bytes(await reader.readexactly(2), "big")
-                    answer = await self._reply(await reader.readexactly(length), "tcp")
-                    if answer is not None:
-                        writer.write(len(answer).to_bytes(2, "big") + answer)
-                        await writer.drain()
-        finally:
-            writer.transport.abort()
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                length = int.from_bytes(await reader.readexactly(2), "big")
+                answer = await self._reply(await reader.readexactly(length), "tcp")
+                if answer is not None:
+                    writer.write(len(answer).to_bytes(2, "big") + answer)
+                    await writer.drain()
 
     async def _reply(self, wire: bytes, transport: Transport) -> bytes | None:
         """What answers a query, when it is time; None for silence."""
@@ -338,6 +338,8 @@ class DnsServer(LoopServer):
         response, behaviour = self._answer(query)
         if behaviour.delay:
             await self._sleep(behaviour.delay)
+        if behaviour.release:
+            await asyncio.wait([asyncio.wrap_future(behaviour.release)])
         if behaviour.silent or behaviour.garbage is not None:
             return behaviour.garbage
         answer = response.to_wire(**_WHOLE)
@@ -359,7 +361,7 @@ class _Udp(asyncio.DatagramProtocol):
         self._received(data, addr, self._transport)
 
 
-def _bind(address: str, port: int) -> tuple[socket.socket, socket.socket]:
+def bind(address: str, port: int = 0) -> tuple[socket.socket, socket.socket]:
     """A UDP and a TCP socket on one port; with port 0 the kernel's choice for one may be taken for the other."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     for attempt in range(10):

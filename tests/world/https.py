@@ -142,19 +142,16 @@ class HttpsServer(LoopServer):
     async def _listen(self) -> Sequence[asyncio.Server]:
         family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
         server = await asyncio.start_server(
-            lambda reader, writer: self._spawn(self._connected(reader, writer)), self.address, self.port, family=family
+            lambda r, w: self._spawn(self._connected(r, w), w), self.address, self.port, family=family
         )
         self.port = server.sockets[0].getsockname()[1]
         return [server]
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        try:
-            # A client that goes away, or dislikes our certificate, is a case of the tests, no error.
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                await self._converse(_Connection(reader, writer))
-        finally:
-            writer.transport.abort()
+        # A client that goes away, or dislikes our certificate, is a case of the tests, no error.
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await self._converse(_Connection(reader, writer))
 
     async def _converse(self, connection: "_Connection") -> None:
         host, alert = await connection.client_hello()

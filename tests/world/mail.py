@@ -89,7 +89,7 @@ class World:
 
 
 def configuration(
-    folder: Path, ca: Ca, listen: str, socket_mode: int = 0o666, answer_within: float = 10
+    folder: Path, ca: Ca, listen: str, socket_mode: int = 0o666, answer_within: float = 60
 ) -> dict[str, dict[str, object]]:
     """The daemon's configuration for this world."""
     return {

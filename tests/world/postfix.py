@@ -177,12 +177,12 @@ class Postfix:
 
     def flush(self) -> None:
         """Let the whole queue be tried again."""
-        self._wait_until_idle()
+        self.wait_until_idle()
         self.run("postqueue", "-f")
 
     def forget_all(self) -> None:
         """Delete what is in the queue."""
-        self._wait_until_idle()
+        self.wait_until_idle()
         self.run("postsuper", "-d", "ALL")
 
     def postmap_q(self, table: str, key: str) -> str | None:
@@ -213,7 +213,7 @@ class Postfix:
 
         return self._soon(look, f"line {attempt} that matches {pattern!r}")[0]
 
-    def _wait_until_idle(self) -> None:
+    def wait_until_idle(self) -> None:
         """Until the queue manager has put away what it logged the end of; it skips that when told to try again."""
         self._soon(lambda: not any((self.queue / "active").iterdir()), "end of all deliveries")
 

@@ -62,7 +62,7 @@ class _Dialogue(socketserver.BaseRequestHandler):
     def setup(self) -> None:
         self.owner = self.server.owner
         self.connection = self.request
-        self.connection.settimeout(10)
+        self.connection.settimeout(60)
         self.lines = self.connection.makefile("rb")
         self.tls = False
         self.sni: str | None = None

@@ -31,7 +31,7 @@ class Tap(LoopServer):
         self._daemon = daemon_address, daemon_port
 
     async def _listen(self) -> Sequence[asyncio.Server]:
-        return [await asyncio.start_server(lambda r, w: self._spawn(self._connected(r, w)), self.address, self.port)]
+        return [await asyncio.start_server(lambda r, w: self._spawn(self._connected(r, w), w), self.address, self.port)]
 
     async def _connected(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         writers = [to_client]

@@ -181,6 +181,7 @@ async def _output(command: str, *words: str) -> str:
     finally:
         if process is not None and process.returncode is None:
             process.kill()
+            await process.wait()  # The event loop may be closed next.
     said = complaints.decode("utf-8", "replace").strip()
     # postmap(1) has exit status 1 also if it finds nothing, which is no error.
     if process.returncode and ("fatal: " in said or "error: " in said):

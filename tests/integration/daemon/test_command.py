@@ -85,15 +85,9 @@ def socket_of(daemon: Daemon) -> str:
     return f"unix:{daemon.config.parent / 'socket'}"
 
 
-_sentinels = itertools.count()
-
-
 def about(daemon: Daemon, domain: str) -> list[str]:
     """All that the daemon has logged of a domain until now."""
-    sentinel = f"{next(_sentinels)}.sentinel.test"
-    assert ask(socket_of(daemon), sentinel) == "NOTFOUND "
-    daemon.wait_for(f"domain={re.escape(sentinel)},")
-    return [line for line in daemon.log if f"domain={domain}, " in line]
+    return daemon.about(domain, socket_of(daemon))
 
 
 def stored_policies(path: Path) -> dict[str, str]:
@@ -130,7 +124,7 @@ def ended(running: subprocess.Popen[str], how: signal.Signals = signal.SIGTERM) 
 
 def run(*arguments: str | Path, prefix: tuple[str, ...] = ()) -> tuple[int, str, str]:
     """Status, output and errors of a daemon that ends by itself."""
-    done = subprocess.run([*prefix, COMMAND, *arguments], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([*prefix, COMMAND, *arguments], capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -442,20 +436,26 @@ def test_no_ca_of_the_system(world: World, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
-def test_a_signal_stops_it(world: World, tmp_path: Path, how: signal.Signals) -> None:
+def test_a_signal_stops_it(world: World, tmp_path: Path, hold: Hold, how: signal.Signals) -> None:
     config = tmp_path / "config"
     config.write_text(toml(world.configuration(tmp_path)))
     endpoint = f"unix:{tmp_path / 'socket'}"
-    with process("--config", config) as running:
+    with process("--config", config) as running, ThreadPoolExecutor() as threads:
         assert start_of(running) == ready(endpoint)
         with socket.socket(socket.AF_UNIX) as idle:
             idle.connect(str(tmp_path / "socket"))
             assert ask(endpoint, "none.test") == "NOTFOUND "
             assert line_of(running) == "info: domain=none.test, no policy: no _mta-sts TXT record"
-            begin = time.monotonic()
-            assert ended(running, how) == (0, "info: stopping\n")
-            assert time.monotonic() - begin < 5
+            reply = threads.submit(ask, endpoint, "hold.test")
+            assert hold.reached.wait(20)
+            running.send_signal(how)
+            assert line_of(running) == "info: stopping"
+            # What was asked is waited for, and nobody who asks nothing.
             assert idle.recv(1) == b""
+            assert not reply.done()
+            hold.release()
+            assert reply.result() == secure("hold.test")
+            assert ended(running, how) == (0, f"{applied('hold.test')}\n")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["config", "policies.sqlite"]
 
 
@@ -486,24 +486,23 @@ def hold(world: World) -> Hold:
 
 def test_a_discovery_that_hangs_does_not_delay_the_end(world: World, tmp_path: Path, hold: Hold) -> None:
     server = {"listen": [f"unix:{tmp_path / 'socket'}"], "answer_within": 0.2}
-    with Daemon(tmp_path, world.configuration(tmp_path, server=server)) as daemon:
+    # Nobody waits for its end as long as the fetch may take.
+    with Daemon(tmp_path, world.configuration(tmp_path, server=server, fetch={"timeout": 90})) as daemon:
         assert ask(socket_of(daemon), "hold.test") == "NOTFOUND "
         assert hold.reached.wait(20)
-        begin = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - begin < 5
-    assert daemon.log[-1] == "info: stopping"
+    assert daemon.log == [*ready(socket_of(daemon)), late("hold.test", 0.2), "info: stopping"]
 
 
 def test_the_end_waits_for_an_answer_as_long_as_postfix_would(world: World, tmp_path: Path, hold: Hold) -> None:
-    server = {"listen": [f"unix:{tmp_path / 'socket'}"], "answer_within": 2}
+    server = {"listen": [f"unix:{tmp_path / 'socket'}"], "answer_within": 5}
     daemon = Daemon(tmp_path, world.configuration(tmp_path, server=server))
     with daemon, ThreadPoolExecutor() as threads:
         reply = threads.submit(ask, socket_of(daemon), "hold.test")
         assert hold.reached.wait(20)
         assert daemon.stop() == 0
         assert reply.result() == "NOTFOUND "
-    assert daemon.log == [*ready(socket_of(daemon)), "info: stopping", late("hold.test", 2)]
+    assert daemon.log == [*ready(socket_of(daemon)), "info: stopping", late("hold.test", 5)]
 
 
 def test_a_successor_takes_the_socket_over_while_the_last_answers_are_given(
@@ -677,7 +676,7 @@ UNAVAILABLE: dict[str, tuple[Setup, str]] = {
         _site(answer("<html>", content_type="text/html")),
         f"HTTP response: Content-Type is 'text/html', must be text/plain {FETCH_ERROR}",
     ),
-    "the policy host is slow": (_site(HANG), f"HTTP response: timed out after 2 s {FETCH_ERROR}"),
+    "the policy host is slow": (_site(HANG), f"HTTP response: timed out after 5 s {FETCH_ERROR}"),
     "the policy is invalid": (
         _published("version: STSv1\nmode: enforce\nmx: mx.test\n"),
         "policy file: no max_age line (sts-policy-invalid)",
@@ -727,7 +726,7 @@ _numbers = itertools.count()
 
 def quick(world: World, folder: Path, **tables: dict[str, object]) -> Daemon:
     """A daemon that does not wait for long."""
-    return Daemon(folder, world.configuration(folder, fetch={"timeout": 2}, dns={"timeout": 1}, **tables))
+    return Daemon(folder, world.configuration(folder, fetch={"timeout": 5}, dns={"timeout": 4}, **tables))
 
 
 @pytest.fixture(scope="module")
@@ -1278,18 +1277,18 @@ def test_what_cannot_be_read_is_never_taken_for_no_policy(world: World, tmp_path
     world.publish(fresh, policy(fresh))
     path = tmp_path / "policies.sqlite"
     store_entries(path, {domain: fetched(policy(domain)) for domain in domains})
-    server = {"listen": [f"unix:{tmp_path / 'socket'}"], "answer_within": 3}
+    server = {"listen": [f"unix:{tmp_path / 'socket'}"], "answer_within": 6}
     daemon = Daemon(tmp_path, world.configuration(tmp_path, server=server))
     with locked(path, *LOCKED_FOR_ALL), ThreadPoolExecutor(40) as threads:
         daemon.start()
         failed = "TEMP TXT lookup: 127.0.0.1: SERVFAIL"
-        late = "TEMP discovery: no result within 3 s; it goes on"
+        late = "TEMP discovery: no result within 6 s; it goes on"
         single = [ask(socket_of(daemon), key) for key in (domains[0], domains[0], none, fresh, fresh)]
         # The last of these wait for longer than they may.
         crowd = list(threads.map(partial(ask, socket_of(daemon)), domains))
     replies = [ask(socket_of(daemon), domain) for domain in domains]
-    lines = troubles(daemon)
     assert daemon.stop() == 0
+    lines = troubles(daemon)
     assert single == [failed, failed, "NOTFOUND ", secure(fresh), secure(fresh)]
     assert set(crowd) == {failed, late}
     assert replies == list(map(secure, domains))
@@ -1363,6 +1362,7 @@ def test_a_database_that_is_damaged_while_it_runs(world: World, tmp_path: Path) 
         assert [ask(socket_of(daemon), domain) for domain in domains] == list(map(secure, domains))
         damage(path, 4096, path.stat().st_size)
         replies = [ask(socket_of(daemon), domain) for domain in [*others, *domains]]
+        daemon.wait_for("cache.path")
         aside = set_aside(tmp_path)
         assert replies == list(map(secure, [*others, *domains]))
         assert troubles(daemon) == [trouble(f"database disk image is malformed; set aside as {aside[0]}")]
@@ -1517,7 +1517,7 @@ def test_who_has_waited_long_enough_is_answered_and_the_discovery_goes_on(
     asked = tuple(now - then for now, then in zip(world.asked("hold.test"), before, strict=True))
     assert replies == [reply, reply, *[secure("hold.test")] * 3]
     assert asked == (1, 1)
-    assert 0.5 <= took < 5
+    assert took >= 0.5
     warning = late("hold.test", 0.5)
     assert lines == [warning, warning, applied("hold.test")]
 

@@ -553,9 +553,7 @@ def test_clients_that_say_nothing_or_go_away_disturb_nobody(daemon: Daemon) -> N
                 gone.sendall(octets)
         assert told(daemon, "list") == []
         assert ask(endpoint(daemon), "none.test") == "NOTFOUND "
-        begin = time.monotonic()
-        assert daemon.stop() == 0
-        assert time.monotonic() - begin < 5
+        assert daemon.stop() == 0  # Which waits for less long than the daemon would for a client.
     assert [line for line in daemon.log if not line.startswith("info: ")] == []
     assert [file.name for file in daemon.config.parent.iterdir() if file.is_socket()] == []
 
@@ -575,9 +573,7 @@ def test_who_never_reads_costs_little_and_disturbs_nobody(world: World, tmp_path
         assert listed(daemon).keys() == entries.keys()
         assert ask(endpoint(daemon), "d2.test") == secure("d.test")
         assert memory(pid) - before < 20_000_000
-        begin = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - begin < 5
 
 
 def memory(pid: int) -> int:
@@ -621,7 +617,7 @@ def test_there_may_be_none(world: World, tmp_path: Path) -> None:
     with Daemon(tmp_path, world.configuration(tmp_path, server=server)) as daemon:
         assert ask(endpoint(daemon), "none.test") == "NOTFOUND "
         assert [file.name for file in tmp_path.iterdir() if file.is_socket()] == ["socket"]
-        assert [line for line in daemon.log if "control" in line] == []
+    assert [line for line in daemon.log if "control" in line] == []
 
 
 def test_what_a_killed_daemon_has_left_is_replaced(daemon: Daemon) -> None:
@@ -670,10 +666,10 @@ def test_the_default_path_is_used_if_it_can_be(world: World, tmp_path: Path) -> 
         folder.mkdir()
         with Daemon(tmp_path, world.configuration(tmp_path, server=server)) as daemon:
             assert stat.S_IMODE(Path(DEFAULT_CONTROL).stat().st_mode) == 0o600
-            assert [line for line in daemon.log if "control" in line] == []
             with Daemon(tmp_path / "second", world.configuration(tmp_path / "second", server=second)) as other:
                 assert ask(endpoint(other), "none.test") == "NOTFOUND "
             reason = f'server.control = "{DEFAULT_CONTROL}": another process is listening there'
             assert other.log[0] == f"info: no control socket, so postfix-mtasts-query cannot reach the daemon: {reason}"
             assert Path(DEFAULT_CONTROL).is_socket()
         assert list(folder.iterdir()) == []
+        assert [line for line in daemon.log if "control" in line] == []

@@ -1,9 +1,8 @@
 """The daemon where DANE may decide: over its socket, with DNS that is signed here and not there."""
 
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -163,23 +162,27 @@ def test_a_smart_host_has_tlsa_records_of_its_own_port(world: World, yielding: D
     }
 
 
-def test_the_records_of_dane_are_looked_up_beside_that_of_the_policy(world: World, yielding: Daemon) -> None:
+def test_the_records_of_dane_are_looked_up_beside_that_of_the_policy(world: World, tmp_path: Path) -> None:
     """Both are asked for before either is answered."""
     domain = "beside.signed"
     world.publish(domain, policy(domain))
     mail(world, domain, EE)
-    released = threading.Event()
+    release: Future[None] = Future()
     for name in (f"_mta-sts.{domain}", domain):
-        world.dns.set_behaviour(name, Behaviour(delay=0.5))
-    with ThreadPoolExecutor() as threads:
-        reply = threads.submit(ask, endpoint(yielding), domain)
+        world.dns.set_behaviour(name, Behaviour(release=release))
+    config = configuration(world, tmp_path, "yield")
+    config["server"] |= {"answer_within": 90}
+    config["dns"] |= {"timeout": 90}
+    with Daemon(tmp_path, config) as daemon, ThreadPoolExecutor() as threads:
+        reply = threads.submit(ask, endpoint(daemon), domain)
         deadline = time.monotonic() + 20
         begun: set[tuple[str, str]] = set()
         while begun != {(f"_mta-sts.{domain}", "TXT"), (domain, "MX")}:
-            assert not reply.done()
             assert time.monotonic() < deadline
             begun = {(query.name, query.rdtype) for query in world.dns.queries if query.name.endswith(domain)}
-            released.wait(0.01)
+            time.sleep(0.01)
+        assert not reply.done()
+        release.set_result(None)
         assert reply.result() == NOTFOUND
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import dns.message
 import dns.rrset
@@ -13,7 +13,7 @@ from dns.rdatatype import TXT
 from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.dns.message import Query
 from postfix_mtasts.dns.nameservers import DnsError, Nameservers
-from tests.world.dns import Behaviour, DnsServer
+from tests.world.dns import Behaviour, DnsServer, bind
 
 NAME = "_mta-sts.example.com"
 Peer = tuple[str, int]
@@ -35,11 +35,30 @@ async def asked(*servers: InetEndpoint, timeout: float = 10) -> list[str]:
     return [rdata.to_text() for rdata in found.records]
 
 
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def reply(query: bytes, flags: int) -> bytes:
+    """A reply without records that has these flags too."""
+    return query[:2] + (int.from_bytes(query[2:4]) | 0x8000 | flags).to_bytes(2) + query[4:]
+
+
+TRUNCATED, SERVFAIL = 0x0200, 0x0002
+
+
+@contextlib.contextmanager
+def closed_port() -> Iterator[InetEndpoint]:
+    """A port that refuses, and that nobody has by chance: a socket is bound to it that hears none but itself."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
+        held.bind(("127.0.0.1", 0))
+        held.connect(held.getsockname())
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # Who sets it too may have the port.
+        yield InetEndpoint(*held.getsockname())
+
+
+def at_closed_port(closed: InetEndpoint) -> socket.socket:
+    """A socket that hears what comes to a closed port."""
+    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    datagrams.bind((closed.host, closed.port))
+    return datagrams
 
 
 class Datagrams(asyncio.DatagramProtocol):
@@ -57,9 +76,12 @@ class Datagrams(asyncio.DatagramProtocol):
 
 
 @contextlib.asynccontextmanager
-async def datagrams(replies: Callable[[bytes, Peer], list[bytes]], port: int = 0) -> AsyncIterator[InetEndpoint]:
+async def datagrams(
+    replies: Callable[[bytes, Peer], list[bytes]], listener: socket.socket | None = None
+) -> AsyncIterator[InetEndpoint]:
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(lambda: Datagrams(replies), ("127.0.0.1", port))
+    address = None if listener else ("127.0.0.1", 0)
+    transport, _ = await loop.create_datagram_endpoint(lambda: Datagrams(replies), address, sock=listener)
     try:
         yield InetEndpoint(*transport.get_extra_info("sockname"))
     finally:
@@ -86,37 +108,69 @@ async def test_two_ports_of_one_address() -> None:
 
 
 async def test_a_closed_port_is_noticed_at_once() -> None:
-    with DnsServer() as server:
+    with DnsServer() as server, closed_port() as closed:
         server.add_txt(NAME, b"x")
-        async with asyncio.timeout(10):
-            assert await asked(InetEndpoint("127.0.0.1", free_port()), at(server), timeout=60) == ['"x"']
+        # Longer than any test may take.
+        assert await asked(closed, at(server), timeout=1000) == ['"x"']
 
 
 async def test_a_nameserver_that_starts_meanwhile_is_asked_again() -> None:
-    port = free_port()
-    asking = asyncio.create_task(asked(InetEndpoint("127.0.0.1", port)))
-    await asyncio.sleep(0.05)
-    assert not asking.done()
-    with DnsServer(port=port) as server:
-        server.add_txt(NAME, b"x")
-        assert await asking == ['"x"']
+    refused = asyncio.Event()
+
+    def fails(query: bytes, _: Peer) -> list[bytes]:
+        refused.set()  # By the one that is asked before this one.
+        return [reply(query, SERVFAIL)]
+
+    with closed_port() as closed:
+        async with datagrams(fails) as failing:
+            asking = asyncio.create_task(asked(closed, failing, timeout=60))
+            await refused.wait()
+            assert not asking.done()
+            async with datagrams(lambda query, _: [answer(query, '"x"')], at_closed_port(closed)):
+                assert await asking == ['"x"']
 
 
 async def test_only_closed_ports() -> None:
-    ports = [free_port(), free_port()]
-    with pytest.raises(DnsError) as error:
-        await asked(*(InetEndpoint("127.0.0.1", port) for port in ports), timeout=0.3)
-    assert str(error.value) == "; ".join(f"127.0.0.1 port {port}: connection refused" for port in dict.fromkeys(ports))
+    with closed_port() as first, closed_port() as second:
+        with pytest.raises(DnsError) as error:
+            await asked(first, second, timeout=2)
+        assert str(error.value) == (
+            f"127.0.0.1 port {first.port}: connection refused; 127.0.0.1 port {second.port}: connection refused"
+        )
+
+
+async def test_a_nameserver_that_refused_once_is_not_said_to_be_silent() -> None:
+    refused = asyncio.Event()
+
+    def fails(query: bytes, _: Peer) -> list[bytes]:
+        refused.set()
+        return [reply(query, SERVFAIL)]
+
+    with closed_port() as closed:
+        async with datagrams(fails) as failing:
+            asking = asyncio.create_task(asked(closed, failing, timeout=3))
+            await refused.wait()
+            async with datagrams(lambda query, _: [], at_closed_port(closed)):
+                with pytest.raises(DnsError) as error:
+                    await asking
+    assert str(error.value) == (
+        f"127.0.0.1 port {closed.port}: connection refused; 127.0.0.1 port {failing.port}: SERVFAIL"
+    )
 
 
 async def test_a_nameserver_that_failed_is_not_asked_again() -> None:
-    with DnsServer() as failing, DnsServer("127.0.0.2") as silent:
+    queries = []
+
+    def broken_at_first(query: bytes, _: Peer) -> list[bytes]:
+        queries.append(query)
+        return [reply(query, TRUNCATED) if len(queries) == 1 else answer(query, '"x"')]
+
+    udp, tcp = bind("127.0.0.1")
+    with DnsServer() as failing, tcp:  # Which does not listen.
         failing.set_behaviour(".", Behaviour(rcode="SERVFAIL"))
-        silent.set_behaviour(".", Behaviour(silent=True))
-        with pytest.raises(DnsError):
-            await asked(at(failing), at(silent), timeout=1)
-        assert len(failing.queries) == 1
-        assert len(silent.queries) > 1
+        async with datagrams(broken_at_first, udp) as broken:
+            assert await asked(at(failing), broken, timeout=60) == ['"x"']
+        assert (len(failing.queries), len(queries)) == (1, 2)
 
 
 # What a nameserver sends over TCP before it hangs up, and how that is said.
@@ -136,11 +190,10 @@ async def test_broken_tcp(octets: bytes, word: str) -> None:
         await writer.wait_closed()
 
     def truncated(query: bytes, _: Peer) -> list[bytes]:
-        return [query[:2] + bytes([query[2] | 0x82]) + query[3:]]
+        return [reply(query, TRUNCATED)]
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as tcp:
-        port = tcp.sockets[0].getsockname()[1]
-        async with datagrams(truncated, port) as server:
-            with pytest.raises(DnsError) as error:
-                await asked(server, timeout=0.5)
-    assert str(error.value) == f"127.0.0.1 port {port}: {word}"
+    udp, tcp = bind("127.0.0.1")
+    async with await asyncio.start_server(serve, sock=tcp), datagrams(truncated, udp) as server:
+        with pytest.raises(DnsError) as error:
+            await asked(server, timeout=2)
+    assert str(error.value) == f"127.0.0.1 port {server.port}: {word}"

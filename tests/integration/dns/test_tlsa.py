@@ -28,7 +28,7 @@ def dns() -> Iterator[DnsServer]:
 
 
 async def seen(
-    dns: DnsServer, domain: str = DOMAIN, *, mx: bool = True, port: str = "25", timeout: float = 5
+    dns: DnsServer, domain: str = DOMAIN, *, mx: bool = True, port: str = "25", timeout: float = 30
 ) -> DaneObservation:
     resolver = Resolver([InetEndpoint(dns.address, dns.port)], timeout=timeout)
     return await look_up(resolver, NextHop(PolicyDomain(domain), mx, port))
@@ -288,7 +288,7 @@ async def test_usable_records(dns: DnsServer, record: Tlsa, usable: bool) -> Non
     host(dns, MX)
     octets = bytes((record.usage, record.selector, record.matching_type)) + record.data
     dns.add_octets(f"_25._tcp.{MX}", "TLSA", octets)
-    observation = await seen(dns, timeout=0.5)
+    observation = await seen(dns)
     if usable:
         assert observation == DaneUsable((MX,), 300.0)
     else:
@@ -313,5 +313,5 @@ async def test_a_nameserver_of_resolv_conf_is_believed_as_postfix_believes_it(
         dns.authenticated = {"signed"}
         dns.add(DOMAIN, "MX", f"10 {MX}.")
         host(dns, MX, EE)
-        resolver = Resolver(timeout=5, resolv_conf=file)
+        resolver = Resolver(timeout=30, resolv_conf=file)
         assert await look_up(resolver, NextHop(PolicyDomain(DOMAIN))) == DaneUsable((MX,), 300.0)

@@ -375,8 +375,8 @@ def scene(world: World, request: pytest.FixtureRequest) -> Iterator[Scene]:
 def query(world: World, folder: Path, *words: str) -> tuple[int, str, str]:
     config: Config = {
         "server": {"control": ""},
-        "dns": {"nameservers": ["127.0.0.1"], "timeout": 1},
-        "fetch": {"ca_file": str(world.ca.file), "allow_addresses": ["127.0.2.0/24"], "timeout": 1},
+        "dns": {"nameservers": ["127.0.0.1"], "timeout": 3},
+        "fetch": {"ca_file": str(world.ca.file), "allow_addresses": ["127.0.2.0/24"], "timeout": 5},
         "reply": {"style": "plain", "dane": "yield"},
     }
     (folder / "config").write_text(toml(config))
