@@ -1,15 +1,16 @@
-# make run    start the daemon with its defaults and a cache in your home; postfix-mtasts-query lies in .venv/bin
-# make test   everything: linters, types, layers, unit, integration and end-to-end tests
-# make roots  as root: build the roots with Debian 12, 13 and 14, in which `make test` tests too
-# make bench  as root: measure speed and memory, beside a C program that only answers and beside postfix-mta-sts-resolver
-# make deb    build the Debian package of the files that git knows, as they are: dist/postfix-mtasts_*.deb
+# make run    start the daemon with its defaults and a cache in your home; postfix-mtasts-query is in .venv/bin
+# make test   run everything: linters, types, layers, unit, integration and end-to-end tests
+# make roots  as root: build small systems of Debian 12, 13 and 14, in which `make test` then tests too
+# make bench  as root: measure speed and memory, and compare with a C program that only answers and postfix-mta-sts-resolver
+# make deb    build the Debian package of the files that git knows, as they are now: dist/postfix-mtasts_*.deb
 # make demo   as root: watch a real Postfix deliver one mail and hold back another
 # make clean  remove what these made
 PYTHON ?= python3
 VENV = .venv
-# The versions of Debian 12, the oldest that the package supports, on asyncio's event loop; the other is on uvloop's.
+# This environment has the library versions of Debian 12, the oldest Debian that the package supports, and runs on asyncio's
+# event loop. The other one runs on uvloop's.
 OLDEST = .venv-debian12
-# Where the Debian package is built.
+# The Debian package is built here.
 DIST = dist
 STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/postfix-mtasts
 
@@ -34,12 +35,12 @@ roots:
 	tests/roots
 	tests/package-roots
 
-# With the Python of Debian, whatever stands before it in PATH.
+# The build uses Debian's Python, whatever stands before it in PATH.
 deb: source
 	.ci/need deb
 	cd $(DIST)/postfix-mtasts && PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg-buildpackage --no-sign
 
-# The source of the Debian package: a tree, and the tarball of what is not Debian's in it.
+# The source of the Debian package is a tree, and a tarball of all in it that is not in debian/.
 source:
 	rm -rf $(DIST)
 	mkdir -p $(DIST)/postfix-mtasts
@@ -48,7 +49,7 @@ source:
 	tar --create --exclude=postfix-mtasts/debian --sort=name --owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw \
 		--mtime="$$time" postfix-mtasts | gzip --no-name > postfix-mtasts_$$version.orig.tar.gz
 
-# KILL, since unshare(1) heeds no other signal; with it ends all that it has started.
+# timeout(1) sends KILL because unshare(1) ignores other signals. When unshare ends, everything that it started ends too.
 bench: $(VENV)/.test $(PEER)/.bench
 	.ci/need bench
 	mkdir -p build

@@ -15,16 +15,16 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import sqlitedict
 
 from postfix_mtasts.cache.row import VERSION
-from postfix_mtasts.sts.decide import URGENT
 
 _TABLE = "policies"
 _BUSY_TIMEOUT = 1.0  # Seconds to wait for another process that has locked the database.
 _MAX_ROWID = 2**63 - 1
+_NO_TIME = 1e300  # Later than any, in seconds.
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
@@ -33,16 +33,18 @@ _PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sql
 _CREATE = "CREATE TABLE IF NOT EXISTS policies (key TEXT PRIMARY KEY, value BLOB)"
 _GET = "SELECT (SELECT ifnull(CAST(value AS BLOB), x'') FROM policies WHERE key = ?)"
 _KNOWN = "SELECT CAST(json_group_array(key) AS BLOB) FROM policies WHERE key IN (SELECT value FROM json_each(?1))"
-# ?1 is a JSON array of [key, row]: one statement, so all or nothing. A row that was fetched later stays, unless its
-# time is to come: then a clock was wrong.
+# ?1 is a JSON array of `Write`, ?2 the version: one statement, so that all rows are written or none.
 _PUT = """
-    INSERT INTO policies (key, value)
-    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?1) WHERE true
-    ON CONFLICT (key) DO UPDATE SET value = excluded.value
-    WHERE NOT coalesce(CASE WHEN json_valid(value) THEN
-        json_extract(value, '$.version') = json_extract(excluded.value, '$.version')
-        AND json_extract(value, '$.fetched_at') > json_extract(excluded.value, '$.fetched_at')
-        AND json_extract(value, '$.fetched_at') <= ?2
+    INSERT OR REPLACE INTO policies (key, value)
+    SELECT new.key, new.row FROM (
+        SELECT
+            json_extract(value, '$[0]') AS key, json_extract(value, '$[1]') AS row,
+            json_extract(value, '$[2]') AS after, json_extract(value, '$[3]') AS until
+        FROM json_each(?1)
+    ) AS new LEFT JOIN policies AS old ON old.key = new.key
+    WHERE NOT coalesce(CASE WHEN json_valid(old.value) THEN
+        json_extract(old.value, '$.version') = ?2
+        AND json_extract(old.value, '$.fetched_at') > new.after AND json_extract(old.value, '$.fetched_at') <= new.until
     END, false)
 """
 # A row that another daemon has seen used since stays.
@@ -52,10 +54,9 @@ _FORGET = """
 _DUE = """
     SELECT CAST(json_group_array(key) AS BLOB) FROM (
         SELECT key FROM policies
-        WHERE typeof(key) = 'text' AND json_valid(value) AND json_extract(value, '$.version') = ?2 AND (
-            ?1 BETWEEN json_extract(value, '$.refresh_at') AND json_extract(value, '$.expires_at')
-            OR ?1 >= json_extract(value, '$.forget_at')
-            OR ?1 < json_extract(value, '$.fetched_at')
+        WHERE typeof(key) = 'text' AND json_valid(value) AND json_extract(value, '$.version') = ?2 AND EXISTS (
+            SELECT 1 FROM json_each(policies.value, '$.due') AS span WHERE ?1
+            BETWEEN coalesce(json_extract(span.value, '$[0]'), ?1) AND coalesce(json_extract(span.value, '$[1]'), ?1)
         )
         ORDER BY json_extract(value, '$.expires_at')
     )
@@ -66,18 +67,16 @@ _PAGE = """
         WHERE typeof(key) = 'text' AND key > ?1 ORDER BY key LIMIT ?2
     )
 """
-# ?1 is the time, ?2 the version, ?3 the part of max_age at whose begin a policy that is not renewed is urgent.
+# ?1 is the time, ?2 the version.
 _COUNT = """
     SELECT CAST(json_array(
-        count(*), count(*) FILTER (WHERE fails), count(*) FILTER (WHERE fails AND is_urgent),
+        count(*), count(*) FILTER (WHERE fails), count(*) FILTER (WHERE fails AND urgent_at < ?1),
         min(expires_at) FILTER (WHERE fails)
     ) AS BLOB) FROM (
-        SELECT expires_at, fails AND expires_at >= ?1 AS fails, expires_at - ?1 < ?3 * max_age AS is_urgent FROM (
-            SELECT
-                json_extract(value, '$.expires_at') AS expires_at, json_extract(value, '$.max_age') AS max_age,
-                json_array_length(value, '$.failed') > 0 AND json_extract(value, '$.mode') <> 'none' AS fails
-            FROM policies WHERE json_valid(value) AND json_extract(value, '$.version') = ?2
-        )
+        SELECT
+            json_extract(value, '$.expires_at') AS expires_at, json_extract(value, '$.urgent_at') AS urgent_at,
+            json_extract(value, '$.renewal_fails') AND json_extract(value, '$.expires_at') >= ?1 AS fails
+        FROM policies WHERE json_valid(value) AND json_extract(value, '$.version') = ?2
     )
 """
 _ALL = "SELECT CAST(key AS BLOB), CAST(value AS BLOB) FROM policies ORDER BY key"
@@ -85,6 +84,15 @@ _NEXT = "SELECT rowid, CAST(key AS BLOB), CAST(value AS BLOB) FROM policies WHER
 _BEFORE = (
     "SELECT rowid, CAST(key AS BLOB), CAST(value AS BLOB) FROM policies WHERE rowid < ? ORDER BY rowid DESC LIMIT 1"
 )
+
+
+class Write(NamedTuple):
+    """A row to be written by its key. A stored row stays if it was fetched later than `after`, and by `until`."""
+
+    key: str
+    row: str
+    after: float  # Seconds since the epoch.
+    until: float
 
 
 class DatabaseError(Exception):
@@ -161,10 +169,11 @@ class Database:
         rows = {key: self.get(key) for key in (*known, *self._saved.keys() & set(keys))}
         return {key: row for key, row in rows.items() if row is not None}
 
-    def put(self, rows: Sequence[tuple[str, str]], now: float) -> None:
-        """Write rows by their keys, all or none; they are on disk when this returns."""
+    def put(self, rows: Sequence[Write]) -> None:
+        """Write rows, all or none; they are on disk when this returns."""
+        saved = (Write(key, row, -_NO_TIME, _NO_TIME) for key, row in self._saved.items())  # Any stored row stays.
         with self._errors():
-            self._do(_PUT, json.dumps([*self._saved.items(), *rows]), now)
+            self._do(_PUT, json.dumps([*saved, *rows]), VERSION)
         self._saved.clear()
 
     def forget(self, key: str, last_used: float) -> None:
@@ -188,7 +197,7 @@ class Database:
     def count(self, now: float) -> Counts:
         """How many rows there are that can be understood."""
         with self._errors():
-            return Counts(*json.loads(self._do(_COUNT, now, VERSION, URGENT)))
+            return Counts(*json.loads(self._do(_COUNT, now, VERSION)))
 
     def try_writing(self) -> None:
         """Make sure that a row could be written now, for all that is known before it is tried."""
@@ -256,7 +265,7 @@ class Database:
             raise DatabaseError(words, is_unusable=True) from why
         self._saved = _readable(aside)
         with contextlib.suppress(DatabaseError):
-            self.put([], time.time())
+            self.put([])
         raise DatabaseError(f"{error}; set aside as {aside}", is_damaged=True) from error
 
 

@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-from postfix_mtasts.sts.decide import forget_at, refresh_at
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
 from postfix_mtasts.sts.observation import Failure, ResultType, Stage
 from postfix_mtasts.sts.policy import MAX_AGE_LIMIT, Mode, MxPattern, Policy
+from postfix_mtasts.sts.schedule import due_spans, renewal_fails, urgent_at
 
 VERSION = 1
 _MAX_TIME = 1e12  # Seconds; what is later comes from no clock.
@@ -17,7 +17,7 @@ class RowError(Exception):
 
 
 def print_row(entry: Entry) -> str:
-    """The row of an entry that has a policy. The last three times follow from the rest: the database searches them."""
+    """The row of an entry that has a policy. The last four fields follow from the rest: the database searches them."""
     cached = entry.cached
     if not cached:
         raise ValueError("an entry without a policy is not stored")
@@ -33,9 +33,10 @@ def print_row(entry: Entry) -> str:
         "last_used": entry.last_used,
         "unused_at": entry.unused_at,
         "failed": [print_failed(failed) for failed in entry.failed],
-        "refresh_at": refresh_at(entry, cached),
+        "due": due_spans(entry, cached),
         "expires_at": cached.expires_at(),
-        "forget_at": forget_at(entry),
+        "renewal_fails": renewal_fails(entry),
+        "urgent_at": urgent_at(cached),
     }
     return json.dumps(fields)
 

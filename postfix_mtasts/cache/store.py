@@ -14,17 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from postfix_mtasts.cache.database import Counts, Database, DatabaseError
+from postfix_mtasts.cache.database import Counts, Database, DatabaseError, Write
 from postfix_mtasts.cache.row import RowError, parse_row, print_row
 from postfix_mtasts.log import events
 from postfix_mtasts.sts.domain import PolicyDomain, PolicyDomainError, next_hop
 from postfix_mtasts.sts.entry import Entry
+from postfix_mtasts.sts.schedule import outranked_within
 
 _T = TypeVar("_T")
 
 BATCH = 1000  # Entries in one transaction.
 GATHER_WRITES = 0.05  # Seconds after one transaction until the next.
-GATHER_READS = 0.001  # The same for readings.
+GATHER_READS = 0.001  # The same for readings, when several came at once.
 RETRY_AFTER = 60.0  # Seconds after a write that failed.
 _PAGE = 100  # Rows that are read at once.
 _COMPLAIN_AFTER = 60.0  # Seconds between two lines in the log.
@@ -63,7 +64,7 @@ class Store:
         self._has_waiting = asyncio.Event()
         self._next_read = _Read()
         self._reading = asyncio.Lock()
-        self._read_at = -GATHER_READS
+        self._many_read = False  # Whether the last reading was of several keys.
         self._complained_at = -_COMPLAIN_AFTER
         self._trouble: str | None = None  # Until the database can be used, and nothing waits for it.
         self._trouble_since: float | None = None
@@ -159,13 +160,12 @@ class Store:
         read.keys.add(key)
         async with self._reading:
             if read.rows is None:
-                wait = self._read_at + GATHER_READS - asyncio.get_running_loop().time()
-                if wait > 0:
-                    await asyncio.sleep(wait)
+                if self._many_read:
+                    await asyncio.sleep(GATHER_READS)
                 if read is self._next_read:
                     self._next_read = _Read()
+                self._many_read = len(read.keys) > 1
                 read.rows = await self._call(self._database.get_all, list(read.keys))
-                self._read_at = asyncio.get_running_loop().time()
         return read.rows.get(key)
 
     async def _page(self, after: str) -> list[tuple[str, str]]:
@@ -176,8 +176,13 @@ class Store:
             raise StoreError(f"cache.path: {error}") from error
 
     async def _write(self, batch: dict[PolicyDomain, tuple[Entry, bool]]) -> None:
-        rows = [(domain.name, print_row(entry)) for domain, (entry, stays) in batch.items() if stays]
-        await self._call(self._database.put, rows, self._clock())
+        now = self._clock()
+        rows = [
+            Write(domain.name, print_row(entry), *outranked_within(entry.cached, now))
+            for domain, (entry, stays) in batch.items()
+            if stays and entry.cached
+        ]
+        await self._call(self._database.put, rows)
         for domain, (entry, stays) in batch.items():
             if not stays:
                 await self._call(self._database.forget, domain.name, entry.last_used)

@@ -9,9 +9,9 @@ from postfix_mtasts.daemon.work import SingleFlight
 from postfix_mtasts.dns import tlsa
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver
-from postfix_mtasts.sts.decide import dane_ttl
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
 from postfix_mtasts.sts.observation import DaneAbsent, DaneObservation
+from postfix_mtasts.sts.schedule import dane_ttl
 
 
 @dataclass(frozen=True, slots=True)

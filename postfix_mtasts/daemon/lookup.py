@@ -1,9 +1,9 @@
 """From a request to a reply: runs `decide` with the adapters, and keeps what it makes of the entries.
 
-What is known is answered at once, and the reply lies ready from then on for as long as it holds. For the rest, many may
-ask for one domain: one piece of work is under way for it, and all wait for that. Who has waited for `answer_within`
-seconds is answered without it, while it goes on and what it finds is kept. Where DANE may decide, it is looked up
-beside the record.
+A domain that is known is answered at once, and its reply lies ready from then on, for as long as it holds. For any
+other, one discovery is under way, however many ask, and all of them wait for it. Whoever has waited for `answer_within`
+seconds is answered without it; the discovery goes on, and its result is kept. Where DANE may decide, it is looked up at
+the same time as the record.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from postfix_mtasts.remote.fetcher import Fetcher
 from postfix_mtasts.sts.decide import Action, Decision, FetchPolicy, LookUpRecord, RefreshRequested, decide
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain, PolicyDomainError, next_hop
 from postfix_mtasts.sts.entry import Answer, Apply, Entry, Unavailable
-from postfix_mtasts.sts.observation import Asked, DaneObservation, Due, Failure, Observation, PolicyFetched, Stage
+from postfix_mtasts.sts.observation import Asked, Due, Failure, Observation, PolicyFetched, Stage
 
-# With so much work under way, no more is begun behind an answer: the next query will do it, when DNS is well again.
+# With so many discoveries under way, none is begun behind an answer: the next query will, when DNS is well again.
 _MAX_BEHIND = 100
 # Of the event loop, by what they cost: a policy is twenty times the work of a record, most of it the TLS handshake.
 _ROUNDS_FOR_RECORD, _ROUNDS_FOR_POLICY = 1, 7
@@ -57,7 +57,7 @@ class Lookup:
         self._dane = dane
         self._answer_within = answer_within
         self._clock = clock
-        self._following: SingleFlight[PolicyDomain, Answer] = SingleFlight()
+        self._discoveries: SingleFlight[PolicyDomain, Answer] = SingleFlight()
         self._turns = Turns()
         store.on_damage = self._store_all
 
@@ -79,48 +79,53 @@ class Lookup:
             self._memory.ready.put(None, request.encode(), NOTFOUND.encode(), math.inf)
             return NOTFOUND
         rules = self.rules.of_map(request.name)
-        known = self._known(hop, rules)
-        if not known:
-            return reply_to(hop.domain, await self.answer(hop, rules), rules)
-        answer, until = known
+        answer, until = await self.answer(hop, rules)
         reply = reply_to(hop.domain, answer, rules)
-        self._memory.ready.put(hop.domain, request.encode(), reply.encode(), until)
+        if until:
+            self._memory.ready.put(hop.domain, request.encode(), reply.encode(), until)
         return reply
 
-    async def answer(self, hop: NextHop, rules: ReplyRules) -> Answer:
-        """What is known of a next hop, or can be found out in time."""
-        entry: Entry | None = None
+    async def answer(self, hop: NextHop, rules: ReplyRules) -> tuple[Answer, float]:
+        """What is known of a next hop, or can be found out in time; and until when it holds if nothing is observed.
+
+        That time is 0.0 for an answer that was waited for, since its reasons may have changed meanwhile.
+        """
+        entry = self._memory.get(hop.domain)
+        until = math.inf if entry else 0.0
         answer: Answer | None = None
         try:
             async with asyncio.timeout(self._answer_within):
-                entry = await self.entry(hop.domain)
-                answer = await self._answer(hop, entry, rules)
-                if rules.heeds_dane(answer):
-                    answer = self._beside_dane(hop, answer, await self._dane.of(hop))
-                return answer
+                entry = entry or await self._stored(hop.domain)
+                decision = self._decide(hop.domain, entry, Asked())
+                answer, until = decision.answer, min(until, decision.until)
+                if not answer:
+                    answer = await self._discover(hop, decision, rules)
+                elif decision.action and len(self._discoveries) < _MAX_BEHIND:
+                    self._discoveries.begin(hop.domain, lambda: self._run(hop.domain, decision))
+                return await self._beside_dane(hop, answer, until) if rules.heeds_dane(answer) else (answer, until)
         except TimeoutError:
-            failure = Failure(Stage.DISCOVERY, f"not done within {self._answer_within:g} seconds, goes on")
+            failure = Failure(Stage.DISCOVERY, f"no result within {self._answer_within:g} s; it goes on")
             # If there is an answer, it is DANE that is still unknown.
             late = Unavailable(failure, defer=bool(answer) or not entry or entry.unread)
             events.decided(hop.domain, late)
-            return late
+            return late, 0.0
 
     async def renew(self, domain: PolicyDomain) -> None:
         """Fetch a policy again, or forget the domain, if it is time."""
         entry = await self.entry(domain)
         decision = self._decide(domain, entry, Due())
         if decision.action:
-            await self._follow(domain, decision)
+            await self._discoveries.result(domain, lambda: self._run(domain, decision))
 
     async def refresh(self, domain: PolicyDomain) -> Answer:
         """Look up the record and fetch the policy now, as an administrator wants; what holds for the domain then."""
-        await self._following.after(domain)
-        return await self._following.result(domain, lambda: self._refresh(domain))
+        await self._discoveries.after(domain)
+        return await self._discoveries.result(domain, lambda: self._refresh(domain))
 
     async def forget(self, domain: PolicyDomain) -> bool:
         """Drop all that is known of a domain; whether there was anything."""
         entry = await self.entry(domain)
-        await self._following.after(domain)  # Or it would bring back what it began with.
+        await self._discoveries.after(domain)  # It would bring back what it began with.
         entry = self._memory.get(domain) or entry
         # Whenever it was last used, by another daemon too.
         self._keep(domain, replace(entry, last_used=math.inf), None)
@@ -128,8 +133,10 @@ class Lookup:
 
     async def entry(self, domain: PolicyDomain) -> Entry:
         """What is known of a domain."""
-        if entry := self._memory.get(domain):
-            return entry
+        return self._memory.get(domain) or await self._stored(domain)
+
+    async def _stored(self, domain: PolicyDomain) -> Entry:
+        """What the store has of a domain, at hand from then on."""
         try:
             stored = await self._store.get(domain)
         except StoreError:
@@ -142,45 +149,26 @@ class Lookup:
 
     async def aclose(self) -> None:
         """Give up all work that is under way."""
-        for work in (self._following, self._dane):
-            await work.aclose()
+        for under_way in (self._discoveries, self._dane):
+            await under_way.aclose()
 
-    def _known(self, hop: NextHop, rules: ReplyRules) -> tuple[Answer, float] | None:
-        """The answer that holds until some time if nothing is done, and that time."""
-        entry = self._memory.get(hop.domain)
-        if not entry:
-            return None
-        decision = self._decide(hop.domain, entry, Asked())
-        answer = decision.answer
-        if not answer or decision.action:
-            return None
-        if not rules.heeds_dane(answer):
-            return answer, decision.until
-        seen = self._dane.at_hand(hop)
-        return (beside_dane(answer, seen.observation), min(decision.until, seen.until())) if seen else None
+    async def _discover(self, hop: NextHop, decision: Decision, rules: ReplyRules) -> Answer:
+        """What the discovery of a domain comes to, which begins with a decision unless one is under way."""
+        if rules.dane is not DaneSetting.OFF:
+            self._dane.begin(hop)
+        return await self._discoveries.result(hop.domain, lambda: self._run(hop.domain, decision))
 
-    async def _answer(self, hop: NextHop, entry: Entry, rules: ReplyRules) -> Answer:
-        domain = hop.domain
-        decision = self._decide(domain, entry, Asked())
-        if not decision.answer:
-            if rules.dane is not DaneSetting.OFF:
-                self._dane.begin(hop)
-            return await self._follow(domain, decision)
-        if decision.action and len(self._following) < _MAX_BEHIND:
-            self._following.begin(domain, lambda: self._work(domain, decision))
-        return decision.answer
-
-    def _beside_dane(self, hop: NextHop, answer: Answer, dane: DaneObservation) -> Answer:
-        left = beside_dane(answer, dane)
-        if left is not answer:
+    async def _beside_dane(self, hop: NextHop, answer: Answer, until: float) -> tuple[Answer, float]:
+        """What DANE leaves of an answer that holds until some time; and until when that holds."""
+        at_hand = self._dane.at_hand(hop)
+        until = min(until, at_hand.until()) if at_hand else 0.0
+        left = beside_dane(answer, at_hand.observation if at_hand else await self._dane.of(hop))
+        if left is not answer and not until:
             events.decided(hop.domain, left)
-        return left
+        return left, until
 
-    async def _follow(self, domain: PolicyDomain, decision: Decision) -> Answer:
-        """What the work comes to that leads from a decision to an answer; if some is under way for the domain, that."""
-        return await self._following.result(domain, lambda: self._work(domain, decision))
-
-    async def _work(self, domain: PolicyDomain, decision: Decision) -> Answer:
+    async def _run(self, domain: PolicyDomain, decision: Decision) -> Answer:
+        """Perform the action of a decision, decide upon what it observed, and so on until there is no action."""
         while decision.action:
             observation = await self._perform(domain, decision.action)
             entry = self._memory.get(domain) or decision.entry or Entry()
@@ -194,7 +182,7 @@ class Lookup:
     async def _refresh(self, domain: PolicyDomain) -> Answer:
         entry = await self.entry(domain)
         request = RefreshRequested(await self._resolver.record(domain))
-        return await self._work(domain, self._decide(domain, self._memory.get(domain) or entry, request))
+        return await self._run(domain, self._decide(domain, self._memory.get(domain) or entry, request))
 
     async def _perform(self, domain: PolicyDomain, action: Action) -> Observation:
         # However many domains are new, those that are known are answered meanwhile.

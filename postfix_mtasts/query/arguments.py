@@ -1,4 +1,4 @@
-"""What a word of the command line means."""
+"""Domains as the command line has them."""
 
 import os
 
@@ -7,9 +7,9 @@ from postfix_mtasts.sts.domain import NextHop, PolicyDomainError, next_hop
 
 
 def next_hop_of(word: str) -> NextHop:
-    """The next hop that a word of the command line means. Raises QueryError."""
+    """The next hop that an argument such as `example.com` or `[host]:port` names. Raises QueryError."""
     try:
         return next_hop(os.fsencode(word))
     except PolicyDomainError as error:
-        hint = "a domain that can have a policy has two labels or more, and is no address"
+        hint = "only domain names with at least one dot can have a policy; IP addresses cannot"
         raise QueryError(f"{word!a}: {error}", hint, Status.USAGE) from error

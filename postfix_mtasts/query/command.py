@@ -7,7 +7,7 @@
     postfix-mtasts-query warm FILE
 
 Each subcommand is a module with `arguments(parser)` and `run(arguments, output)`, which returns the exit status
-(`output.Status`). A subcommand cannot be mistaken for a domain: a name without a dot has no policy.
+(`output.Status`). No domain looks like a subcommand: a name without a dot has no policy.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def run(words: list[str]) -> Status:
-    """Run the command with these words; its exit status."""
+    """Run the command with these arguments and return its exit status."""
     try:
         return _run(words)
     except QueryError as error:
@@ -41,12 +41,12 @@ def run(words: list[str]) -> Status:
         _complain(str(error))
         return Status.CONFIG
     except BrokenPipeError:
-        sys.stderr.close()  # Or Python complains of it at the end.
+        sys.stderr.close()  # Otherwise Python prints the error again at exit.
         return Status.UNAVAILABLE
 
 
 def parser(name: str | None) -> argparse.ArgumentParser:
-    """The parser of a subcommand, or of the command without one."""
+    """The argument parser of a subcommand, or of the command without one."""
     words = f"{PROGRAM} {name}" if name else PROGRAM
     module = SUBCOMMANDS[name] if name else domains
     made = _Parser(words, description=(module.__doc__ or "").partition("\n")[0])
@@ -67,7 +67,7 @@ def _run(words: list[str]) -> Status:
 
 
 def _subcommand(words: list[str]) -> str | None:
-    """The subcommand, if there is one; options may stand before it."""
+    """The subcommand, if there is one. Options may come before it."""
     common = _Parser(PROGRAM, add_help=False, allow_abbrev=False)
     _add_common(common)
     _, rest = common.parse_known_args(words)
@@ -76,14 +76,14 @@ def _subcommand(words: list[str]) -> str | None:
 
 def _add_common(made: argparse.ArgumentParser) -> None:
     made.add_argument(
-        "--config", metavar="FILE", help=f"the daemon's configuration (default: {config.DEFAULT_PATH}, if there is one)"
+        "--config", metavar="FILE", help=f"the daemon's configuration (default: {config.DEFAULT_PATH}, if it exists)"
     )
-    made.add_argument("--json", action="store_true", help="print JSON, one document a line")
+    made.add_argument("--json", action="store_true", help="print JSON, one document per line")
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line, and where to find more."""
+        """Print one line and a hint, not the whole usage."""
         _complain(message, f"{self.prog} --help")
         sys.exit(Status.USAGE)
 

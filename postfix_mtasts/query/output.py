@@ -1,4 +1,7 @@
-"""What the command prints: text for people, with colours on a terminal, or JSON for programs; errors with a hint."""
+"""What the command prints: text for people, in colour on a terminal, or JSON for programs.
+
+Results go to standard output. Errors, hints and warnings go to standard error.
+"""
 
 import dataclasses
 import datetime
@@ -15,27 +18,31 @@ JSON = Mapping[str, Any]
 
 
 class Status(enum.IntEnum):
-    """Exit status."""
+    """An exit status of the command. OK, WARNING and ERROR also say how serious a finding or a remark is."""
 
-    OK = 0  # All is in order.
-    WARNING = 1  # It works, but its owner is about to break it.
+    OK = 0  # No problem was found.
+    WARNING = 1  # It works now, but may soon fail.
     ERROR = 2  # It does not work.
-    NOTHING = 3  # There is nothing to judge: no policy is published.
+    NOTHING = 3  # There is nothing to check: no policy is published.
     USAGE = os.EX_USAGE  # 64: the command line is wrong.
     UNAVAILABLE = os.EX_UNAVAILABLE  # 69: the daemon or its database cannot be reached.
     CONFIG = os.EX_CONFIG  # 78: the configuration is wrong.
 
 
-_FROM_BEST = (Status.OK, Status.NOTHING, Status.WARNING, Status.ERROR)
+SEVERITIES = {Status.OK: "note", Status.WARNING: "warning", Status.ERROR: "error"}
+_BEST_FIRST = (Status.OK, Status.NOTHING, Status.WARNING, Status.ERROR)
 
 
 def worst(statuses: Iterable[Status]) -> Status:
-    """The worst of these; OK if there are none."""
-    return max(statuses, key=_FROM_BEST.index, default=Status.OK)
+    """The worst of these statuses, or OK if there are none. NOTHING is worse than OK, and better than WARNING."""
+    return max(statuses, key=_BEST_FIRST.index, default=Status.OK)
 
 
 class QueryError(Exception):
-    """The command cannot do what it is asked to: the reason, what may help, and the exit status."""
+    """The command cannot do what it was asked to do. The message says why.
+
+    `hint` is what may help, or empty. `status` is the exit status of the command.
+    """
 
     def __init__(self, reason: str, hint: str = "", status: Status = Status.UNAVAILABLE) -> None:
         super().__init__(reason)
@@ -44,12 +51,15 @@ class QueryError(Exception):
 
 
 def say(line: str) -> None:
-    """A line for people beside the results."""
+    """Print a line on standard error."""
     print(f"{PROGRAM}: {line}", file=sys.stderr)  # noqa: T201 - this is the output
 
 
 class Output:
-    """Where results go: `json` for programs, otherwise text; colours only on a terminal that wants them."""
+    """Prints results as text, or with `json` as JSON.
+
+    Text is in colour if standard output is a terminal, NO_COLOR is not set, and TERM is not dumb.
+    """
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
@@ -58,7 +68,10 @@ class Output:
         self._colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     def text(self, line: str = "", status: Status | None = None) -> None:
-        """A line for people, in the colour of a status. What is not printable ASCII is escaped: it may be foreign."""
+        """Print a line in the colour of a status.
+
+        All but printable ASCII is escaped: the text may come from a foreign server and hold control sequences.
+        """
         if self._progress:
             self._progress = ""
             print(file=sys.stderr)  # noqa: T201 - this is the output
@@ -67,23 +80,23 @@ class Output:
         print(f"\x1b[{code}m{shown}\x1b[0m" if code else shown)  # noqa: T201 - this is the output
 
     def warn(self, line: str) -> None:
-        """A line for people beside the results; something was passed over."""
+        """Print a warning on standard error, and remember that there was one."""
         self.warned = True
         say(f"warning: {line}")
 
     def progress(self, line: str) -> None:
-        """How far it is, on a terminal, where the next such line takes its place."""
+        """Show on a terminal how far the command has come. Each such line overwrites the one before."""
         if sys.stderr.isatty():
             print(f"\r{line:{len(self._progress)}}", end="", file=sys.stderr)  # noqa: T201 - this is the output
             self._progress = line
 
     def document(self, value: JSON) -> None:
-        """One document on one line, for programs."""
+        """Print one JSON document on one line."""
         print(json.dumps(value, allow_nan=False))  # noqa: T201 - this is the output
 
 
 def to_json(value: Any) -> Any:
-    """A value of ours in JSON's types: times in ISO 8601 in UTC, spans in seconds."""
+    """Convert a dataclass, or a value of one, to what JSON has: times to ISO 8601 in UTC, durations to seconds."""
     match value:
         case enum.Enum():
             return value.value

@@ -1,15 +1,17 @@
-"""The policy file over HTTPS, through h11 (RFC 8461, 3.3).
+"""The policy file over HTTPS, through httpx (RFC 8461, 3.3).
 
-One GET of https://mta-sts.DOMAIN/.well-known/mta-sts.txt within one deadline, on a connection of its own. Status 200,
-text/plain, at most 64 KiB, or it has failed; no redirect, cookie, cache, proxy or content encoding. Every failure
-becomes a `Failure`.
+A policy is fetched by one GET of https://mta-sts.DOMAIN/.well-known/mta-sts.txt, within one deadline and on a
+connection of its own. Anything but status 200, text/plain and at most 64 KiB has failed. Redirects, cookies, caches,
+content encodings and the proxies of the environment are not used. Every failure becomes a `Failure`.
 """
 
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
+from typing import cast
 
-import h11
+import httpcore
+import httpx
 
 from postfix_mtasts import __version__
 from postfix_mtasts.config import IpNetwork
@@ -30,14 +32,12 @@ from postfix_mtasts.sts.observation import (
 
 MAX_POLICY_SIZE = 65_536  # Octets (RFC 8461, 3.3 suggests 64 KB).
 _PATH = "/.well-known/mta-sts.txt"
-_HEADERS = [
-    ("User-Agent", f"postfix-mtasts/{__version__}"),
-    ("Accept", "text/plain"),
-    ("Accept-Encoding", "identity"),
-    ("Connection", "close"),
-]
-_READ = 65_536  # Octets at once.
-_MAX_HEADER = 102_400  # Octets of all header fields.
+_HEADERS = {
+    "User-Agent": f"postfix-mtasts/{__version__}",
+    "Accept": "text/plain",
+    "Accept-Encoding": "identity",
+    "Connection": "close",
+}
 
 
 class _ResponseError(Exception):
@@ -47,7 +47,8 @@ class _ResponseError(Exception):
 class Fetcher:
     """Fetches policies, each in at most `timeout` seconds.
 
-    Hosts are checked with `tls`; `allow_addresses` are networks they may be in beside the global addresses.
+    `tls` verifies the policy hosts. `allow_addresses` are networks that they may be in, beside the global addresses.
+    `keep_certificate` has the certificate of the host noted in the observation.
     """
 
     def __init__(
@@ -58,28 +59,32 @@ class Fetcher:
         timeout: float,
         allow_addresses: Sequence[IpNetwork] = (),
         port: int = HTTPS_PORT,
+        keep_certificate: bool = False,
     ) -> None:
         self._resolver = resolver
         self._tls = tls
         self._timeout = timeout
         self._allow_addresses = allow_addresses
         self._port = port
+        self._keep_certificate = keep_certificate
 
     async def fetch(self, domain: PolicyDomain, record_id: str) -> FetchObservation:
         """The policy of a domain whose record has this id, or why there is none."""
-        network = Network(self._resolver, self._allow_addresses)
+        network = Network(self._resolver, self._allow_addresses, keep_certificate=self._keep_certificate)
         seen = network.exchange
         try:
             async with asyncio.timeout(self._timeout):
                 seen.body = await self._get(domain.policy_host(), network)
         except TimeoutError:
-            failure = Failure(seen.stage, f"not done within {self._timeout:g} seconds")
+            failure = Failure(seen.stage, f"timed out after {self._timeout:g} s")
         except ssl.SSLCertVerificationError as error:
             failure = Failure(Stage.CERTIFICATE, in_words(error), ResultType.WEBPKI_INVALID)
         except (_ResponseError, NetworkError) as error:
             failure = Failure(seen.stage, str(error))
-        except (OSError, h11.RemoteProtocolError) as error:
+        except OSError as error:
             failure = Failure(seen.stage, in_words(error))
+        except httpcore.ProtocolError as error:
+            failure = Failure(seen.stage, _protocol_words(error))
         else:
             network.enter(Stage.POLICY)
             return _read(seen, record_id)
@@ -88,43 +93,96 @@ class Fetcher:
         return FetchFailed(failure, record_id, seen)
 
     async def _get(self, host: str, network: Network) -> bytes:
-        stream = await network.connect_tls(host, self._port, self._tls)
-        port = "" if self._port == HTTPS_PORT else f":{self._port}"
+        # Only a transport: cookies, redirects and the like, which httpx's client adds, are what a policy must not meet.
+        transport = _Transport(_Connection(network), self._tls)
+        request = httpx.Request("GET", f"https://{host}:{self._port}{_PATH}", headers=_HEADERS)
+        response = await transport.handle_async_request(request)
+        network.exchange.status = response.status_code
+        network.exchange.headers = _texts(response.headers.raw)
+        _check_headers(response.status_code, network.exchange.headers)
         body = bytearray()
-        async for event in _exchange(
-            stream, h11.Request(method="GET", target=_PATH, headers=[("Host", host + port), *_HEADERS])
-        ):
-            if isinstance(event, h11.Response):
-                network.exchange.status = event.status_code
-                network.exchange.headers = tuple(
-                    (name.decode(), value.decode("utf-8", "backslashreplace")) for name, value in event.headers
-                )
-                _check_headers(event.status_code, network.exchange.headers)
-            elif isinstance(event, h11.Data):
-                body += event.data
-                if len(body) > MAX_POLICY_SIZE:
-                    raise _ResponseError(f"more than {MAX_POLICY_SIZE} octets")
+        async for data in response.aiter_raw():
+            body += data
+            if len(body) > MAX_POLICY_SIZE:
+                raise _ResponseError(f"larger than {MAX_POLICY_SIZE // 1024} KiB")
         return bytes(body)
 
 
-async def _exchange(stream: Stream, request: h11.Request) -> AsyncIterator[h11.Event]:
-    """The response to a request, part by part.
+class _Transport(httpx.AsyncBaseTransport):
+    """Has httpcore speak HTTP/1.1 over a connection of ours, which httpx's own transport cannot be given."""
 
-    Raises _ResponseError, h11.RemoteProtocolError and what `stream` raises.
+    def __init__(self, connection: "_Connection", tls: ssl.SSLContext) -> None:
+        self._connection = connection
+        self._tls = tls
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = httpcore.URL(
+            scheme=request.url.raw_scheme,
+            host=request.url.raw_host,
+            port=request.url.port or HTTPS_PORT,
+            target=request.url.raw_path,
+        )
+        connection = httpcore.AsyncHTTPConnection(
+            url.origin, self._tls, network_backend=cast("httpcore.AsyncNetworkBackend", self._connection)
+        )
+        sent = httpcore.Request(request.method, url, headers=request.headers.raw)
+        response = await connection.handle_async_request(sent)
+        return httpx.Response(response.status, headers=response.headers, stream=_Body(response))
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of httpcore's response, as httpx takes it."""
+
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for data in self._response.aiter_stream():
+            yield data
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+class _Connection:
+    """One connection as httpcore wants it: its network backend (AsyncNetworkBackend), and its stream in one.
+
+    TLS begins with the first octet. To let httpcore upgrade a connection would cost asyncio more.
     """
-    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEADER)
-    await stream.write(connection.send(request) + connection.send(h11.EndOfMessage()))
-    while True:
-        event = connection.next_event()
-        if isinstance(event, h11.EndOfMessage):
-            return
-        if isinstance(event, h11.Event):
-            yield event
-            continue
-        data = await stream.read(_READ)
-        if not data and connection.their_state is h11.SEND_RESPONSE:
-            raise _ResponseError("server disconnected without sending a response")
-        connection.receive_data(data)
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._host, self._port = "", 0
+        self._stream: Stream | None = None
+
+    async def connect_tcp(self, host: str, port: int, **_: object) -> "_Connection":
+        self._host, self._port = host, port
+        return self
+
+    async def start_tls(self, ssl_context: ssl.SSLContext, **_: object) -> "_Connection":
+        self._stream = await self._network.connect_tls(self._host, self._port, ssl_context)
+        return self
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's name
+        return await self._opened().read(max_bytes)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's name
+        await self._opened().write(buffer)
+
+    async def aclose(self) -> None:
+        self._network.abort()
+
+    def get_extra_info(self, info: str) -> None:
+        """Nothing: httpcore asks whether the host has chosen HTTP/2, which it is not offered."""
+
+    def _opened(self) -> Stream:
+        if not self._stream:
+            raise AssertionError("httpcore speaks TLS with an https URL")
+        return self._stream
+
+
+def _texts(headers: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
+    return tuple((name.decode("ascii").lower(), value.decode("utf-8", "backslashreplace")) for name, value in headers)
 
 
 def _check_headers(status: int, headers: Sequence[tuple[str, str]]) -> None:
@@ -137,11 +195,23 @@ def _check_headers(status: int, headers: Sequence[tuple[str, str]]) -> None:
         to = f", a redirect to {location[:100]!a}, which must not be followed" if location else ""
         raise _ResponseError(f"status {status}{to}")
     media_type = fields.get("content-type", "")
+    if not media_type:
+        raise _ResponseError("no Content-Type, must be text/plain")
     if media_type.partition(";")[0].strip(" \t").lower() != "text/plain":
-        raise _ResponseError(f"media type {media_type[:100]!a}, not text/plain")
+        raise _ResponseError(f"Content-Type is {media_type[:100]!a}, must be text/plain")
     encoding = fields.get("content-encoding", "identity")
     if encoding.strip(" \t").lower() != "identity":
-        raise _ResponseError(f"content encoding {encoding[:100]!a}, which was not asked for")
+        raise _ResponseError(f"sent {encoding[:100]!a}-encoded unasked; disable compression for this file")
+
+
+def _protocol_words(error: httpcore.ProtocolError) -> str:
+    """What the host did not do as HTTP wants it; h11's words where they are good."""
+    words = in_words(error)
+    if words.startswith("illegal status line"):
+        return "the answer is not HTTP/1.1"
+    if words == "receive buffer too long":
+        return "response headers too large"
+    return words
 
 
 def _read(seen: Exchange, record_id: str) -> FetchObservation:

@@ -92,11 +92,17 @@ def _in_our_voice(text: str) -> str:
 
 
 class Network:
-    """Makes one connection; `allow_addresses` are networks that may be connected to beside the global addresses."""
+    """Makes one connection; `allow_addresses` are networks that may be connected to beside the global addresses.
 
-    def __init__(self, resolver: Resolver, allow_addresses: Sequence[IpNetwork]) -> None:
+    `keep_certificate` has the host's certificate noted in `exchange`: the daemon has no use for it, and saves the time.
+    """
+
+    def __init__(
+        self, resolver: Resolver, allow_addresses: Sequence[IpNetwork], *, keep_certificate: bool = False
+    ) -> None:
         self._resolver = resolver
         self._allow_addresses = allow_addresses
+        self.keep_certificate = keep_certificate
         self._stream: Stream | None = None
         self.exchange = Exchange()
 
@@ -179,7 +185,8 @@ class Stream:
         """Tell the exchange what TLS has come to."""
         tls = self._writer.get_extra_info("ssl_object")
         self._network.exchange.tls = f"{tls.version()} {tls.cipher()[0]}"
-        self._network.exchange.certificate = tls.getpeercert(binary_form=True)
+        if self._network.keep_certificate:
+            self._network.exchange.certificate = tls.getpeercert(binary_form=True)
         self._network.enter(Stage.RESPONSE)
 
     async def read(self, max_octets: int) -> bytes:

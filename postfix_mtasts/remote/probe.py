@@ -71,7 +71,8 @@ class Prober:
         return network.exchange.certificate
 
     def _network(self, port: int) -> Network:
-        return Network(self._resolver, self._allow_addresses if port == HTTPS_PORT else _EVERYWHERE)
+        allowed = self._allow_addresses if port == HTTPS_PORT else _EVERYWHERE
+        return Network(self._resolver, allowed, keep_certificate=True)
 
     async def _problem(self, network: Network, host: str, port: int, tls: ssl.SSLContext) -> str | None:
         """Connect, and see what keeps TLS from being established."""

@@ -4,7 +4,8 @@
 
 `daemon/lookup` passes in what happened: `Asked` when Postfix asks, `Due` when `daemon/refresh` finds that it is time,
 `RefreshRequested` when an administrator wants a policy fetched. Then it performs the action of the decision and passes
-in what that observed, until a decision has no action. All rules about the cache stand here, and only here:
+in what that observed, until a decision has no action. All rules about the cache stand here, and their times in
+`schedule`:
 
 - A policy lives from its fetch for max_age. Only a fetched valid policy replaces it; no failure ends it early, and no
   answer of DNS prolongs it.
@@ -14,14 +15,11 @@ in what that observed, until a decision has no action. All rules about the cache
 - A clock that jumps neither revives, nor deletes, nor freezes anything: what was noted in the future was long ago.
 """
 
-import zlib
 from dataclasses import dataclass, replace
 
 from postfix_mtasts.sts.entry import Answer, Apply, CachedPolicy, Entry, FailedFetch, NoPolicy, Unavailable, noted
 from postfix_mtasts.sts.observation import (
     Asked,
-    DaneFailed,
-    DaneObservation,
     DnsFailed,
     Due,
     Failure,
@@ -35,21 +33,20 @@ from postfix_mtasts.sts.observation import (
     RecordObservation,
 )
 from postfix_mtasts.sts.policy import Mode, Policy
-
-_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
-
-CHECK_AFTER = 5 * _MINUTE  # How old a lookup of the record may be: Postfix's minimal_backoff_time.
-NOTE_AT_LEAST, NOTE_AT_MOST = _MINUTE, _HOUR  # How long "no policy" is believed.
-BACK_OFF = (5 * _MINUTE, 15 * _MINUTE, _HOUR, 6 * _HOUR)  # "at least five minutes" (RFC 8461, 3.3), then longer.
-BACK_OFF_JITTER = 0.2  # Of the wait, on top of it, from the second on.
-MAX_FAILED = 8  # Record ids of a domain whose failures are remembered.
-REFRESH_AFTER = _DAY  # RFC 8461, 10.2; or after half of max_age.
-REFRESH_JITTER = 0.1  # Of the interval, off it.
-SHORTEST_REFRESH = 5 * _MINUTE  # What would be due more often is left to expire.
-URGENT = 0.25  # Of max_age: with less to go, a policy that cannot be renewed is about to be lost.
-USE_COUNTS_FOR = _DAY  # So that a query seldom changes the entry, and the disk is not written to for each.
-FORGET_AFTER = 30 * _DAY  # Without use.
-FORGET_GRACE = _DAY  # It must look unused for so long, in case the clock has jumped.
+from postfix_mtasts.sts.schedule import (
+    CHECK_AFTER,
+    FORGET_AFTER,
+    FORGET_GRACE,
+    MAX_FAILED,
+    NOTE_AT_LEAST,
+    NOTE_AT_MOST,
+    USE_COUNTS_FOR,
+    failed_fetch,
+    holds_off,
+    is_recent,
+    refresh_interval,
+    urgent_at,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,41 +138,22 @@ def decide(entry: Entry, observation: Observation | RefreshRequested, now: float
             return _fetch_failed(entry, failure, record_id, now)
 
 
-def dane_ttl(dane: DaneObservation) -> float:
-    """For how many seconds what was seen of a next hop's TLSA records may be believed."""
-    return NOTE_AT_LEAST if isinstance(dane, DaneFailed) else min(max(dane.ttl, NOTE_AT_LEAST), NOTE_AT_MOST)
-
-
-def refresh_at(entry: Entry, cached: CachedPolicy) -> float:
-    """When `Due` will have the policy of an entry fetched, if it still lives then."""
-    if entry.unused_at is not None:
-        return forget_at(entry)
-    due = cached.fetched_at + _refresh_interval(cached)
-    failed = _failed(entry, cached.record_id)
-    return max(due, failed.at + _wait(failed)) if failed else due
-
-
-def forget_at(entry: Entry) -> float:
-    """When `Due` will find a domain unused, or have it forgotten."""
-    return entry.last_used + FORGET_AFTER if entry.unused_at is None else entry.unused_at + FORGET_GRACE
-
-
 def _asked(entry: Entry, now: float) -> Decision:
-    if entry.unused_at is not None or not _recently(entry.last_used, now, USE_COUNTS_FOR):
+    if entry.unused_at is not None or not is_recent(entry.last_used, now, USE_COUNTS_FOR):
         entry = replace(entry, last_used=now, unused_at=None)
     live = entry.live(now)
     if live:
         # Before mail is given up, DNS must have been asked for a newer policy (RFC 8461, 5).
-        if not _recently(entry.checked_at, now, CHECK_AFTER):
+        if not is_recent(entry.checked_at, now, CHECK_AFTER):
             return Decision(entry, Apply(live.policy), LookUpRecord())
         return Decision(entry, Apply(live.policy), until=min(entry.checked_at + CHECK_AFTER, live.expires_at()))
-    if entry.note and _recently(entry.checked_at, now, entry.note.ttl):
+    if entry.note and is_recent(entry.checked_at, now, entry.note.ttl):
         return Decision(entry, entry.note.answer, until=entry.checked_at + entry.note.ttl)
     return Decision(entry, action=LookUpRecord())
 
 
 def _due(entry: Entry, now: float) -> Decision:
-    if entry.last_used <= now and not _recently(entry.last_used, now, FORGET_AFTER):
+    if entry.last_used <= now and not is_recent(entry.last_used, now, FORGET_AFTER):
         if entry.unused_at is None or entry.unused_at > now:
             return Decision(replace(entry, unused_at=now))
         return Decision(entry if now < entry.unused_at + FORGET_GRACE else None)
@@ -183,8 +161,8 @@ def _due(entry: Entry, now: float) -> Decision:
     # Whatever the record says: the body may change under the same id, and DNS may be all that is down (RFC 8461, 10.2).
     if (
         live
-        and not _recently(live.fetched_at, now, _refresh_interval(live))
-        and not _holds_off(entry, live.record_id, now)
+        and not is_recent(live.fetched_at, now, refresh_interval(live))
+        and not holds_off(entry, live.record_id, now)
     ):
         return Decision(entry, action=FetchPolicy(live.record_id))
     return Decision(entry)
@@ -196,7 +174,7 @@ def _record_found(entry: Entry, record_id: str, now: float) -> Decision:
     if live and live.record_id == record_id:
         return Decision(entry, Apply(live.policy))
     # Ids have no order: another one is a newer policy. An expired policy is fetched even if the id is the same.
-    failed = _holds_off(entry, record_id, now)
+    failed = holds_off(entry, record_id, now)
     if not failed:
         return Decision(entry, action=FetchPolicy(record_id))
     if live:
@@ -233,7 +211,7 @@ def _fetched(entry: Entry, fetched: PolicyFetched, now: float) -> Decision:
 
 
 def _fetch_failed(entry: Entry, failure: Failure, record_id: str, now: float) -> Decision:
-    before = _failed(entry, record_id)
+    before = failed_fetch(entry, record_id)
     failed = FailedFetch(record_id, before.count + 1 if before else 1, now, failure)
     others = tuple(one for one in entry.failed if one.record_id != record_id)
     entry = replace(entry, failed=(failed, *others)[:MAX_FAILED])
@@ -257,41 +235,8 @@ def _not_renewed(live: CachedPolicy, reason: str, now: float) -> tuple[Notice, .
     """Alert "if … attempts to update a policy fail … except if the mode is none" (RFC 8461, 10.2)."""
     if live.policy.mode is Mode.NONE:
         return ()
-    expires_in = live.expires_at() - now
-    return (NotRenewed(reason, expires_in, urgent=expires_in < URGENT * live.policy.max_age),)
+    return (NotRenewed(reason, live.expires_at() - now, urgent=now > urgent_at(live)),)
 
 
 def _words(answer: NoPolicy | Unavailable) -> str:
     return answer.reason if isinstance(answer, NoPolicy) else str(answer.failure)
-
-
-def _recently(then: float, now: float, span: float) -> bool:
-    return 0 <= now - then < span
-
-
-def _failed(entry: Entry, record_id: str) -> FailedFetch | None:
-    return next((failed for failed in entry.failed if failed.record_id == record_id), None)
-
-
-def _holds_off(entry: Entry, record_id: str, now: float) -> FailedFetch | None:
-    """The failure because of which a policy is not fetched yet (RFC 8461, 3.3)."""
-    failed = _failed(entry, record_id)
-    return failed if failed and _recently(failed.at, now, _wait(failed)) else None
-
-
-def _wait(failed: FailedFetch) -> float:
-    if failed.count == 1:
-        return BACK_OFF[0]
-    return BACK_OFF[min(failed.count, len(BACK_OFF)) - 1] * (1 + BACK_OFF_JITTER * _jitter(failed.record_id, failed.at))
-
-
-def _refresh_interval(cached: CachedPolicy) -> float:
-    interval = min(REFRESH_AFTER, cached.policy.max_age / 2)
-    if interval < SHORTEST_REFRESH:
-        return cached.policy.max_age + 1.0  # When it has ended: never.
-    return interval * (1 - REFRESH_JITTER * _jitter(cached.text, cached.fetched_at))
-
-
-def _jitter(*facts: object) -> float:
-    """A number from 0 to 1 that differs from entry to entry, and is the same each time it is asked for."""
-    return zlib.crc32(repr(facts).encode()) / 2**32

@@ -16,6 +16,7 @@ from postfix_mtasts.sts.domain import HostnameError, hostname
 
 MAX_AGE_LIMIT = 31_557_600  # Seconds, about a year (RFC 8461, 3.2).
 
+_DAY, _WEEK = 86_400, 604_800  # Seconds.
 _VERSION = "STSv1"
 # *WSP belongs to the line, not to the value. UTF-8 beyond ASCII is legal in extension values.
 _FIELD = re.compile(
@@ -49,6 +50,27 @@ class Mode(enum.Enum):
     ENFORCE = "enforce"
     TESTING = "testing"
     NONE = "none"
+
+    @property
+    def checks_hosts(self) -> bool:
+        """Whether senders compare MX hosts with the policy. In mode none they act as if there were no policy."""
+        return self is not Mode.NONE
+
+
+class Protection(enum.Enum):
+    """How long an attacker must block a policy to disable it. RFC 8461, 3.2 expects a `max_age` of weeks or more."""
+
+    NONE = "none"  # Not at all: with max_age 0 no sender caches the policy.
+    HOURS = "hours"  # Less than a day. The owner may not notice an attack as short as that.
+    DAYS = "days"  # Less than a week.
+    WEEKS = "weeks"
+
+    @classmethod
+    def of(cls, max_age: int) -> "Protection":
+        """The protection by a `max_age` in seconds."""
+        if not max_age:
+            return cls.NONE
+        return cls.HOURS if max_age < _DAY else cls.DAYS if max_age < _WEEK else cls.WEEKS
 
 
 @dataclass(frozen=True, slots=True)

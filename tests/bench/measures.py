@@ -23,6 +23,7 @@ HITS, NEGATIVES = names("policy", 500), names("none", 500)
 WARM_SECONDS, WARM_TURNS = 1.0, 2  # In each round; short ones by turns, for the machine is not always the same.
 IDLE = 5000  # Connections.
 COLD_POLICIES, COLD_NEGATIVES, COLD_CONNECTIONS = 1000, 3000, 32
+COLD_ALONE = 1000  # Of the names without a policy, those behind the ones that are asked for in parallel.
 BURST_SECONDS = 3.0
 STARTS = 3  # In each round.
 KNOWN = 100_000
@@ -84,9 +85,11 @@ def connections(bench: Bench, load: Load, notes: Notes, number: int) -> None:
 
 
 def cold(bench: Bench, load: Load, notes: Notes, number: int) -> None:
-    """Domains that nobody has asked for, 32 in parallel."""
+    """Domains that nobody has asked for, 32 in parallel and one after the other."""
     policies = names("policy", (number + 1) * COLD_POLICIES, number * COLD_POLICIES)
     negatives = names("none", (number + 1) * COLD_NEGATIVES, number * COLD_NEGATIVES)
+    first = ROUNDS_AT_MOST * COLD_NEGATIVES + number * COLD_ALONE
+    lonely = names("none", first + COLD_ALONE, first)
     with ExitStack() as stack:
         servers = {
             "ours": stack.enter_context(ours(bench)),
@@ -98,6 +101,8 @@ def cold(bench: Bench, load: Load, notes: Notes, number: int) -> None:
         for who, server in _in_turn(servers, number):
             result = load.ask(server, "tcp", negatives, COLD_CONNECTIONS, expect="notfound")
             notes.note("cold negative, 32 in parallel", who, result)
+        for who, server in _in_turn(servers, number):
+            notes.note("cold negative, one by one", who, load.ask(server, "tcp", lonely, 1, expect="notfound"))
 
 
 def burst(bench: Bench, load: Load, notes: Notes, number: int) -> None:

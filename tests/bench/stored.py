@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from postfix_mtasts.cache.database import Database
+from postfix_mtasts.cache.database import Database, Write
 from postfix_mtasts.cache.row import print_row
 from postfix_mtasts.sts.entry import CachedPolicy, Entry
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
@@ -19,6 +19,6 @@ def database(folder: Path, count: int) -> Path:
         row = print_row(Entry(CachedPolicy(policy, str(policy), "1", now), checked_at=now, last_used=now))
         rows = Database(str(file))
         rows.open()
-        rows.put([(domain, row) for domain in names("policy", count)], now)
+        rows.put([Write(domain, row, now, now) for domain in names("policy", count)])
         rows.close()
     return file

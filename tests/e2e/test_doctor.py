@@ -34,11 +34,11 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 MAP = "socketmap:inet:127.0.0.1:8461:postfix"
 CHROOT = "smtp/unix, relay/unix"
 DANE = {"smtp_tls_security_level": "dane", "smtp_dns_support_level": "dnssec"}
-ALL_WAITS = "Postfix gets no answer, and all mail stays in the queue"
-HELD_BACK = "mail to every domain that enforces MTA-STS stays in the queue"
-LISTENING = "this daemon listens on inet:127.0.0.1:8461, unix:F/queue/sts/socket, unix:F/run/socket"
+ALL_WAITS = "Postfix gets no answer and defers all mail"
+HELD_BACK = "mail to every domain that enforces MTA-STS is deferred"
+LISTENING = "this daemon, which listens on inet:127.0.0.1:8461, unix:F/queue/sts/socket, unix:F/run/socket"
 REFUSED = "connection refused"
-UNPROTECTED = "Postfix does not ask for policies, and sends as if there were none"
+UNPROTECTED = "Postfix looks up no MTA-STS policies and delivers as if there were none"
 
 
 class Machine:
@@ -205,7 +205,7 @@ async def test_variables(doctor: Doctor) -> None:
             "-",
             in_main_cf(
                 "error",
-                f"smtp_tls_policy_maps asks no policy server; {LISTENING}",
+                f"smtp_tls_policy_maps has no table for {LISTENING}",
                 UNPROTECTED,
                 "smtp_tls_policy_maps",
                 f"inline:{{a.test=may}}, {MAP}",
@@ -218,9 +218,9 @@ async def test_variables(doctor: Doctor) -> None:
             "-",
             in_main_cf(
                 "error",
-                "smtp_tls_policy_maps: socketmap:inet:127.0.0.1:8642:QUERYwithTLSRPT is another policy server, perhaps "
-                "postfix-tlspol",
-                f"{LISTENING}, and is not asked",
+                "smtp_tls_policy_maps: socketmap:inet:127.0.0.1:8642:QUERYwithTLSRPT does not lead to this daemon, "
+                "perhaps to postfix-tlspol",
+                f"Postfix does not ask {LISTENING}",
                 "smtp_tls_policy_maps",
                 MAP,
             )
@@ -233,8 +233,8 @@ async def test_variables(doctor: Doctor) -> None:
             "n",
             in_main_cf(
                 "error",
-                "smtp_tls_policy_maps: socketmap:unix:F/run/other:QUERY is another policy server",
-                "it goes first: this daemon is asked only where that has no policy",
+                "smtp_tls_policy_maps: socketmap:unix:F/run/other:QUERY does not lead to this daemon",
+                "it comes first, so Postfix asks this daemon only for domains without a policy there",
                 "smtp_tls_policy_maps",
                 MAP,
             )
@@ -248,9 +248,9 @@ async def test_variables(doctor: Doctor) -> None:
             finding("error", f"inet:127.0.0.1:8642 does not answer: {REFUSED}", ALL_WAITS)
             + in_main_cf(
                 "warning",
-                "smtp_tls_policy_maps: socketmap:inet:127.0.0.1:8642:QUERY is another policy server,"
-                " perhaps postfix-tlspol",
-                "it is asked where this daemon has no policy, or leaves a domain to DANE",
+                "smtp_tls_policy_maps: socketmap:inet:127.0.0.1:8642:QUERY does not lead to this daemon,"
+                " perhaps to postfix-tlspol",
+                "Postfix asks it for domains where this daemon has no policy or yields to DANE",
                 "smtp_tls_policy_maps",
                 MAP,
             )
@@ -262,8 +262,8 @@ async def test_variables(doctor: Doctor) -> None:
             "-",
             in_main_cf(
                 "error",
-                "smtp_tls_policy_maps: static:encrypt goes first, and has 'encrypt' for every domain",
-                "Postfix never comes to ask for policies",
+                "smtp_tls_policy_maps: static:encrypt comes first and has 'encrypt' for every domain",
+                "Postfix never asks this daemon",
                 "smtp_tls_policy_maps",
                 f"{MAP}, static:encrypt",
             )
@@ -275,8 +275,8 @@ async def test_variables(doctor: Doctor) -> None:
             "-",
             in_main_cf(
                 "error",
-                "smtp_tls_policy_maps: proxy:regexp:F/all goes first, and has 'may' for every domain",
-                "Postfix never comes to ask for policies",
+                "smtp_tls_policy_maps: proxy:regexp:F/all comes first and has 'may' for every domain",
+                "Postfix never asks this daemon",
                 "smtp_tls_policy_maps",
                 f"{MAP}, proxy:regexp:F/all",
             )
@@ -300,8 +300,8 @@ async def test_variables(doctor: Doctor) -> None:
             "y",
             in_main_cf(
                 "error",
-                "smtp_tls_policy_maps: socketmap:unix:F/run/socket:postfix is outside of the chroot",
-                f"{CHROOT} runs in a chroot and does not find it: {ALL_WAITS}",
+                "smtp_tls_policy_maps: socketmap:unix:F/run/socket:postfix is outside the chroot",
+                f"{CHROOT} cannot reach the socket from the chroot: {ALL_WAITS}",
                 "smtp_tls_policy_maps",
                 MAP,
             )
@@ -313,8 +313,8 @@ async def test_variables(doctor: Doctor) -> None:
             "n",
             in_main_cf(
                 "error",
-                "smtp_tls_policy_maps: socketmap:unix:/sts/socket:postfix is a path inside of a chroot",
-                f"{CHROOT} runs in none and does not find it: {ALL_WAITS}",
+                "smtp_tls_policy_maps: socketmap:unix:/sts/socket:postfix is a path inside a chroot",
+                f"outside a chroot, {CHROOT} cannot reach the socket by that path: {ALL_WAITS}",
                 "smtp_tls_policy_maps",
                 MAP,
             )
@@ -329,8 +329,8 @@ async def test_variables(doctor: Doctor) -> None:
             "y",
             finding(
                 "error",
-                "smtp_tls_policy_maps: proxymap refuses proxy:socketmap:unix:F/run/socket:postfix, which is not in "
-                "proxy_read_maps",
+                "smtp_tls_policy_maps: proxymap refuses proxy:socketmap:unix:F/run/socket:postfix, because it is not "
+                "in proxy_read_maps",
                 ALL_WAITS,
                 "run",
                 'postconf "proxy_read_maps = $(postconf -h proxy_read_maps) proxy:socketmap:unix:F/run/socket:postfix"',
@@ -350,8 +350,8 @@ async def test_a_daemon_on_another_machine(doctor: Doctor) -> None:
     silent = finding("error", "inet:192.0.2.1:8461 does not answer: network is unreachable", ALL_WAITS)
     plain = in_main_cf(
         "warning",
-        f"smtp_tls_policy_maps: {value} is answered in style plain, though Postfix V knows tlsrpt",
-        "Postfix checks no MX names, and reports no policies",
+        f"smtp_tls_policy_maps: {value} gets replies in style plain, though Postfix V supports tlsrpt",
+        "Postfix neither checks MX names against the policy nor reports on it (TLSRPT)",
         "smtp_tls_policy_maps",
         "socketmap:inet:192.0.2.1:8461:tlsrpt",
     )
@@ -380,10 +380,13 @@ async def test_style(doctor: Doctor, value: str, reply: dict[str, object], wrong
         assert said == well(value)
         return
     if wrong == "tlsrpt":
-        what, why = "tlsrpt, which Postfix V does not know", HELD_BACK
+        what, why = "tlsrpt, which Postfix V does not support", HELD_BACK
     else:
-        what, why = "plain, though Postfix V knows tlsrpt", "Postfix checks no MX names, and reports no policies"
-    where = f"smtp_tls_policy_maps: {value} is answered in style"
+        what, why = (
+            "plain, though Postfix V supports tlsrpt",
+            "Postfix neither checks MX names against the policy nor reports on it (TLSRPT)",
+        )
+    where = f"smtp_tls_policy_maps: {value} gets replies in style"
     status = "error" if wrong == "tlsrpt" else "warning"
     assert said == in_main_cf(status, f"{where} {what}", why, "smtp_tls_policy_maps", fixed) + line(fixed)
 
@@ -409,8 +412,8 @@ async def test_style(doctor: Doctor, value: str, reply: dict[str, object], wrong
             "y",
             finding(
                 "error",
-                "smtp_tls_policy_maps of other/unix: socketmap:unix:F/run/socket:postfix is outside of the chroot",
-                f"other/unix runs in a chroot and does not find it: {ALL_WAITS}",
+                "smtp_tls_policy_maps of other/unix: socketmap:unix:F/run/socket:postfix is outside the chroot",
+                f"other/unix cannot reach the socket from the chroot: {ALL_WAITS}",
                 "run",
                 f"postconf -P 'other/unix/smtp_tls_policy_maps = {MAP}'",
             )
@@ -424,7 +427,7 @@ async def test_style(doctor: Doctor, value: str, reply: dict[str, object], wrong
             finding(
                 "warning",
                 "smtp_tls_security_level of other/unix is none",
-                "policies hold all the same, but all other mail goes out in clear, and no TLS reports are made",
+                "policies still apply, but all other mail is sent in the clear, and Postfix makes no TLS reports",
                 "run",
                 "postconf -P 'other/unix/smtp_tls_security_level = may'",
             )
@@ -436,8 +439,8 @@ async def test_style(doctor: Doctor, value: str, reply: dict[str, object], wrong
             "y",
             finding(
                 "error",
-                "smtp_tls_policy_maps of other/unix: proxymap refuses proxy:socketmap:unix:F/run/socket:postfix, which "
-                "is not in proxy_read_maps",
+                "smtp_tls_policy_maps of other/unix: proxymap refuses proxy:socketmap:unix:F/run/socket:postfix, "
+                "because it is not in proxy_read_maps",
                 ALL_WAITS,
                 "run",
                 'postconf "proxy_read_maps = $(postconf -h proxy_read_maps) proxy:socketmap:unix:F/run/socket:postfix"',
@@ -465,7 +468,7 @@ async def test_without_a_word_a_service_runs_in_a_chroot_as_compatibility_level_
             in_main_cf(
                 "error",
                 "smtp_tls_CAfile and smtp_tls_CApath are empty",
-                f"Postfix trusts nobody, and {HELD_BACK}",
+                f"Postfix trusts no CA, and {HELD_BACK}",
                 "smtp_tls_CAfile",
                 SYSTEM_CAS,
             ),
@@ -476,7 +479,7 @@ async def test_without_a_word_a_service_runs_in_a_chroot_as_compatibility_level_
             in_main_cf(
                 "error",
                 "smtp_tls_CAfile = F/nowhere.pem: no such file or directory",
-                f"Postfix can use no TLS at all, and {HELD_BACK}",
+                f"Postfix cannot use TLS at all, and {HELD_BACK}",
                 "smtp_tls_CAfile",
                 SYSTEM_CAS,
             ),
@@ -487,7 +490,7 @@ async def test_without_a_word_a_service_runs_in_a_chroot_as_compatibility_level_
             in_main_cf(
                 "error",
                 "smtp_tls_CAfile = /dev/null: no certificate in PEM form",
-                f"Postfix can use no TLS at all, and {HELD_BACK}",
+                f"Postfix cannot use TLS at all, and {HELD_BACK}",
                 "smtp_tls_CAfile",
                 SYSTEM_CAS,
             ),
@@ -497,8 +500,8 @@ async def test_without_a_word_a_service_runs_in_a_chroot_as_compatibility_level_
             {"smtp_tls_CAfile": "", "smtp_tls_CApath": "F/run"},
             in_main_cf(
                 "error",
-                "smtp_tls_CApath = F/run: F/run has no hashed certificates",
-                f"Postfix trusts nobody, and {HELD_BACK}",
+                "smtp_tls_CApath = F/run: no hash links (openssl rehash) in F/run",
+                f"Postfix trusts no CA, and {HELD_BACK}",
                 "smtp_tls_CAfile",
                 SYSTEM_CAS,
             ),
@@ -511,7 +514,7 @@ async def test_without_a_word_a_service_runs_in_a_chroot_as_compatibility_level_
             in_main_cf(
                 "warning",
                 "smtp_tls_security_level is empty",
-                "policies hold all the same, but all other mail goes out in clear, and no TLS reports are made",
+                "policies still apply, but all other mail is sent in the clear, and Postfix makes no TLS reports",
                 "smtp_tls_security_level",
                 "may",
             ),
@@ -525,7 +528,7 @@ async def test_without_a_word_a_service_runs_in_a_chroot_as_compatibility_level_
             in_main_cf(
                 "warning",
                 "smtp_fallback_relay is [relay.example.com]",
-                "mail that a policy holds back goes there, under the policy of that host or none",
+                "mail that a policy would defer goes to that relay instead, under the relay's policy or none",
                 "smtp_fallback_relay",
                 "",
             ),
@@ -536,7 +539,7 @@ async def test_without_a_word_a_service_runs_in_a_chroot_as_compatibility_level_
             finding(
                 "error",
                 "smtp_tls_connection_reuse is yes, but master.cf has no service tlsproxy",
-                "Postfix can use no TLS at all, and mail that must have it stays in the queue",
+                "Postfix cannot use TLS at all, and mail that requires TLS is deferred",
                 "run",
                 "postconf -M 'tlsproxy/unix = tlsproxy unix - - - - 0 tlsproxy'",
             ),
@@ -547,7 +550,7 @@ async def test_without_a_word_a_service_runs_in_a_chroot_as_compatibility_level_
             in_main_cf(
                 "warning",
                 "smtp_tls_per_site is texthash:F/sites",
-                "Postfix ignores it beside smtp_tls_policy_maps: its entries belong into a table there",
+                "Postfix ignores it because smtp_tls_policy_maps is set: move its entries to a table there",
                 "smtp_tls_per_site",
                 "",
             ),
@@ -557,8 +560,8 @@ async def test_without_a_word_a_service_runs_in_a_chroot_as_compatibility_level_
             {"relayhost": "[relay.example.com]:587"},
             finding(
                 "note",
-                "relayhost is [relay.example.com]:587: Postfix asks for the policy of that host",
-                "the policies of the recipients' domains are for it to heed",
+                "relayhost is [relay.example.com]:587: Postfix applies the policy of that host only",
+                "the policies of the recipients' domains are that relay's job",
             ),
             id="relayhost",
         ),
@@ -572,11 +575,11 @@ async def test_settings_of_postfix(doctor: Doctor, settings: Mapping[str, str], 
 
 async def test_a_ca_path_must_be_in_the_chroot(doctor: Doctor) -> None:
     (doctor.machine.folder / "cas/0a1b2c3d.0").touch()
-    what = f"F/queue{doctor.machine.folder}/cas, where {CHROOT} looks for it in its chroot,"
+    what = f"F/queue{doctor.machine.folder}/cas, which is in the chroot of {CHROOT}"
     expected = in_main_cf(
         "error",
-        f"smtp_tls_CApath = F/cas: {what} has no hashed certificates".replace(f"{doctor.machine.folder}/", "F/"),
-        f"Postfix trusts nobody, and {HELD_BACK}",
+        f"smtp_tls_CApath = F/cas: no hash links (openssl rehash) in {what}".replace(f"{doctor.machine.folder}/", "F/"),
+        f"Postfix trusts no CA, and {HELD_BACK}",
         "smtp_tls_CAfile",
         SYSTEM_CAS,
     )
@@ -592,7 +595,7 @@ async def test_mx_patterns(doctor: Doctor) -> None:
     expected = in_main_cf(
         "warning",
         "smtp_tls_enforce_sts_mx_patterns is no",
-        "Postfix sends to MX hosts that the policy does not allow, if their certificate has a name that it allows",
+        "Postfix delivers to MX hosts that the policy does not allow, if their certificate has an allowed name",
         "smtp_tls_enforce_sts_mx_patterns",
         "yes",
     )
@@ -619,8 +622,8 @@ def signed(machine: Machine) -> Iterator[DnsServer]:
             {"dane": "off"},
             finding(
                 "error",
-                "smtp_tls_security_level is dane, but reply.dane is off for the daemon",
-                "policies take the place of DANE, which RFC 8461 forbids",
+                "smtp_tls_security_level is dane, but the daemon has reply.dane off",
+                "MTA-STS policies override DANE, which RFC 8461 forbids",
                 "F/postfix-mtasts.toml, [reply]",
                 'dane = "yield"',
             ),
@@ -632,7 +635,7 @@ def signed(machine: Machine) -> Iterator[DnsServer]:
             finding(
                 "error",
                 "reply.dane is yield, but smtp_tls_security_level is may",
-                "domains with TLSA records are sent to without checking them, nor the policy",
+                "for domains with TLSA records, Postfix checks neither these records nor the policy",
                 "F/postfix-mtasts.toml, [reply]",
                 'dane = "auto"',
             ),
@@ -644,7 +647,7 @@ def signed(machine: Machine) -> Iterator[DnsServer]:
             in_main_cf(
                 "error",
                 "reply.dane is dane-only, but smtp_dns_support_level is not dnssec",
-                "mail to domains with TLSA records stays in the queue",
+                "mail to domains with TLSA records is deferred",
                 "smtp_dns_support_level",
                 "dnssec",
             ),
@@ -655,8 +658,8 @@ def signed(machine: Machine) -> Iterator[DnsServer]:
             {},
             in_main_cf(
                 "error",
-                "smtp_tls_security_level is dane, without smtp_dns_support_level = dnssec",
-                "Postfix applies no DANE: mail goes out as at level may",
+                "smtp_tls_security_level is dane, but smtp_dns_support_level is not dnssec",
+                "Postfix does not use DANE: it delivers as at level may",
                 "smtp_dns_support_level",
                 "dnssec",
             ),
@@ -667,8 +670,8 @@ def signed(machine: Machine) -> Iterator[DnsServer]:
             {},
             in_main_cf(
                 "error",
-                "smtp_tls_security_level is dane-only, without smtp_dns_support_level = dnssec",
-                "Postfix applies no DANE: all mail stays in the queue",
+                "smtp_tls_security_level is dane-only, but smtp_dns_support_level is not dnssec",
+                "Postfix does not use DANE: it defers all mail",
                 "smtp_dns_support_level",
                 "dnssec",
             ),
@@ -680,7 +683,7 @@ def signed(machine: Machine) -> Iterator[DnsServer]:
             in_main_cf(
                 "warning",
                 "smtp_tls_dane_insecure_mx_policy is may",
-                "MX hosts with TLSA records are not checked by them where the MX records are not signed",
+                "Postfix does not check TLSA records of MX hosts if the MX records are not signed with DNSSEC",
                 "smtp_tls_dane_insecure_mx_policy",
                 "dane",
             ),
@@ -698,8 +701,8 @@ async def test_a_service_with_dane_of_its_own(doctor: Doctor, signed: DnsServer)
     services = ["other unix - - n - - smtp -o smtp_tls_security_level=dane"]
     expected = finding(
         "error",
-        "smtp_tls_security_level of other/unix is dane, but reply.dane is off for the daemon",
-        "policies take the place of DANE, which RFC 8461 forbids",
+        "smtp_tls_security_level of other/unix is dane, but the daemon has reply.dane off",
+        "MTA-STS policies override DANE, which RFC 8461 forbids",
         "F/postfix-mtasts.toml, [reply]",
         'dane = "yield"',
     )
@@ -711,7 +714,7 @@ async def test_a_nameserver_that_does_not_validate(doctor: Doctor, dns: dict[str
     expected = finding(
         "error",
         "the nameserver does not validate DNSSEC",
-        "there is no DANE without: use one that does, such as unbound on this machine",
+        "DANE needs DNSSEC validation: use a resolver that validates, such as unbound on this machine",
     )
     assert await doctor(DANE, {"dns": dns}) == expected + line()
 
@@ -719,8 +722,8 @@ async def test_a_nameserver_that_does_not_validate(doctor: Doctor, dns: dict[str
 async def test_a_nameserver_that_fails(doctor: Doctor) -> None:
     expected = finding(
         "error",
-        "DNS: 127.0.0.1: SERVFAIL",
-        "policies cannot be looked up; whether answers are validated cannot be told",
+        "the DNS lookup failed: 127.0.0.1: SERVFAIL",
+        "no policy can be looked up, and whether the nameserver validates DNSSEC is unknown",
     )
     doctor.machine.dns.set_behaviour(".", Behaviour(rcode="SERVFAIL"))
     assert await doctor() == expected + line()
@@ -738,7 +741,7 @@ async def test_permissions(doctor: Doctor, value: str, expected: str) -> None:
     socket.chmod(0o660)
     said = finding(
         "error",
-        f"unix:{expected}: postfix may not write to {expected} (srw-rw----, root:root)",
+        f"unix:{expected}: the user postfix cannot write to the socket {expected} (srw-rw----, root:root)",
         ALL_WAITS,
         "F/postfix-mtasts.toml, [server]",
         "socket_mode = 0o666",
@@ -752,7 +755,7 @@ async def test_permissions(doctor: Doctor, value: str, expected: str) -> None:
     folder = expected.removesuffix("/socket")
     said = finding(
         "error",
-        f"unix:{expected}: postfix may not enter {folder} (drwx------, root:root)",
+        f"unix:{expected}: the user postfix cannot enter the directory {folder} (drwx------, root:root)",
         ALL_WAITS,
         "run",
         f"chmod o+x {folder}",
@@ -775,7 +778,7 @@ async def test_what_lies_above_the_chroot_does_not_matter(doctor: Doctor) -> Non
     assert await doctor({"smtp_tls_policy_maps": value}, chroot="y") == well(value)
     said = finding(
         "error",
-        "unix:F/queue/sts/socket: postfix may not enter F (drwx------, root:root)",
+        "unix:F/queue/sts/socket: the user postfix cannot enter the directory F (drwx------, root:root)",
         ALL_WAITS,
         "run",
         "chmod o+x F",
@@ -820,8 +823,8 @@ async def test_what_answers_is_not_the_daemon(doctor: Doctor) -> None:
     value = "socketmap:inet:127.0.0.1:8463:postfix"
     expected = finding(
         "error",
-        "inet:127.0.0.1:8463: 'OK may' is no answer of this daemon",
-        "Postfix is told what another program says",
+        "inet:127.0.0.1:8463 answers 'OK may': another program listens there",
+        "Postfix does what that program says",
         "run",
         "postfix-mtasts-daemon --config F/postfix-mtasts.toml",
     )
@@ -834,8 +837,8 @@ async def test_a_clock_that_is_wrong(doctor: Doctor) -> None:
     installed = datetime.fromtimestamp(Path(postfix_mtasts.__file__).stat().st_mtime, UTC)
     expected = finding(
         "error",
-        f"the clock says 2001-09-09 01:46 UTC, but this program is from {installed:%Y-%m-%d %H:%M} UTC",
-        "certificates seem not to be valid yet, and policies seem to last longer or less than they do",
+        f"the clock says 2001-09-09 01:46 UTC, before this program was built ({installed:%Y-%m-%d %H:%M} UTC)",
+        "certificates look as if they were not valid yet, and policies expire at the wrong time",
         "run",
         "timedatectl set-ntp true",
     )
@@ -851,7 +854,7 @@ async def test_a_wrong_configuration_of_the_daemon(doctor: Doctor) -> None:
     mx = in_main_cf(
         "warning",
         "smtp_fallback_relay is [relay.example.com]",
-        "mail that a policy holds back goes there, under the policy of that host or none",
+        "mail that a policy would defer goes to that relay instead, under the relay's policy or none",
         "smtp_fallback_relay",
         "",
     )
@@ -871,41 +874,45 @@ async def test_cas_of_the_daemon(doctor: Doctor) -> None:
             None,
             finding(
                 "warning",
-                "no postconf on this machine",
-                "what the Postfix that asks the daemon makes of its answers cannot be checked from here",
+                "there is no postconf command on this machine",
+                "the configuration of the Postfix that asks this daemon cannot be checked from here",
             ),
             id="no Postfix",
         ),
         pytest.param(
             'case "$*" in -d*) echo mail_version = 3.3.22;; *) exec F/bin/postconf "$@";; esac',
-            finding("error", "Postfix 3.3.22 does not know servername=, which came with 3.4", HELD_BACK),
+            finding(
+                "error",
+                "Postfix 3.3.22 is too old: it does not support servername=, which needs 3.4 or later",
+                HELD_BACK,
+            ),
             id="an old one",
         ),
         pytest.param(
             "echo mail_version = 3.7.0; echo config_directory = /nowhere",
-            finding("error", "/nowhere/main.cf: no such file", "what Postfix makes of the answers cannot be checked"),
+            finding("error", "/nowhere/main.cf: no such file", "Postfix's configuration cannot be checked"),
             id="no main.cf",
         ),
         pytest.param(
             "echo nothing",
             finding(
                 "warning",
-                "postconf names no version",
-                "what the Postfix that asks the daemon makes of its answers cannot be checked from here",
+                "postconf prints no version",
+                "the configuration of the Postfix that asks this daemon cannot be checked from here",
             ),
             id="something else",
         ),
         pytest.param(
             'case "$*" in -d*) echo mail_version = 3.7.11;; esac',
-            finding("error", "P tells no settings", "what Postfix makes of the answers cannot be checked"),
+            finding("error", "P prints no settings", "Postfix's configuration cannot be checked"),
             id="half of it",
         ),
         pytest.param(
             'case "$*" in -d*) echo mail_version = 3.7.11;; *) kill -STOP $$;; esac',
             finding(
                 "error",
-                "P gave no answer within 5 seconds",
-                "what Postfix makes of the answers cannot be checked",
+                "P: no answer within 5 s",
+                "Postfix's configuration cannot be checked",
             ),
             id="none in time",
         ),
@@ -926,7 +933,7 @@ async def test_a_main_cf_that_postfix_cannot_read(doctor: Doctor) -> None:
     expected = finding(
         "error",
         "/etc/postfix/main.cf, line 6: missing '=' after attribute name: \"nonsense\"",
-        "what Postfix makes of the answers cannot be checked",
+        "Postfix's configuration cannot be checked",
     )
     assert await doctor({"smtp_tls_security_level": "may\nnonsense"}) == expected + line()
 
@@ -985,7 +992,7 @@ class TestCommand:
         expected = finding(
             "error",
             "/etc/postfix/main.cf cannot be read",
-            "what Postfix makes of the answers cannot be checked",
+            "Postfix's configuration cannot be checked",
             "run",
             "sudo postfix-mtasts-query doctor",
         )

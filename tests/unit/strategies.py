@@ -4,12 +4,12 @@ import json
 
 from hypothesis import strategies as st
 
-from postfix_mtasts.sts.decide import MAX_FAILED
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
 from postfix_mtasts.sts.observation import Failure, ResultType, Stage
 from postfix_mtasts.sts.policy import MAX_AGE_LIMIT, Mode, MxPattern, Policy
 from postfix_mtasts.sts.record import Record
+from postfix_mtasts.sts.schedule import MAX_FAILED
 
 labels = st.from_regex(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,8}[a-zA-Z0-9])?", fullmatch=True)
 top_labels = st.sampled_from(["com", "Example", "NET", "xn--p1ai", "a1", "1a", "x" * 63])

@@ -1,1 +1,1 @@
-"""`postfix-mtasts-query doctor`: what is wrong on this machine, and the line to write."""
+"""`postfix-mtasts-query doctor`: what is wrong on this machine, and the line that fixes it."""

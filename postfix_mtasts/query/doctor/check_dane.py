@@ -1,4 +1,4 @@
-"""Whether Postfix and the daemon are of one mind on DANE, and whether DNS gives them what they need."""
+"""Whether the DANE settings of Postfix and the daemon fit together, and whether the nameserver validates DNSSEC."""
 
 from collections.abc import Iterator
 
@@ -12,25 +12,28 @@ from postfix_mtasts.query.doctor.scene import Scene
 from postfix_mtasts.query.output import Status
 
 _ROOT = ""
-_OVERRULED = "policies take the place of DANE, which RFC 8461 forbids"
+_OVERRULED = "MTA-STS policies override DANE, which RFC 8461 forbids"
 
 
 def check_dane(scene: Scene) -> Iterator[Finding]:
-    """What does not go together, client by client."""
+    """Settings that contradict each other, for each client."""
     for client in scene.postfix.clients:
         yield from _check(scene, client)
 
 
 async def check_dns(resolver: Resolver, scene: Scene | None) -> list[Finding]:
-    """Whether DNS answers and, where DANE matters, says what DNSSEC proves; asked of the root, which is signed."""
+    """Whether the nameserver answers and, if DANE is in use, whether it validates DNSSEC.
+
+    It is asked for the root zone, which is signed.
+    """
     try:
         found = await resolver.mx_hosts(_ROOT)
     except DnsError as error:
-        why = "policies cannot be looked up; whether answers are validated cannot be told"
-        return [Finding("dns", Status.ERROR, f"DNS: {error}", why)]
+        why = "no policy can be looked up, and whether the nameserver validates DNSSEC is unknown"
+        return [Finding("dns", Status.ERROR, f"the DNS lookup failed: {error}", why)]
     if found.secure or not scene or not _needs_dnssec(scene):
         return []
-    why = "there is no DANE without: use one that does, such as unbound on this machine"
+    why = "DANE needs DNSSEC validation: use a resolver that validates, such as unbound on this machine"
     return [Finding("dnssec-validation", Status.ERROR, "the nameserver does not validate DNSSEC", why)]
 
 
@@ -40,15 +43,15 @@ def _check(scene: Scene, client: Client) -> Iterator[Finding]:
     place = f"{scene.file}, [reply]"
     where = client.where("smtp_tls_security_level")
     if dane is DaneSetting.OFF and level in DANE_LEVELS and has_dnssec:
-        what = f"{where} is {level}, but reply.dane is off for the daemon"
+        what = f"{where} is {level}, but the daemon has reply.dane off"
         yield Finding("dane", Status.ERROR, what, _OVERRULED, place, 'dane = "yield"')
     elif dane is DaneSetting.YIELD and level not in DANE_LEVELS:
         what = f"reply.dane is yield, but {where} is {level or 'empty'}"
-        why = "domains with TLSA records are sent to without checking them, nor the policy"
+        why = "for domains with TLSA records, Postfix checks neither these records nor the policy"
         yield Finding("dane", Status.ERROR, what, why, place, 'dane = "auto"')
     elif dane is DaneSetting.DANE_ONLY and not has_dnssec:
         what = f"reply.dane is dane-only, but {client.where('smtp_dns_support_level')} is not dnssec"
-        why = "mail to domains with TLSA records stays in the queue"
+        why = "mail to domains with TLSA records is deferred"
         fix = scene.postfix.line(client, "smtp_dns_support_level", "dnssec")
         yield Finding("dane", Status.ERROR, what, why, *fix)
 

@@ -1,4 +1,4 @@
-"""What `doctor` has to say."""
+"""One result of `doctor`."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,10 @@ from postfix_mtasts.query.output import Status
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is the case, why it matters, and the line to write, or to run: at which place.
+    """What was found, why it matters, and the line that fixes it.
 
-    `check` is a word for programs, that stays the same. Status OK: it is only to be known.
+    `place` is the file that the line belongs in, or "run" if the line is a command. Both are empty if no line helps.
+    `check` is a name for programs, and later versions keep it. A finding with status OK is only information.
     """
 
     check: str

@@ -1,4 +1,4 @@
-"""The Postfix on this machine in full, as postconf(1) tells it: main.cf, and what master.cf has that runs smtp(8)."""
+"""The Postfix on this machine, as postconf(1) shows it: main.cf, and the services of master.cf that run smtp(8)."""
 
 import asyncio
 import os
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from postfix_mtasts.postfix.installation import PATH, NoPostfix
 
 _DEADLINE = 5.0  # Seconds for one command.
-_CHROOT_LEVEL = 1  # From this compatibility_level on, a service without a word on it runs in no chroot (master(5)).
+_CHROOT_LEVEL = 1  # From this compatibility_level on, "-" in the chroot column of master.cf means no (master(5)).
 _OF_THE_MACHINE = ("compatibility_level", "mail_owner", "proxy_read_maps", "queue_directory", "relayhost")
-# Those of smtp(8) that have to do with policies; master.cf may give each service its own.
+# The parameters of smtp(8) that matter for policies. Each service of master.cf may override them.
 _OF_A_CLIENT = (
     "smtp_dns_support_level",
     "smtp_enforce_tls",
@@ -33,7 +33,7 @@ _OF_A_CLIENT = (
 
 
 class UnreadableError(Exception):
-    """Postfix's configuration cannot be read; says why, and what to do."""
+    """Postfix's configuration cannot be read. The message says why, and `remedy` is a command that may help."""
 
     def __init__(self, reason: str, remedy: str = "") -> None:
         super().__init__(reason)
@@ -42,15 +42,18 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Services of master.cf that run smtp(8) alike, `relay/unix`; without any, what main.cf says."""
+    """Services of master.cf that run smtp(8) with the same settings, such as `relay/unix`.
+
+    If no service runs smtp(8), there is one client without names, with the settings of main.cf.
+    """
 
     names: tuple[str, ...]
     chroot: bool
     settings: Mapping[str, str]
-    own: frozenset[str] = frozenset()  # Those that master.cf sets.
+    own: frozenset[str] = frozenset()  # The parameters that master.cf overrides.
 
     def __getitem__(self, parameter: str) -> str:
-        """The value, without $ and as this service sees it; empty for what this Postfix does not know."""
+        """The value for this service, with all $ expanded; empty if this Postfix does not have the parameter."""
         return self.settings.get(parameter, "")
 
     def __str__(self) -> str:
@@ -58,7 +61,7 @@ class Client:
 
     @property
     def level(self) -> str:
-        """Its TLS level where no table has another, also if it is set in the old way; may be empty."""
+        """The default TLS level of this service, also if an obsolete parameter sets it; may be empty."""
         if self["smtp_tls_security_level"]:
             return self["smtp_tls_security_level"].lower()
         if self["smtp_enforce_tls"] == "yes":
@@ -66,19 +69,19 @@ class Client:
         return "may" if self["smtp_use_tls"] == "yes" else ""
 
     def where(self, parameter: str) -> str:
-        """A parameter with the place of its value."""
+        """The name of a parameter, followed by the services if master.cf overrides it there."""
         return f"{parameter} of {self}" if parameter in self.own else parameter
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A Postfix and its configuration. `tables` tells what a table says of a key."""
+    """A Postfix and its configuration. `path` lists the directories of its commands."""
 
     version: tuple[int, int, int]
     folder: pathlib.Path
     settings: Mapping[str, str]
     clients: tuple[Client, ...]
-    services: frozenset[str]  # `tlsproxy/unix`
+    services: frozenset[str]  # Of master.cf, such as `tlsproxy/unix`.
     path: str
 
     def __str__(self) -> str:
@@ -86,33 +89,33 @@ class Installed:
 
     @property
     def queue(self) -> pathlib.Path:
-        """The folder that is the root of what runs in a chroot."""
+        """The queue directory, which is the root directory of services in a chroot."""
         return pathlib.Path(self.settings["queue_directory"])
 
     def line(self, client: Client, parameter: str, value: str) -> tuple[str, str]:
-        """Where and how to give a parameter a value: in main.cf, or with postconf(1) where master.cf has its own."""
+        """The place and the line that set a parameter for a client: in main.cf, or with postconf(1) for master.cf."""
         if parameter not in client.own:
             return str(self.folder / "main.cf"), f"{parameter} = {value}"
         words = (shlex.quote(f"{name}/{parameter} = {value}") for name in client.names)
         return "run", f"postconf -P {' '.join(words)}"
 
     async def look_up(self, table: str, key: str) -> str | None:
-        """What a table has for a key, asked of postmap(1). Raises UnreadableError if the table cannot be used."""
+        """What postmap(1) finds in a table for a key. Raises UnreadableError if the table cannot be used."""
         command = shutil.which("postmap", path=self.path)
         if not command:
-            raise UnreadableError("no postmap on this machine")
+            raise UnreadableError("there is no postmap command on this machine")
         return await _output(command, "-q", key, table) or None
 
 
 async def installed(path: str = PATH) -> Installed:
-    """Ask the postconf that is found first in the folders of `path`. Raises NoPostfix and UnreadableError."""
+    """Read the configuration with the first postconf in `path`. Raises NoPostfix and UnreadableError."""
     command = shutil.which("postconf", path=path)
     if not command:
-        raise NoPostfix("no postconf on this machine")
+        raise NoPostfix("there is no postconf command on this machine")
     built_in = _settings(await _output(command, "-d", "mail_version", "config_directory"))
     numbers = re.match(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?", built_in.get("mail_version", ""))
     if not numbers:
-        raise NoPostfix("postconf names no version")
+        raise NoPostfix("postconf prints no version")
     folder = pathlib.Path(built_in.get("config_directory", "/etc/postfix"))
     for file in (folder / "main.cf", folder / "master.cf"):
         if not file.exists():
@@ -121,7 +124,7 @@ async def installed(path: str = PATH) -> Installed:
             raise UnreadableError(f"{file} cannot be read", "sudo postfix-mtasts-query doctor")
     settings = _settings(await _output(command, "-x", *_OF_THE_MACHINE, *_OF_A_CLIENT))
     if "queue_directory" not in settings:
-        raise UnreadableError(f"{command} tells no settings")
+        raise UnreadableError(f"{command} prints no settings")
     fields = _settings(await _output(command, "-F", "*/*/command", "*/*/chroot"))
     return Installed(
         version=(int(numbers[1]), int(numbers[2]), int(numbers[3] or 0)),
@@ -134,7 +137,10 @@ async def installed(path: str = PATH) -> Installed:
 
 
 def _clients(settings: Mapping[str, str], fields: Mapping[str, str], own: Mapping[str, str]) -> tuple[Client, ...]:
-    """Those of the services with these fields, and with settings of their own, that run smtp(8)."""
+    """The clients among the services.
+
+    `fields` are the commands and chroot columns of master.cf, `own` are the parameters that master.cf overrides.
+    """
     level = int((re.match(r"\d+", settings.get("compatibility_level", "")) or "0")[0])
     usual = "n" if level >= _CHROOT_LEVEL else "y"
     alike: dict[tuple[bool, frozenset[tuple[str, str]]], list[str]] = {}
@@ -157,7 +163,7 @@ def _settings(output: str) -> dict[str, str]:
 
 
 async def _output(command: str, *words: str) -> str:
-    """What a command prints. Raises UnreadableError with its complaint."""
+    """What a command prints on standard output. Raises UnreadableError with its error message, and NoPostfix."""
     process = None
     try:
         async with asyncio.timeout(_DEADLINE):
@@ -169,7 +175,7 @@ async def _output(command: str, *words: str) -> str:
             )
             output, complaints = await process.communicate()
     except TimeoutError as error:
-        raise UnreadableError(f"{command} gave no answer within {_DEADLINE:g} seconds") from error
+        raise UnreadableError(f"{command}: no answer within {_DEADLINE:g} s") from error
     except OSError as error:
         raise NoPostfix(f"{command} cannot be run") from error
     finally:
@@ -177,8 +183,8 @@ async def _output(command: str, *words: str) -> str:
             process.kill()
             await process.wait()  # The event loop may be closed next.
     said = complaints.decode("utf-8", "replace").strip()
-    # postmap(1) ends with 1 also where there is merely nothing.
+    # postmap(1) has exit status 1 also if it finds nothing, which is no error.
     if process.returncode and ("fatal: " in said or "error: " in said):
-        # `postconf: fatal: …`
+        # The line is `postconf: fatal: …`.
         raise UnreadableError(said.splitlines()[-1].split(": ", 2)[-1])
     return output.decode("utf-8", "replace").strip()

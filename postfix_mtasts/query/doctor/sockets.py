@@ -1,4 +1,4 @@
-"""Which socket is which, and who may connect to it."""
+"""Whether two sockets are the same, and who has permission to connect to one."""
 
 import grp
 import ipaddress
@@ -12,10 +12,10 @@ from postfix_mtasts.config import Endpoint, UnixEndpoint
 
 
 def is_same(listener: Endpoint, endpoint: Endpoint) -> bool:
-    """Whether who connects to `endpoint` comes to who listens on `listener`."""
+    """Whether a connection to `endpoint` reaches the program that listens on `listener`."""
     if isinstance(listener, UnixEndpoint) and isinstance(endpoint, UnixEndpoint):
         here, there = pathlib.Path(listener.path), pathlib.Path(endpoint.path)
-        # By a mount too, which is how some bring a socket into a chroot.
+        # Some administrators bring a socket into a chroot by a bind mount, so the files are compared too.
         return here.resolve() == there.resolve() or (here.exists() and there.exists() and here.samefile(there))
     if isinstance(listener, UnixEndpoint) or isinstance(endpoint, UnixEndpoint):
         return False
@@ -25,7 +25,7 @@ def is_same(listener: Endpoint, endpoint: Endpoint) -> bool:
 
 
 def is_elsewhere(endpoint: Endpoint) -> bool:
-    """Whether it may be on another machine."""
+    """Whether a socket may be on another machine."""
     if isinstance(endpoint, UnixEndpoint) or endpoint.host == "localhost":
         return False
     try:
@@ -36,7 +36,10 @@ def is_elsewhere(endpoint: Endpoint) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """What a user may not enter or, with `is_socket`, not write to; `mode` with its owner and group."""
+    """A directory that a user cannot enter or, with `is_socket`, a socket that the user cannot write to.
+
+    `mode` is as in ls(1), followed by owner and group.
+    """
 
     place: pathlib.Path
     mode: str
@@ -44,9 +47,9 @@ class Obstacle:
 
 
 def obstacle(socket: str, user: str, root: pathlib.Path) -> Obstacle | None:
-    """What keeps a user from connecting to a Unix socket from below `root`; None also if that cannot be told.
+    """What keeps a user from connecting to a Unix socket. None if nothing does, or if that is unknown.
 
-    Access control lists are not looked at.
+    Directories above `root`, such as a chroot, do not matter. Access control lists are ignored.
     """
     path = pathlib.Path(socket)
     try:

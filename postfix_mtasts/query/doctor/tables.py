@@ -1,4 +1,4 @@
-"""The tables of a list such as smtp_tls_policy_maps, and where a socketmap among them leads."""
+"""The tables in a list such as smtp_tls_policy_maps, and the sockets that socketmap tables lead to."""
 
 import socket
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _PROXY = "proxy:"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table, `text` as in the list; with `proxied`, proxymap(8) is asked, which runs in no chroot."""
+    """One table, `text` as in the list. If `proxied`, Postfix asks it through proxymap(8), which has no chroot."""
 
     text: str
     proxied: bool
@@ -20,12 +20,12 @@ class Table:
 
     @property
     def direct(self) -> str:
-        """The table as proxymap(8) has it."""
+        """The table without `proxy:`, as proxymap(8) opens it."""
         return f"{self.kind}:{self.name}"
 
     @property
     def endpoint(self) -> Endpoint | None:
-        """Whom a socketmap asks, as it is written; None for other tables, and for what Postfix cannot ask."""
+        """The socket that a socketmap table names. None for other tables, and for names that Postfix refuses."""
         kind, _, rest = self.name.rpartition(":")[0].partition(":")
         if self.kind != "socketmap" or not rest:
             return None
@@ -40,12 +40,12 @@ class Table:
 
     @property
     def map_name(self) -> str:
-        """What a socketmap says first in each query."""
+        """The map name that Postfix sends in each query to a socketmap table."""
         return self.name.rpartition(":")[2]
 
 
 def tables(value: str) -> tuple[Table, ...]:
-    """The tables of a list without $; those inside of pipemap: and unionmap: take the place of these."""
+    """The tables in a list in which all $ are expanded. A pipemap: or unionmap: is replaced by its tables."""
     found: list[Table] = []
     for text in _split(value):
         proxied = text.startswith(_PROXY)
@@ -58,7 +58,7 @@ def tables(value: str) -> tuple[Table, ...]:
 
 
 def _split(value: str) -> Iterator[str]:
-    """At commas and white space outside of braces (Postfix's mystrtokq())."""
+    """Split at commas and white space outside braces, as Postfix's mystrtokq() does."""
     word, depth = "", 0
     for c in f"{value},":
         depth += (c == "{") - (c == "}")

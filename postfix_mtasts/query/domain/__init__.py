@@ -1,1 +1,1 @@
-"""`postfix-mtasts-query DOMAIN`: each stage of a discovery, and what is wrong with it."""
+"""`postfix-mtasts-query DOMAIN`: each stage of a policy discovery, and what is wrong with it."""

@@ -1,21 +1,31 @@
-"""A certificate in words. It takes the package cryptography; without it, nothing is known of a certificate."""
+"""Reads certificates, if the package cryptography is installed."""
 
 import datetime
 from dataclasses import dataclass
 
+_SOON = {0: "today", 1: "tomorrow"}
+
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a certificate says; times in UTC."""
+    """The parts of a certificate that matter here. Times are in UTC."""
 
     names: tuple[str, ...]  # The DNS names among the subject alternative names.
     issuer: str
     not_before: datetime.datetime
     not_after: datetime.datetime
 
+    def expiry(self, now: datetime.datetime) -> str:
+        """When it expires, as of `now` in UTC: `expires in 29 days (2026-12-24)`, `expired on 2026-11-23`."""
+        date = f"{self.not_after:%Y-%m-%d}"
+        if self.not_after < now:
+            return f"expired on {date}"
+        days = (self.not_after.date() - now.date()).days
+        return f"expires {_SOON.get(days) or f'in {days} days'} ({date})"
+
 
 def parse(der: bytes) -> Certificate | None:
-    """The certificate in these octets; None without octets, and without the package."""
+    """Parse a certificate. None if `der` is empty or malformed, or if the package cryptography is not installed."""
     try:
         from cryptography import x509
     except ImportError:
@@ -28,7 +38,7 @@ def parse(der: bytes) -> Certificate | None:
         names = ()
     except ValueError:
         return None
-    # Debian 12 has version 38, which gives the times without their zone; later ones warn of that.
+    # Version 38, which is in Debian 12, gives times without a time zone. Later versions warn if these are used.
     if hasattr(found, "not_valid_after_utc"):
         begin, end = found.not_valid_before_utc, found.not_valid_after_utc
     else:

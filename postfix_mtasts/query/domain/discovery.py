@@ -1,4 +1,4 @@
-"""A live discovery of one domain, with the daemon's own adapters and rules, as if nothing were cached."""
+"""Discovers the policy of a domain with the daemon's own adapters and rules, as if nothing were cached."""
 
 import asyncio
 import itertools
@@ -48,12 +48,12 @@ from postfix_mtasts.sts.observation import (
 )
 from postfix_mtasts.sts.policy import MxPattern
 
-_HEADERS = ("content-type", "content-encoding", "location", "server")  # Those that may tell why it fails.
+_HEADERS = ("content-type", "content-encoding", "location", "server")  # The headers that may show why a fetch fails.
 
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """Discovers domains; `rules` is how the daemon would answer."""
+    """Discovers policies. `rules` are the reply rules of the daemon."""
 
     resolver: Resolver
     fetcher: Fetcher
@@ -61,7 +61,7 @@ class Discovery:
     rules: ReplyRules
 
     async def discover(self, hop: NextHop, *, probe: bool) -> Report:
-        """All that there is to see of a next hop; with `probe`, its MX hosts are connected to. The verdict is open."""
+        """Discover the policy of a next hop. With `probe`, connect to its MX hosts too."""
         begun = time.monotonic()
         dane = asyncio.create_task(Dane(self.resolver, limit=1).of(hop))
         hosts = asyncio.create_task(self._hosts(hop))
@@ -90,24 +90,24 @@ class Discovery:
             return (), str(error)
 
     async def _policy_host(self, hop: NextHop, fetched: FetchObservation) -> PolicyHostReport:
-        seen = fetched.seen or Exchange()
+        exchange = fetched.seen or Exchange()
         name = hop.domain.policy_host()
         failure = fetched.failure if isinstance(fetched, FetchFailed) else None
-        shown = certificate.parse(seen.certificate)
+        shown = certificate.parse(exchange.certificate)
         if failure and failure.stage in (Stage.CERTIFICATE, Stage.TLS):
             shown = certificate.parse(await self.prober.certificate_of(name, HTTPS_PORT))
         return PolicyHostReport(
             name=name,
-            addresses=seen.addresses,
-            address=seen.address or None,
-            tls=seen.tls or None,
+            addresses=exchange.addresses,
+            address=exchange.address or None,
+            tls=exchange.tls or None,
             certificate=shown,
-            status=seen.status or None,
-            headers={key: value for key, value in seen.headers if key in _HEADERS},
+            status=exchange.status or None,
+            headers={key: value for key, value in exchange.headers if key in _HEADERS},
             stage=failure.stage if failure else None,
             problem=failure.reason if failure else None,
             result_type=failure.result_type.value if failure and failure.result_type else None,
-            seconds={stage.value: end - begin for (stage, begin), (_, end) in itertools.pairwise(seen.entered)},
+            seconds={stage.value: end - begin for (stage, begin), (_, end) in itertools.pairwise(exchange.entered)},
         )
 
     def _answer(
@@ -134,7 +134,7 @@ def _record(hop: NextHop, record: RecordObservation, seconds: float) -> RecordRe
         return RecordReport((hop.domain.record_name(),), (), None, False, None, record.failure.reason, True, seconds)
     seen = record.seen
     if not seen:
-        raise AssertionError("the resolver tells what it has seen")
+        raise AssertionError("the resolver gave no record set")
     return RecordReport(
         names=seen.names,
         texts=tuple(text.decode("latin-1") for text in seen.texts),
@@ -159,7 +159,7 @@ def _policy(fetched: PolicyFetched | PolicyInvalid) -> PolicyReport:
     if isinstance(fetched, PolicyInvalid):
         return PolicyReport(None, None, (), lines, file, fetched.fault)
     valid = fetched.policy
-    return PolicyReport(valid.mode.value, valid.max_age, tuple(map(str, valid.mx)), lines, file, None)
+    return PolicyReport(valid.mode, valid.max_age, tuple(map(str, valid.mx)), lines, file, None)
 
 
 def _mx(host: str, patterns: Sequence[MxPattern], probe: Probe | None) -> MxReport:
@@ -191,4 +191,4 @@ def _reason(answer: Answer) -> str | None:
         case Unavailable(failure):
             return str(failure)
         case YieldToDane(hosts):
-            return f"DANE goes before MTA-STS: TLSA records of {', '.join(hosts)}"
+            return f"DANE takes precedence over MTA-STS: TLSA records of {', '.join(hosts)}"

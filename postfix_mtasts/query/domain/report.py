@@ -1,17 +1,19 @@
-"""What a live discovery found out of a domain, stage by stage; the shape of its JSON.
+"""What a policy discovery found, stage by stage. The JSON has the same fields.
 
-Fields keep their names and meaning; later versions may add some. Times are ISO 8601 in UTC, spans are seconds.
+Later versions may add fields, but keep the names and meanings of these. In JSON, times are ISO 8601 in UTC, and
+durations are in seconds.
 """
 
 from dataclasses import dataclass
 
 from postfix_mtasts.query.domain.certificate import Certificate
 from postfix_mtasts.sts.observation import Stage
+from postfix_mtasts.sts.policy import Mode
 
 
 @dataclass(frozen=True, slots=True)
 class RecordReport:
-    """The TXT record. `names` are those of the CNAME chain, the first the one that was asked for."""
+    """The TXT record. `names` is the CNAME chain, and begins with the name that was looked up."""
 
     names: tuple[str, ...]
     texts: tuple[str, ...]
@@ -19,13 +21,13 @@ class RecordReport:
     secure: bool
     id: str | None
     problem: str | None
-    failed: bool  # DNS gave no answer, so that there may be a record.
+    failed: bool  # The DNS lookup failed, so there may be a record.
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyHostReport:
-    """The policy host and how it was spoken to, as far as that went. `seconds` are those that each stage took."""
+    """The policy host, and the connection to it as far as that got. `seconds` has the duration of each stage."""
 
     name: str
     addresses: tuple[str, ...]
@@ -51,9 +53,9 @@ class LineReport:
 
 @dataclass(frozen=True, slots=True)
 class PolicyReport:
-    """The policy file. Without a mode it is not valid."""
+    """The policy file. If it is not valid, `mode` is None and `problem` has the reason."""
 
-    mode: str | None
+    mode: Mode | None
     max_age: int | None
     mx: tuple[str, ...]
     lines: tuple[LineReport, ...]
@@ -63,7 +65,7 @@ class PolicyReport:
 
 @dataclass(frozen=True, slots=True)
 class ProbeReport:
-    """What an MX host showed when it was connected to as Postfix would; `problem` is why it would not get mail."""
+    """A connection to an MX host as Postfix would make it. `problem` is why Postfix would not deliver to the host."""
 
     address: str | None
     tls: str | None
@@ -74,7 +76,7 @@ class ProbeReport:
 
 @dataclass(frozen=True, slots=True)
 class MxReport:
-    """An MX host, and the pattern of the policy that allows it."""
+    """An MX host, and the mx pattern of the policy that allows it."""
 
     host: str
     pattern: str | None
@@ -83,7 +85,9 @@ class MxReport:
 
 @dataclass(frozen=True, slots=True)
 class DaneReport:
-    """Whether DANE decides: `usable`, with the hosts that have TLSA records, `absent` or `failed`, with the reason."""
+    """Whether DANE applies. `state` is `usable`, with `hosts` that have TLSA records, or `absent` or `failed`, with the
+    reason.
+    """
 
     state: str
     hosts: tuple[str, ...]
@@ -92,7 +96,7 @@ class DaneReport:
 
 @dataclass(frozen=True, slots=True)
 class AnswerReport:
-    """What Postfix gets, in each style, from a daemon that has nothing cached; `reason` is why there is no policy."""
+    """The reply to Postfix in each style, if the daemon has nothing cached. `reason` is why there is no policy."""
 
     plain: str
     tlsrpt: str
@@ -101,7 +105,7 @@ class AnswerReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All of it. What was not come to is None."""
+    """The whole discovery. A stage that was not reached is None."""
 
     domain: str
     next_hop: str

@@ -1,4 +1,4 @@
-"""A report as people read it: one block a stage, what is wrong beside what it is about, and at the end what to do."""
+"""Prints a report as text: a block for each stage with its problems, then the remarks, then the reply to Postfix."""
 
 import datetime
 from collections.abc import Iterator, Sequence
@@ -6,17 +6,16 @@ from collections.abc import Iterator, Sequence
 from postfix_mtasts.query.domain.certificate import Certificate
 from postfix_mtasts.query.domain.remarks import Remark
 from postfix_mtasts.query.domain.report import MxReport, PolicyHostReport, PolicyReport, RecordReport, Report
-from postfix_mtasts.query.output import Output, Status
+from postfix_mtasts.query.output import SEVERITIES, Output, Status
 
 _Line = tuple[str, Status | None]
 _MARGIN = 10
-_WORDS = {Status.OK: "note", Status.WARNING: "warning", Status.ERROR: "error"}
 
 
 def show(
-    report: Report, said: tuple[Remark, ...], now: datetime.datetime, cached: Sequence[str], output: Output
+    report: Report, remarks: tuple[Remark, ...], now: datetime.datetime, cached: Sequence[str], output: Output
 ) -> None:
-    """Print a report, what is said of it, and what the daemon has `cached`."""
+    """Print a report, the remarks on it, and the lines on what the daemon has `cached`."""
     output.text(report.next_hop)
     blocks = {
         "record": _record(report.record),
@@ -30,9 +29,9 @@ def show(
         for number, (line, status) in enumerate(lines):
             output.text(f"  {'' if number else name:{_MARGIN - 2}}{line}", status)
     output.text()
-    for remark in said:
-        output.text(f"{_WORDS[remark.status]}: {remark.text}", remark.status)
-    if said:
+    for remark in remarks:
+        output.text(f"{SEVERITIES[remark.status]}: {remark.text}", remark.status)
+    if remarks:
         output.text()
     answer = report.answer
     output.text("Postfix gets")
@@ -49,7 +48,7 @@ def _record(record: RecordReport) -> Iterator[_Line]:
     elif not record.texts:
         yield "no TXT record", None
     elif record.id:
-        yield f"id {record.id}{', proved by DNSSEC' if record.secure else ''}", Status.OK
+        yield f"id {record.id}{', signed with DNSSEC' if record.secure else ''}", Status.OK
 
 
 def _policy_host(host: PolicyHostReport, now: datetime.datetime) -> Iterator[_Line]:
@@ -80,9 +79,9 @@ def _mx_hosts(report: Report, now: datetime.datetime) -> Iterator[_Line]:
         yield report.mx_problem, Status.ERROR
     elif not report.mx:
         yield "no MX host", None
-    valid = report.policy and not report.policy.problem and report.policy.mode != "none"
+    checked = report.policy and report.policy.mode and report.policy.mode.checks_hosts
     for mx in report.mx:
-        if not valid:
+        if not checked:
             yield mx.host, None
         elif mx.pattern:
             yield f"{mx.host} is allowed by mx: {mx.pattern}", Status.OK
@@ -107,20 +106,17 @@ def _dane(report: Report) -> str:
         case "usable":
             return f"TLSA records of {', '.join(report.dane.hosts)}"
         case "failed":
-            return f"TLSA records cannot be looked up: {report.dane.reason}"
+            return f"unknown: the TLSA lookup failed: {report.dane.reason}"
+        case _ if report.mx_problem:
+            return "unknown: the MX lookup failed"
         case _:
             return f"no: {report.dane.reason}"
 
 
 def _certificate(certificate: Certificate, now: datetime.datetime) -> str:
-    days = (certificate.not_after - now).days
-    end = (
-        f"until {certificate.not_after:%Y-%m-%d}, {days} days"
-        if days >= 0
-        else f"ended on {certificate.not_after:%Y-%m-%d}"
-    )
-    begin = f", not before {certificate.not_before:%Y-%m-%d}" if certificate.not_before > now else ""
-    return f"certificate for {', '.join(certificate.names) or 'no name'}; of {certificate.issuer}; {end}{begin}"
+    names = f"for {', '.join(certificate.names)}" if certificate.names else "has no DNS name (SAN)"
+    begin = f"; not valid before {certificate.not_before:%Y-%m-%d}" if certificate.not_before > now else ""
+    return f"certificate {names}; issued by {certificate.issuer}; {certificate.expiry(now)}{begin}"
 
 
 def _took(seconds: float) -> str:

@@ -1,1 +1,1 @@
-"""The running daemon and its cache, as the administrator asks for them."""
+"""Subcommands that ask the running daemon: its cache, its health, and many domains at once."""

@@ -1,13 +1,14 @@
 """List, show, forget and refresh what the daemon has cached.
 
-    cache list                 all policies, one a line
-    cache show DOMAIN...       all that is known of a domain, with its policy file
-    cache forget DOMAIN...     drop it: the next query discovers anew, and until then a policy does not hold
+    cache list                 all policies, one per line
+    cache show DOMAIN...       everything cached for a domain, with its policy file
+    cache forget DOMAIN...     delete it; the domain has no policy until the next query looks it up again
     cache refresh DOMAIN...    look up the record and fetch the policy now, whatever its age and its failures
 
-The running daemon is asked, over its control socket. Without one, list and show read the database. Exit status: 0 if
-there is a live policy, 1 if it cannot be renewed, 2 if there may be a policy that could not be had, 3 if nothing is
-cached or there is no policy; of several domains, what is worst. `list` has 0.
+The command asks the running daemon over its control socket. Without a daemon, `list` and `show` read the database.
+
+Exit status: 0 if there is an unexpired policy, 1 if that policy could not be renewed, 2 if there may be a policy that
+could not be fetched, 3 if nothing is cached or there is no policy. Of several domains the worst counts. `list` has 0.
 """
 
 import argparse
@@ -21,18 +22,19 @@ from postfix_mtasts.daemon.command import read_config
 from postfix_mtasts.query.arguments import next_hop_of
 from postfix_mtasts.query.output import JSON, PROGRAM, Output, QueryError, Status, say, worst
 from postfix_mtasts.query.running.client import NoDaemon, ask
-from postfix_mtasts.query.running.render import Known, document, known, summary, table, words
+from postfix_mtasts.query.running.render import Known, describe, document, parse_known, summary, table
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import Entry
 
-_PATIENCE = 10.0  # Seconds for what the daemon has at hand.
+_HINT = "is it running, and do you have permission to use its socket?"
+_PATIENCE = 10.0  # Seconds, for an answer from memory.
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("what", choices=("list", "show", "forget", "refresh"))
     parser.add_argument(
-        "domain", nargs="*", default=(), metavar="DOMAIN", help="as in Postfix's tables; list takes none"
+        "domain", nargs="*", default=(), metavar="DOMAIN", help="a domain as in Postfix's tables; none for list"
     )
 
 
@@ -87,7 +89,7 @@ def _show(one: Known, output: Output) -> Status:
     if output.json:
         output.document(document(one, now, alone=True))
         return status
-    for number, line in enumerate(words(one, now)):
+    for number, line in enumerate(describe(one, now)):
         output.text(line, None if number else status)
     return status
 
@@ -104,25 +106,25 @@ def _forget(domain: PolicyDomain, settings: Config, output: Output) -> Status:
 def _refresh(domain: PolicyDomain, settings: Config, output: Output) -> Status:
     reply = _ask_running("refresh", domain, settings)
     now = time.time()
-    one = known(reply)
+    one = parse_known(reply)
     status = one.status(now)
     if output.json:
         output.document({**document(one, now, alone=True), "fetched": reply["fetched"], "reason": reply["reason"]})
     elif reply["fetched"]:
         output.text(f"{domain}: fetched: {summary(one, now)}", status)
     else:
-        holds = f"; cached: {summary(one, now)}" if one.entry.cached else ""
-        output.text(f"{domain}: not fetched: {reply['reason']}{holds}", status)
+        cached = f"; cached: {summary(one, now)}" if one.entry.cached else ""
+        output.text(f"{domain}: not fetched: {reply['reason']}{cached}", status)
     return status
 
 
 def _ask_running(request: str, domain: PolicyDomain, settings: Config) -> JSON:
-    # It may have to wait for a discovery that is under way, and then for its own.
+    # The daemon may first have to finish a discovery that has begun, and then does this one.
     patience = _PATIENCE + 2 * (settings.dns.timeout + settings.fetch.timeout)
     try:
         (reply,) = ask(settings.server.control, {"request": request, "domain": domain.name}, patience)
     except NoDaemon as error:
-        raise QueryError(f"no daemon can be reached: {error}", "does it run, and may you use its socket?") from error
+        raise QueryError(f"the daemon cannot be reached: {error}", _HINT) from error
     return reply
 
 
@@ -131,15 +133,15 @@ def _stored(settings: Config, why: str) -> Iterator[JSON]:
     try:
         rows = read(path)
     except DatabaseError as error:
-        reason = f'no daemon can be reached, and the database cannot be read: {why}; cache.path = "{path}": {error}'
-        raise QueryError(reason, "has the daemon run, and may you read its files?") from error
-    say(f"info: no daemon can be reached: {why}; what stands in {path} is shown")
+        reason = f'the daemon cannot be reached: {why}; the database cannot be read: cache.path = "{path}": {error}'
+        raise QueryError(reason, "has the daemon ever run, and do you have permission to read its files?") from error
+    say(f"info: the daemon cannot be reached: {why}; showing the stored copy in {path}")
     return ({"domain": domain, "row": row} for domain, row in rows)
 
 
 def _understood(documents: Iterable[JSON]) -> Iterator[Known]:
     for one in documents:
         try:
-            yield known(one)
+            yield parse_known(one)
         except RowError as error:
-            say(f"warning: domain={one['domain']!a}, its row is ignored: {error}")
+            say(f"warning: domain={one['domain']!a}, database row ignored: {error}")

@@ -1,4 +1,4 @@
-"""The running daemon, as a command asks it: over its control socket (`control` tells the requests), or as Postfix."""
+"""Asks the running daemon: over its control socket (the requests are in `daemon.control`), or as Postfix does."""
 
 import asyncio
 import json
@@ -14,20 +14,21 @@ from postfix_mtasts.query.output import JSON, QueryError
 from postfix_mtasts.remote.network import in_words
 
 POSTFIX_WAITS = 100.0  # Seconds (dict_sockmap(3)).
-_HINT = "is postfix-mtasts-daemon running, with this configuration?"
+_HINT = "is postfix-mtasts-daemon running with this configuration?"
 
 
 class NoDaemon(Exception):  # noqa: N818 - a daemon that does not run may be what is wanted
-    """Nobody answers on the control socket; says why."""
+    """The daemon cannot be reached on its control socket. The message says why."""
 
 
 def ask(path: str, request: JSON, timeout: float) -> Iterator[JSON]:
-    """The documents of the reply to one request; `timeout` is in seconds, for each of them.
+    """Send one request and return the documents of the reply, as they come.
 
-    Raises NoDaemon at once, and QueryError where the reply is an error or breaks off.
+    `timeout` is in seconds, for each document. Raises NoDaemon at once if there is no connection. The iterator raises
+    QueryError if the reply is an error or incomplete.
     """
     if not path:
-        raise NoDaemon('server.control = "": there is no control socket')
+        raise NoDaemon('server.control = "": the control socket is switched off')
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(timeout)
     try:
@@ -50,15 +51,15 @@ def _documents(connection: socket.socket, timeout: float) -> Iterator[JSON]:
                     raise QueryError(f"the daemon says: {document['error']}")
                 yield document
         except TimeoutError as error:
-            raise QueryError(f"the daemon gave no answer within {timeout:g} seconds") from error
+            raise QueryError(f"no answer from the daemon within {timeout:g} s") from error
         except (OSError, ValueError) as error:
             raise QueryError(f"the daemon's reply cannot be read: {error}") from error
-    raise QueryError("the daemon's reply breaks off", "has it just been stopped? its log may tell")
+    raise QueryError("the daemon's reply is incomplete", "the daemon may have been stopped: look in its log")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What Postfix would be told, `OK secure match=…`, and after how many seconds."""
+class Answer:
+    """The reply that Postfix would get, such as `OK secure match=…`, and the seconds that it took."""
 
     reply: str
     seconds: float
@@ -66,10 +67,10 @@ class Asked:
 
 async def ask_as_postfix(
     endpoint: Endpoint, key: str, within: float = POSTFIX_WAITS, map_name: str = "postfix"
-) -> Asked:
-    """One query over socketmap, with a connection of its own.
+) -> Answer:
+    """Send one socketmap query over a new connection and return the answer.
 
-    Raises QueryError, after `within` seconds at the latest.
+    `within` is in seconds. Raises QueryError if there is no answer by then, or none that is valid.
     """
     begun = time.monotonic()
     writer: asyncio.StreamWriter | None = None
@@ -85,7 +86,7 @@ async def ask_as_postfix(
                 raise ValueError
             reply = await reader.readexactly(length + 1)
     except TimeoutError as error:
-        raise QueryError(f"{endpoint} does not answer within {within:g} seconds") from error
+        raise QueryError(f"{endpoint} does not answer within {within:g} s") from error
     except OSError as error:
         raise QueryError(f"{endpoint} does not answer: {in_words(error)}", _HINT) from error
     except (ValueError, EOFError, asyncio.LimitOverrunError) as error:
@@ -93,4 +94,4 @@ async def ask_as_postfix(
     finally:
         if writer is not None:
             writer.close()
-    return Asked(reply[:-1].decode("ascii", "replace"), time.monotonic() - begun)
+    return Answer(reply[:-1].decode("ascii", "replace"), time.monotonic() - begun)

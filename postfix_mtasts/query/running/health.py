@@ -1,14 +1,15 @@
-"""Tell a monitoring system whether the daemon is well; a plugin for Nagios and its like.
+"""Check the daemon for a monitoring system: a plugin for Nagios and compatible systems.
 
-    MTA-STS OK - answers Postfix; 12 policies, 1 of them not renewed|time=0.002s policies=12 not_renewed=1 …
+    MTA-STS OK - answers Postfix; 12 policies, 1 not renewed|time=0.002s policies=12 not_renewed=1 …
 
-    CRITICAL  2  on one of `server.listen`, the daemon does not answer a query as Postfix makes it within 5 seconds
-    WARNING   1  a policy that cannot be renewed is about to end: less than a quarter of its max_age is left, and the
-                 log has an error; or the database cannot be written; or the control socket cannot be used
-    OK        0  neither; policies that cannot be renewed yet are only counted, for that is mostly up to their owners
-    UNKNOWN   3  the configuration is wrong, so that nothing can be known
+    CRITICAL  2  the daemon does not answer a query like Postfix's within 5 seconds on one of `server.listen`
+    WARNING   1  a policy that could not be renewed is about to expire: less than a quarter of its max_age is left, and
+                 the log has an error; or the daemon cannot write the database; or the control socket does not work
+    OK        0  none of these; other policies that could not be renewed are only counted, because usually only the
+                 owner of the domain can help
+    UNKNOWN   3  the configuration is wrong
 
-With `server.control = ""`, only the answers are looked at.
+With `server.control = ""`, the command checks only the answers.
 """
 
 import argparse
@@ -25,15 +26,15 @@ from postfix_mtasts.query.output import JSON, Output, QueryError, Status
 from postfix_mtasts.query.running.client import NoDaemon, ask, ask_as_postfix
 from postfix_mtasts.query.running.render import iso
 
-# Below the ten seconds that monitoring systems give a plugin.
+# Together less than ten seconds, after which monitoring systems stop a plugin.
 _ANSWER_WITHIN = 5.0  # Seconds.
 _CONTROL_WITHIN = 3.0  # Seconds.
-_KEY = ".health"  # Nothing that begins with a dot has a policy: it costs no lookup.
+_KEY = ".health"  # A key that begins with a dot has no policy, so the daemon answers without a lookup.
 _NOT_FOUND = "NOTFOUND "
 
 
 class Level(enum.IntEnum):
-    """The exit status of a plugin."""
+    """The exit status of a monitoring plugin."""
 
     OK = 0
     WARNING = 1
@@ -43,7 +44,7 @@ class Level(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """A level, why, and numbers for graphs."""
+    """A level, the reasons for it, and numbers for graphs."""
 
     level: Level
     reasons: tuple[str, ...]
@@ -51,7 +52,7 @@ class Health:
 
     def __str__(self) -> str:
         numbers = " ".join(f"{name}={value}" for name, value in self.numbers.items())
-        # A bar would begin the numbers.
+        # The first bar separates the text from the numbers.
         text = "; ".join(self.reasons).replace("|", "/")
         return f"MTA-STS {self.level.name} - {text}{'|' if numbers else ''}{numbers}"
 
@@ -69,26 +70,27 @@ def run(arguments: argparse.Namespace, output: Output) -> Status:
         health = Health(Level.UNKNOWN, (str(error),), {})
     else:
         begin = time.monotonic()
-        silent = asyncio.run(_silent(settings))
+        unanswered = asyncio.run(_unanswered(settings))
         seconds = time.monotonic() - begin
         status = _status(settings)
-        health = judge(silent, seconds, status, time.time())
+        health = judge(unanswered, seconds, status, time.time())
     if output.json:
-        known = None if status is None or isinstance(status, str) else _document(status)
-        output.document({"status": health.level.name, "reasons": health.reasons, "daemon": known})
+        daemon = None if status is None or isinstance(status, str) else _document(status)
+        output.document({"status": health.level.name, "reasons": health.reasons, "daemon": daemon})
     else:
         output.text(str(health))
     return Status(health.level)
 
 
-def judge(silent: Sequence[str], seconds: float, status: JSON | str | None, now: float) -> Health:
-    """What to say if this is wrong with listeners, and the others answered after so many seconds.
+def judge(unanswered: Sequence[str], seconds: float, status: JSON | str | None, now: float) -> Health:
+    """The health that follows from what was observed at the time `now`.
 
-    `status` is what the control socket said (`control`), why it said nothing, or None if there is none.
+    `unanswered` has a reason for each socket that did not answer; the others answered within `seconds`. `status` is the
+    daemon's status document (`daemon.control`), the reason why it could not be had, or None without a control socket.
     """
-    numbers = {} if silent else {"time": f"{seconds:.3f}s"}
+    numbers = {} if unanswered else {"time": f"{seconds:.3f}s"}
     warning: list[str] = []
-    fine = [] if silent else ["answers Postfix"]
+    fine = [] if unanswered else ["answers Postfix"]
     match status:
         case str(reason):
             warning.append(reason)
@@ -98,20 +100,24 @@ def judge(silent: Sequence[str], seconds: float, status: JSON | str | None, now:
             warning += _troubles(status, now)
             fine += _counts(status)
             numbers |= _numbers(status)
-    level = Level.CRITICAL if silent else Level.WARNING if warning else Level.OK
-    return Health(level, (*silent, *warning, *fine), numbers)
+    level = Level.CRITICAL if unanswered else Level.WARNING if warning else Level.OK
+    return Health(level, (*unanswered, *warning, *fine), numbers)
 
 
 def _troubles(status: JSON, now: float) -> list[str]:
     database, policies = status["database"], status["policies"]
     troubles = []
     if ending := policies["ending"]:
-        which = "1 policy that cannot be renewed is" if ending == 1 else f"{ending} policies that cannot be renewed are"
-        troubles.append(f"{which} about to end, the first in {span(max(0.0, policies['first_ends_at'] - now))}")
+        left = policies["first_ends_at"] - now
+        when = f"in {span(left)}" if left > 0 else "now"
+        if ending == 1:
+            troubles.append(f"1 policy that could not be renewed expires {when}")
+        else:
+            troubles.append(f"{ending} policies that could not be renewed expire soon, the first {when}")
     if not database["writable"]:
         since = span(max(0.0, now - database["trouble_since"]))
         waiting = database["pending_writes"]
-        troubles.append(f"the database cannot be used since {since}: {database['trouble']}; {waiting} writes wait")
+        troubles.append(f"the database has not worked for {since}: {database['trouble']}; pending writes: {waiting}")
     return troubles
 
 
@@ -120,9 +126,7 @@ def _counts(status: JSON) -> list[str]:
     stored, failing = policies["stored"], policies["not_renewed"]
     if stored is None:
         return []
-    return [
-        f"{stored} {'policy' if stored == 1 else 'policies'}" + (f", {failing} of them not renewed" if failing else "")
-    ]
+    return [f"{stored} {'policy' if stored == 1 else 'policies'}{f', {failing} not renewed' if failing else ''}"]
 
 
 def _numbers(status: JSON) -> dict[str, str]:
@@ -136,18 +140,18 @@ def _numbers(status: JSON) -> dict[str, str]:
     return {name: str(number) for name, number in numbers.items() if number is not None}
 
 
-async def _silent(settings: Config) -> list[str]:
-    """What is wrong with the listeners."""
-    wrong = await asyncio.gather(*map(_wrong, settings.server.listen))
-    return [reason for reason in wrong if reason]
+async def _unanswered(settings: Config) -> list[str]:
+    """A reason for each socket on which the daemon does not answer."""
+    reasons = await asyncio.gather(*map(_why_unanswered, settings.server.listen))
+    return [reason for reason in reasons if reason]
 
 
-async def _wrong(endpoint: Endpoint) -> str | None:
+async def _why_unanswered(endpoint: Endpoint) -> str | None:
     try:
         reply = (await ask_as_postfix(endpoint, _KEY, _ANSWER_WITHIN)).reply
     except QueryError as error:
         return str(error)
-    return None if reply == _NOT_FOUND else f"{endpoint} says {reply[:60]!a}"
+    return None if reply == _NOT_FOUND else f"{endpoint} answers {reply[:60]!a} instead of NOTFOUND"
 
 
 def _status(settings: Config) -> JSON | str | None:
@@ -161,7 +165,7 @@ def _status(settings: Config) -> JSON | str | None:
 
 
 def _document(status: JSON) -> JSON:
-    """The reply to status (`control`), with times in ISO 8601."""
+    """The daemon's status document (`daemon.control`), with times in ISO 8601."""
     database, policies = status["database"], status["policies"]
     return {
         **status,

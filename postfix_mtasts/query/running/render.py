@@ -1,17 +1,17 @@
-"""What is cached of a domain: as a line of a table, in words, and as JSON.
+"""Show what is cached for a domain: as a line of a table, as text, and as JSON.
 
-The JSON of `document`; times are ISO 8601 in UTC, or null for never, and max_age is in seconds:
+The JSON of `document` has these members. Times are ISO 8601 in UTC, or null for never. max_age is in seconds.
 
     domain      "example.com"
     policy      {"mode", "max_age", "mx": […], "record_id", "fetched_at", "expires_at", "live", "file"}, or null
     checked_at  when the record was last looked up
-    last_used   when Postfix last asked, to a day
-    refresh_at  when a live policy will be fetched again, if Postfix has asked for it within 30 days
+    last_used   when Postfix last asked, accurate to a day
+    refresh_at  when an unexpired policy will be fetched again, if Postfix has asked for it within 30 days
     failed      [{"record_id", "count", "at", "stage", "reason", "result_type"}, …]: fetches that failed in a row
 
-and if it is all that is known, not a list:
+Unless it is an item of a list, it also has these:
 
-    note        {"no_policy", "reason", "until"}: what the last lookup led to, but to a policy; or null
+    note        {"no_policy", "reason", "until"}: why the last lookup led to no policy; null if it led to one
     unread      whether the database could not be read, so that it may have a policy
     dane        [{"next_hop", "tlsa": "usable" | "absent" | "failed", "hosts": […], "reason", "seen_at"}, …]
 """
@@ -23,9 +23,8 @@ from dataclasses import dataclass
 from postfix_mtasts.cache.row import parse_failed, parse_row, print_failed
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.output import JSON, Status
-from postfix_mtasts.sts.decide import refresh_at
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
-from postfix_mtasts.sts.policy import Mode
+from postfix_mtasts.sts.schedule import refresh_at, renewal_fails
 
 _LAST_TIME = 253402300799.0  # The end of the year 9999.
 _COLUMNS = ("domain", "mode", "mx", "fetched", "expires", "checked", "failures")
@@ -33,7 +32,7 @@ _COLUMNS = ("domain", "mode", "mx", "fetched", "expires", "checked", "failures")
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a domain. Of a list, and of the database, only the entry is."""
+    """What is known of a domain. In a list, and in the database, only the entry is known."""
 
     domain: str
     entry: Entry
@@ -42,17 +41,15 @@ class Known:
     dane: Sequence[JSON] = ()
 
     def status(self, now: float) -> Status:
-        """What it means for mail: ERROR if there may be a policy that could not be had."""
-        live = self.entry.live(now)
-        if live:
-            fails = live.policy.mode is not Mode.NONE and (self.entry.failed or self.note)
-            return Status.WARNING if fails else Status.OK
+        """What this means for mail. ERROR if there may be a policy that could not be fetched."""
+        if self.entry.live(now):
+            return Status.WARNING if renewal_fails(self.entry, no_record=bool(self.note)) else Status.OK
         is_unknown = self.entry.failed or self.unread or (self.note and not self.note["no_policy"])
         return Status.ERROR if is_unknown else Status.NOTHING
 
 
-def known(document: JSON) -> Known:
-    """What the daemon says of a domain (`control`), in a list or alone. Raises RowError."""
+def parse_known(document: JSON) -> Known:
+    """Parse what the daemon says of a domain (`daemon.control`), in a list or alone. Raises RowError."""
     row = document["row"]
     if row is not None:
         entry = parse_row(row)
@@ -65,7 +62,7 @@ def known(document: JSON) -> Known:
 
 
 def table(all_known: Sequence[Known], now: float) -> Iterator[tuple[str, Status | None]]:
-    """A line a policy and one above them, each with the status of the policy."""
+    """A heading, and one line per policy with its status."""
     rows = [
         _COLUMNS,
         *(_columns(one.domain, one.entry, one.entry.cached, now) for one in all_known if one.entry.cached),
@@ -78,13 +75,13 @@ def table(all_known: Sequence[Known], now: float) -> Iterator[tuple[str, Status 
 def _columns(domain: str, entry: Entry, cached: CachedPolicy, now: float) -> tuple[str, ...]:
     policy = cached.policy
     failed = entry.failed[0] if entry.failed else None
-    failures = f"{failed.count}, {ago(failed.at, now)}: {failed.failure}" if failed else "-"
+    failures = f"{failed.count}, last {ago(failed.at, now)}: {failed.failure}" if failed else "-"
     times = (cached.fetched_at, cached.expires_at(), entry.checked_at)
     return domain, policy.mode.value, str(len(policy.mx)), *(ago(time, now) for time in times), failures
 
 
-def words(one: Known, now: float) -> Iterator[str]:
-    """All that is known, for people: a line that says most, and what stands behind it."""
+def describe(one: Known, now: float) -> Iterator[str]:
+    """Everything that is known, line by line: a summary, the details, and the policy file."""
     yield f"{one.domain}: {summary(one, now)}"
     for name, text in _facts(one, now):
         yield f"    {name:<11} {text}"
@@ -94,29 +91,29 @@ def words(one: Known, now: float) -> Iterator[str]:
             yield f"    {number:>5}  {line}"
 
 
-def brief(one: Known, now: float) -> Iterator[str]:
-    """What holds, how old it is, and what has failed since."""
+def describe_briefly(one: Known, now: float) -> Iterator[str]:
+    """A summary, how old the policy and the record are, and the fetches that failed since."""
     yield summary(one, now)
     entry, cached = one.entry, one.entry.cached
-    times = {"fetched": cached.fetched_at if cached else 0.0, "looked up": entry.checked_at}
-    told = [f"{what} {ago(time, now)}" for what, time in times.items() if time]
-    if told:
-        yield ", ".join(told)
+    times = {"policy fetched": cached.fetched_at if cached else 0.0, "record checked": entry.checked_at}
+    ages = [f"{what} {ago(time, now)}" for what, time in times.items() if time]
+    if ages:
+        yield ", ".join(ages)
     for failed in entry.failed:
         yield f"failed {_failed(failed, now)}"
 
 
 def summary(one: Known, now: float) -> str:
-    """What holds, in a few words."""
+    """The policy or the lack of one, in a few words."""
     cached = one.entry.cached
     if cached and cached.is_live(now):
-        return f"mode {cached.policy.mode.value}, holds for {span(cached.expires_at() - now)}"
+        return f"mode {cached.policy.mode.value}, expires in {span(cached.expires_at() - now)}"
     if cached:
-        return f"mode {cached.policy.mode.value}, ended {ago(cached.expires_at(), now)}"
+        return f"mode {cached.policy.mode.value}, expired {ago(cached.expires_at(), now)}"
     if one.unread:
         return "unknown: the database cannot be read"
     if one.note:
-        return f"{'no policy' if one.note['no_policy'] else 'no policy can be had'}: {one.note['reason']}"
+        return f"{'no policy' if one.note['no_policy'] else 'policy unavailable'}: {one.note['reason']}"
     return "nothing is cached"
 
 
@@ -126,26 +123,26 @@ def _facts(one: Known, now: float) -> Iterator[tuple[str, str]]:
         yield "max_age", f"{cached.policy.max_age} ({span(cached.policy.max_age)})"
         for number, pattern in enumerate(cached.policy.mx):
             yield "" if number else "mx", str(pattern)
-        yield "fetched", f"{when(cached.fetched_at, now)}, when the record had the id {cached.record_id}"
+        yield "fetched", f"{when(cached.fetched_at, now)}, for record id {cached.record_id}"
         yield "expires", when(cached.expires_at(), now)
         if cached.is_live(now) and entry.unused_at is None:
             yield "refresh", when(refresh_at(entry, cached), now)
-        yield "last used", f"{when(entry.last_used, now)}, to a day" if entry.last_used else "never"
+        yield "last used", f"{when(entry.last_used, now)}, accurate to a day" if entry.last_used else "never"
     if entry.checked_at:
         yield "checked", when(entry.checked_at, now)
     if one.note and cached:
-        yield "", f"{'no policy' if one.note['no_policy'] else 'unknown'}: {one.note['reason']}"
+        yield "", f"{'no policy' if one.note['no_policy'] else 'check failed'}: {one.note['reason']}"
     for failed in entry.failed:
         yield "failed", _failed(failed, now)
     for dane in one.dane:
-        yield "DANE", f"{dane['next_hop']}: {_dane(dane)}, seen {ago(dane['seen_at'], now)}"
+        yield "DANE", f"{dane['next_hop']}: {_dane(dane)}, looked up {ago(dane['seen_at'], now)}"
 
 
 def _failed(failed: FailedFetch, now: float) -> str:
     times = "once" if failed.count == 1 else f"{failed.count} times"
     kind = failed.failure.result_type
     name = f" ({kind.value})" if kind else ""
-    return f"{times}, last {when(failed.at, now)}, for the id {failed.record_id}: {failed.failure}{name}"
+    return f"{times}, last {when(failed.at, now)}, for record id {failed.record_id}: {failed.failure}{name}"
 
 
 def _dane(dane: JSON) -> str:
@@ -155,11 +152,11 @@ def _dane(dane: JSON) -> str:
         case "absent":
             return f"no DANE: {dane['reason']}"
         case _:
-            return str(dane["reason"])
+            return f"unknown: {dane['reason']}"
 
 
 def document(one: Known, now: float, *, alone: bool) -> JSON:
-    """The same for programs; `alone` if it is more than an item of a list."""
+    """Everything that is known, as JSON. `alone` if it is not an item of a list."""
     entry, cached = one.entry, one.entry.cached
     listed = {
         "domain": one.domain,
@@ -193,7 +190,7 @@ def _policy(cached: CachedPolicy, now: float) -> JSON:
 
 
 def iso(time: float | None) -> str | None:
-    """A time in ISO 8601, in UTC and to a second; the time 0 is never."""
+    """A time in ISO 8601, in UTC and to the second. The time 0 means never and gives None."""
     if not time:
         return None
     moment = datetime.datetime.fromtimestamp(min(max(time, 0.0), _LAST_TIME), datetime.UTC)
@@ -208,5 +205,5 @@ def ago(time: float, now: float) -> str:
 
 
 def when(time: float, now: float) -> str:
-    """A time in both ways."""
+    """A time as `ago` has it, followed by its ISO 8601 form."""
     return f"{ago(time, now)} ({iso(time)})"

@@ -1,6 +1,7 @@
-"""Have the daemon discover many domains, so that the first mail to each does not wait: before a busy relay is cut over.
+"""Have the daemon look up many domains before a busy relay needs them, so that the first mail to each does not wait.
 
-It asks as Postfix does. FILE has a domain a line, and comments after #; what is no domain is told and passed over.
+The command asks as Postfix does. FILE has one domain per line, and comments after #. A line that is not a domain is
+skipped with a warning.
 """
 
 import argparse
@@ -23,18 +24,21 @@ _MOST = 1000
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("file", metavar="FILE", help="a domain a line; - is standard input")
+    parser.add_argument("file", metavar="FILE", help="file with one domain per line, or - for standard input")
     parser.add_argument(
         "--concurrency",
         metavar="N",
         type=_number,
         default=_CONCURRENCY,
-        help=f"domains at a time (default: {_CONCURRENCY})",
+        help=f"how many domains to look up at a time (default: {_CONCURRENCY})",
     )
 
 
 def run(arguments: argparse.Namespace, output: Output) -> Status:
-    """Ask for each domain; WARNING if there was no answer for some. Raises QueryError and ConfigError."""
+    """Ask for each domain. WARNING if a line was skipped, or if mail to a domain is deferred.
+
+    Raises QueryError and ConfigError.
+    """
     domains = list(dict.fromkeys(_domains(arguments.file, output)))
     endpoint = read_config(arguments.config).server.listen[0]
     replies = asyncio.run(_warm(domains, endpoint, arguments.concurrency, output))
@@ -47,7 +51,11 @@ def run(arguments: argparse.Namespace, output: Output) -> Status:
     if output.json:
         output.document(counts)
     else:
-        output.text(", ".join(f"{count} {word}" for word, count in counts.items()))
+        output.text(
+            "{domains} domains: {policies} with a policy for Postfix, {none} without, {deferred} deferred".format(
+                **counts
+            )
+        )
     return Status.WARNING if output.warned or replies["TEMP"] else Status.OK
 
 
@@ -58,7 +66,7 @@ def _number(text: str) -> int:
 
 
 def _domains(file: str, output: Output) -> Iterator[str]:
-    """The domains in a file, as Postfix would ask for them; a line that has none is told and passed over."""
+    """The domains in a file, as Postfix would ask for them. Warns of a line that is not a domain."""
     try:
         octets = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
@@ -69,11 +77,11 @@ def _domains(file: str, output: Output) -> Iterator[str]:
             if word:
                 yield str(next_hop(word))
         except PolicyDomainError as error:
-            output.warn(f"{file}:{number}: {word.decode('utf-8', 'replace')!a} passed over: {error}")
+            output.warn(f"{file}:{number}: {word.decode('utf-8', 'replace')!a} skipped: {error}")
 
 
 async def _warm(domains: list[str], endpoint: Endpoint, concurrency: int, output: Output) -> Counter[str]:
-    """How often each status was the answer."""
+    """How many replies there were of each status."""
     replies: Counter[str] = Counter()
     waiting = iter(domains)
 

@@ -79,7 +79,7 @@ class RealWorld:
         before = self._requests()
         answers: list[Answer] = []
         if verb == "ask":
-            answers.append(await self._lookup.answer(NextHop(DOMAIN), REPLY_RULES))
+            answers.append((await self._lookup.answer(NextHop(DOMAIN), REPLY_RULES))[0])
         else:
             await self._lookup.renew(DOMAIN)
         work = asyncio.all_tasks() - {asyncio.current_task()}
@@ -95,7 +95,7 @@ class RealWorld:
         if verb == "refresh" and live:
             answers.append(Apply(live.policy))
         elif work:
-            answers.append(await self._lookup.answer(NextHop(DOMAIN), REPLY_RULES))
+            answers.append((await self._lookup.answer(NextHop(DOMAIN), REPLY_RULES))[0])
         told = ", then ".join(dict.fromkeys(map(self._words.answer, answers)))
         return "; ".join([told, *([", ".join(asked)] if asked else [])])
 

@@ -68,7 +68,7 @@ def applied(domain: str, mode: str = "enforce", max_age: int = 86400) -> str:
 
 
 def late(domain: str, seconds: float) -> str:
-    failure = f"discovery: not done within {seconds} seconds, goes on {FETCH_ERROR}"
+    failure = f"discovery: no result within {seconds} s; it goes on {FETCH_ERROR}"
     return f"warning: domain={domain}, no policy can be had: {failure}"
 
 
@@ -671,9 +671,9 @@ UNAVAILABLE: dict[str, tuple[Setup, str]] = {
     ),
     "a web page": (
         _site(answer("<html>", content_type="text/html")),
-        f"HTTP response: media type 'text/html', not text/plain {FETCH_ERROR}",
+        f"HTTP response: Content-Type is 'text/html', must be text/plain {FETCH_ERROR}",
     ),
-    "the policy host is slow": (_site(HANG), f"HTTP response: not done within 5 seconds {FETCH_ERROR}"),
+    "the policy host is slow": (_site(HANG), f"HTTP response: timed out after 5 s {FETCH_ERROR}"),
     "the policy is invalid": (
         _published("version: STSv1\nmode: enforce\nmx: mx.test\n"),
         "policy file: no max_age line (sts-policy-invalid)",
@@ -1278,7 +1278,7 @@ def test_what_cannot_be_read_is_never_taken_for_no_policy(world: World, tmp_path
     with locked(path, *LOCKED_FOR_ALL), ThreadPoolExecutor(40) as threads:
         daemon.start()
         failed = "TEMP TXT lookup: 127.0.0.1: SERVFAIL"
-        late = "TEMP discovery: not done within 6 seconds, goes on"
+        late = "TEMP discovery: no result within 6 s; it goes on"
         single = [ask(socket_of(daemon), key) for key in (domains[0], domains[0], none, fresh, fresh)]
         # The last of these wait for longer than they may.
         crowd = list(threads.map(partial(ask, socket_of(daemon)), domains))
@@ -1490,7 +1490,7 @@ def test_one_discovery_for_all_who_ask_at_once(world: World, tmp_path: Path, hol
 
 @pytest.mark.parametrize(
     ("on_failure", "reply"),
-    [("notfound", "NOTFOUND "), ("temp", "TEMP discovery: not done within 0.5 seconds, goes on")],
+    [("notfound", "NOTFOUND "), ("temp", "TEMP discovery: no result within 0.5 s; it goes on")],
     ids=["notfound", "temp"],
 )
 def test_who_has_waited_long_enough_is_answered_and_the_discovery_goes_on(

@@ -217,7 +217,7 @@ def test_mail_waits_while_the_lookups_of_dane_take_too_long(world: World, tmp_pa
     config = configuration(world, tmp_path, "yield")
     config["server"] |= {"answer_within": 1}
     with Daemon(tmp_path, config) as daemon:
-        assert ask(endpoint(daemon), domain) == "TEMP discovery: not done within 1 seconds, goes on"
+        assert ask(endpoint(daemon), domain) == "TEMP discovery: no result within 1 s; it goes on"
 
 
 def test_a_resolver_that_is_down_stops_no_policy_at_hand(world: World, tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.postfix.reply import ReplyRules, Style
 from postfix_mtasts.remote.fetcher import Fetcher
 from postfix_mtasts.remote.network import tls_context
-from postfix_mtasts.sts.decide import FORGET_AFTER, FORGET_GRACE
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import CachedPolicy, Entry
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
+from postfix_mtasts.sts.schedule import FORGET_AFTER, FORGET_GRACE
 from tests.world.ca import Ca
 from tests.world.dns import DnsServer
 

@@ -30,7 +30,7 @@ POLICIES_OF_OUR_OWN: dict[str, list[str] | None] = {
 
 
 def vectors(name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((Path(__file__).parent.parent / "data" / name).read_text("utf-8"))
+    found: list[dict[str, Any]] = json.loads((Path(__file__).parents[2] / "data" / name).read_text("utf-8"))
     return found
 
 

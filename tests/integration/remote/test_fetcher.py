@@ -36,7 +36,7 @@ BODY = TEXT.encode()
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 PATIENCE = 30.0  # Seconds, where nothing should take long.
 IMPATIENCE = 3.0  # Seconds, where only the end of the time is waited for.
-LATE = f"not done within {IMPATIENCE:g} seconds"
+LATE = f"timed out after {IMPATIENCE:g} s"
 
 
 def fetched(text: str = TEXT) -> PolicyFetched:
@@ -228,8 +228,8 @@ async def test_host_that_does_not_know_its_name(world: World) -> None:
 
 CHUNKED = [("Transfer-Encoding", "chunked")]
 CUT_SHORT = re.compile("peer closed connection without sending complete message body .*")
-NOT_HTTP = re.compile("illegal status line.*")
-TOO_LONG = "more than 65536 octets"
+NOT_HTTP = "the answer is not HTTP/1.1"
+TOO_LONG = "larger than 64 KiB"
 
 # What the server sends instead of a handshake, and the reason. Patterns stand for the words of OpenSSL and of h11.
 NO_HANDSHAKE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
@@ -262,7 +262,7 @@ NO_RESPONSE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
         [answer(TEXT, headers=[("Content-Length", "5"), ("Content-Length", "6")])],
         re.compile("conflicting Content-Length headers"),
     ),
-    ("a header without end", [HEAD + b"X: ", Flood(1_000_000)], re.compile(".*too long|illegal header line.*")),
+    ("a header without end", [HEAD + b"X: ", Flood(1_000_000)], "response headers too large"),
     ("one octet over 64 KiB", [answer(TEXT + "x" + COMMENT)], TOO_LONG),
     (
         "one octet over 64 KiB, chunked",
@@ -273,17 +273,17 @@ NO_RESPONSE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
     (
         "gzip",
         [answer(gzip.compress(BODY), headers=[("Content-Encoding", "gzip")])],
-        "content encoding 'gzip', which was not asked for",
+        "sent 'gzip'-encoded unasked; disable compression for this file",
     ),
     (
         "gzip that hides megabytes",
         [answer(gzip.compress(bytes(20_000_000)), headers=[("Content-Encoding", "gzip")])],
-        "content encoding 'gzip', which was not asked for",
+        "sent 'gzip'-encoded unasked; disable compression for this file",
     ),
     (
         "two encodings",
         [answer(gzip.compress(BODY), headers=[("Content-Encoding", "identity"), ("Content-Encoding", "gzip")])],
-        "content encoding 'identity, gzip', which was not asked for",
+        "sent 'identity, gzip'-encoded unasked; disable compression for this file",
     ),
     (
         "gzip as a transfer encoding",
@@ -293,13 +293,18 @@ NO_RESPONSE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
     (
         "two media types",
         [answer(TEXT, headers=[("Content-Type", "text/html")])],
-        "media type 'text/html, text/plain', not text/plain",
+        "Content-Type is 'text/html, text/plain', must be text/plain",
     ),
-    ("a long media type", [answer(TEXT, content_type="x" * 200)], f"media type '{'x' * 100}', not text/plain"),
+    ("a long media type", [answer(TEXT, content_type="x" * 200)], f"Content-Type is '{'x' * 100}', must be text/plain"),
     (
         "a long redirect",
         [answer(status=301, headers=[("Location", "/" + "x" * 200)])],
         f"status 301, a redirect to '/{'x' * 99}', which must not be followed",
+    ),
+    (
+        "a redirect to no URL",
+        [answer(status=301, headers=[("Location", "https://[")])],
+        "status 301, a redirect to 'https://[', which must not be followed",
     ),
 ]
 
@@ -351,7 +356,8 @@ async def test_vector(world: World, case: dict[str, Any]) -> None:
             to = f"a redirect to '{headers['Location']}', which must not be followed"
             expected = failed(Stage.RESPONSE, f"status {case['status']}, {to}")
         case _:
-            expected = failed(Stage.RESPONSE, f"media type '{case['content_type'] or ''}', not text/plain")
+            shown = f"Content-Type is '{case['content_type']}'" if case["content_type"] else "no Content-Type"
+            expected = failed(Stage.RESPONSE, f"{shown}, must be text/plain")
     assert await world.fetcher().fetch(DOMAIN, "1") == expected
     assert len(world.https.requests) == 1
 

@@ -1,6 +1,7 @@
 """Rows of the database: what is printed is parsed, and of all else nothing but our error comes."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postfix_mtasts.cache.row import RowError, parse_row, print_row
-from postfix_mtasts.sts.decide import FORGET_AFTER, FORGET_GRACE, refresh_at
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch, NoPolicy, Note
 from postfix_mtasts.sts.observation import Failure, ResultType, Stage
 from postfix_mtasts.sts.policy import MAX_AGE_LIMIT, Mode, MxPattern, Policy
+from postfix_mtasts.sts.schedule import FORGET_AFTER, FORGET_GRACE, refresh_at
 from tests.unit.strategies import cached_policies, entries, json_values
 
 CACHED = CachedPolicy(
@@ -31,7 +32,8 @@ ENTRY = Entry(
     last_used=1_700_150_000.125,
     unused_at=1_702_800_000.0,
 )
-# The last three are when it is due again (a day after it was found unused), when it ends, and when it is forgotten.
+# The last four are what the database searches: when it is due again (a day after it was found unused, or when the clock
+# shows a time before the fetch), when it expires, whether it could not be renewed, and when that becomes urgent.
 ROW = (
     '{"version": 1, "mode": "enforce", "max_age": 604800, "mx": ["mail.example.com", "*.Example.net"],'
     ' "text": "version: STSv1\\r\\nmode: enforce\\r\\nx: \\u00fc\\u2028\\u0000\\r\\n",'
@@ -41,10 +43,11 @@ ROW = (
     ' "reason": "expired on\\n2026-01-01", "result_type": "sts-webpki-invalid"},'
     ' {"record_id": "20160831085700Z", "count": 1, "at": 1700000600.0, "stage": "TXT lookup",'
     ' "reason": "SERVFAIL", "result_type": null}],'
-    ' "refresh_at": 1702886400.0, "expires_at": 1700604800.25, "forget_at": 1702886400.0}'
+    ' "due": [[1702886400.0, 1700604800.25], [1702886400.0, null], [null, 1700000000.25]],'
+    ' "expires_at": 1700604800.25, "renewal_fails": true, "urgent_at": 1700453600.25}'
 )
 NO_TIMES: tuple[object, ...] = (True, "1", [], 1e12, -1e12, 10**12, float("nan"))
-DERIVED = ("refresh_at", "expires_at", "forget_at")  # Printed for the database to search, and not read.
+DERIVED = ("due", "expires_at", "renewal_fails", "urgent_at")  # Printed for the database to search, and not read.
 
 
 def _row(**changed: Any) -> str:
@@ -80,8 +83,9 @@ def test_row_of_an_entry_that_nothing_happened_to() -> None:
     entry = Entry(CachedPolicy(Policy(Mode.NONE, 60, ()), "", "1", 100.0))
     row = (
         '{"version": 1, "mode": "none", "max_age": 60, "mx": [], "text": "", "record_id": "1", "fetched_at": 100.0,'
-        ' "checked_at": 0.0, "last_used": 0.0, "unused_at": null, "failed": [], "refresh_at": 161.0,'
-        ' "expires_at": 160.0, "forget_at": 2592000.0}'
+        ' "checked_at": 0.0, "last_used": 0.0, "unused_at": null, "failed": [],'
+        ' "due": [[161.0, 160.0], [2592000.0, null], [null, 100.0]], "expires_at": 160.0, "renewal_fails": false,'
+        ' "urgent_at": 145.0}'
     )
     assert print_row(entry) == row
     assert parse_row(row) == entry
@@ -121,28 +125,46 @@ def test_an_entry_without_a_policy_has_no_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "times"),
+    ("entry", "refresh", "forget", "fails"),
     [
         pytest.param(
             Entry(CACHED, last_used=1_700_100_000.0),
-            (refresh_at(Entry(CACHED), CACHED), 1_700_604_800.25, 1_700_100_000.0 + FORGET_AFTER),
+            refresh_at(Entry(CACHED), CACHED),
+            1_700_100_000.0 + FORGET_AFTER,
+            False,
             id="in use",
         ),
         pytest.param(
             Entry(CACHED, last_used=1_700_100_000.0, unused_at=1_703_000_000.0),
-            (1_703_000_000.0 + FORGET_GRACE, 1_700_604_800.25, 1_703_000_000.0 + FORGET_GRACE),
+            1_703_000_000.0 + FORGET_GRACE,
+            1_703_000_000.0 + FORGET_GRACE,
+            False,
             id="found unused: next it is forgotten",
         ),
         pytest.param(
             Entry(CACHED, failed=(FailedFetch(CACHED.record_id, 1, 1_700_400_000.0, TLS_FAILURE),)),
-            (1_700_400_300.0, 1_700_604_800.25, FORGET_AFTER),
+            1_700_400_300.0,
+            FORGET_AFTER,
+            True,
             id="failed: five minutes later",
+        ),
+        pytest.param(
+            Entry(
+                replace(CACHED, policy=Policy(Mode.NONE, 604800, ())),
+                failed=(FailedFetch(CACHED.record_id, 1, 1_700_400_000.0, TLS_FAILURE),),
+            ),
+            1_700_400_300.0,
+            FORGET_AFTER,
+            False,
+            id="failed, but nobody needs a policy in mode none",
         ),
     ],
 )
-def test_times_for_the_database(entry: Entry, times: tuple[float, float, float]) -> None:
+def test_what_the_database_searches(entry: Entry, refresh: float, forget: float, fails: bool) -> None:
     fields = json.loads(print_row(entry))
-    assert tuple(fields[name] for name in DERIVED) == times
+    expires = 1_700_604_800.25
+    due = [[refresh, expires], [forget, None], [None, CACHED.fetched_at]]
+    assert [fields[name] for name in DERIVED] == [due, expires, fails, expires - 604800 / 4]
     assert 0.9 * 86400 <= refresh_at(Entry(CACHED), CACHED) - CACHED.fetched_at <= 86400
 
 

@@ -8,19 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postfix_mtasts.sts.decide import (
-    BACK_OFF,
-    FORGET_AFTER,
-    FORGET_GRACE,
     Decision,
     FetchPolicy,
     HadExpired,
     LookUpRecord,
     NotRenewed,
     RefreshRequested,
-    dane_ttl,
     decide,
-    forget_at,
-    refresh_at,
 )
 from postfix_mtasts.sts.entry import Apply, CachedPolicy, Entry, FailedFetch, NoPolicy, Note, Unavailable
 from postfix_mtasts.sts.observation import (
@@ -44,6 +38,7 @@ from postfix_mtasts.sts.observation import (
 )
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 from postfix_mtasts.sts.record import Record
+from postfix_mtasts.sts.schedule import BACK_OFF, FORGET_AFTER, FORGET_GRACE, dane_ttl, forget_at, refresh_at
 
 START = 1_700_000_000.0
 MX = (MxPattern("mail.example.com"),)

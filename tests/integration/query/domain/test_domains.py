@@ -390,7 +390,7 @@ _OWN = [
     (r'"(seconds|[a-zA-Z ]+policy host|HTTP response|policy file)": \d+\.\d+', r'"\1": 0.0'),
     (r"TLSv1\.\d [A-Z0-9_]+", "TLS"),
     (r"(?<!id=)\b20\d\d-\d\d-\d\d(T\d\d:\d\d:\d\dZ)?", "DATE"),
-    (r"until DATE, \d+ days", "until DATE, N days"),
+    (r"expires in \d+ days", "expires in N days"),
 ]
 
 

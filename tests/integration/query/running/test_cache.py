@@ -73,20 +73,20 @@ def entries() -> dict[str, Entry]:
 
 TABLE = """\
 domain  mode  mx  fetched  expires  checked  failures
-failing.test  enforce  1  5 days ago  in 2 days  N seconds ago  3, 4 hours ago: HTTP response: status 404
+failing.test  enforce  1  5 days ago  in 2 days  N seconds ago  3, last 4 hours ago: HTTP response: status 404
 over.test  enforce  1  4 days ago  3 days ago  N seconds ago  -
 well.test  enforce  1  3 hours ago  in 7 days  N seconds ago  -
 """
 SHOWN = """\
-failing.test: mode enforce, holds for 2 days
+failing.test: mode enforce, expires in 2 days
     max_age     604800 (7 days)
     mx          mx.failing.test
-    fetched     5 days ago (TIME), when the record had the id 1
+    fetched     5 days ago (TIME), for record id 1
     expires     in 2 days (TIME)
     refresh     4 days ago (TIME)
-    last used   N seconds ago (TIME), to a day
+    last used   N seconds ago (TIME), accurate to a day
     checked     N seconds ago (TIME)
-    failed      3 times, last 4 hours ago (TIME), for the id 2: HTTP response: status 404 (sts-policy-fetch-error)
+    failed      3 times, last 4 hours ago (TIME), for record id 2: HTTP response: status 404 (sts-policy-fetch-error)
     policy file
         1  version: STSv1
         2  mode: enforce
@@ -146,9 +146,9 @@ def check(found: dict[str, tuple[int, str, str]], errors: str) -> None:
     assert output["show"] == SHOWN
     first_words = [line for line in output["some"].splitlines() if not line.startswith(" ")]
     assert first_words == [
-        "well.test: mode enforce, holds for 7 days",
+        "well.test: mode enforce, expires in 7 days",
         "nothing.test: nothing is cached",
-        "failing.test: mode enforce, holds for 2 days",
+        "failing.test: mode enforce, expires in 2 days",
     ]
     documents = {one["domain"]: one for one in map(json.loads, output["json"].splitlines())}
     assert (list(documents), documents["over.test"]) == (["failing.test", "over.test", "well.test"], OVER)
@@ -164,8 +164,8 @@ def test_the_daemon_is_asked(world: World, tmp_path: Path) -> None:
 def reading(folder: Path, why: str = "no such file or directory") -> str:
     """What is said where the database is read."""
     reason = f'server.control = "{folder / "control"}": {why}'
-    shown = f"what stands in {folder / 'policies.sqlite'} is shown"
-    return f"postfix-mtasts-query: info: no daemon can be reached: {reason}; {shown}\n"
+    shown = f"showing the stored copy in {folder / 'policies.sqlite'}"
+    return f"postfix-mtasts-query: info: the daemon cannot be reached: {reason}; {shown}\n"
 
 
 @contextmanager
@@ -232,7 +232,7 @@ def test_what_a_killed_daemon_has_left_is_read(world: World, tmp_path: Path) -> 
     assert domain.encode() not in path.read_bytes()
     with untouched(tmp_path, "policies.sqlite-shm", "control", "socket"):
         status, output, errors = query("cache", "show", domain, "--config", daemon.config)
-    assert (status, output.splitlines()[0]) == (0, f"{domain}: mode enforce, holds for 7 days")
+    assert (status, output.splitlines()[0]) == (0, f"{domain}: mode enforce, expires in 7 days")
     assert errors == reading(tmp_path, "connection refused")
     daemon.start()
     assert daemon.stop() == 0
@@ -247,8 +247,8 @@ def unreadable(folder: Path, why: str) -> str:
     control = f'server.control = "{folder / "control"}": no such file or directory'
     database = f'cache.path = "{folder / "policies.sqlite"}": {why}'
     return error(
-        f"no daemon can be reached, and the database cannot be read: {control}; {database}",
-        "has the daemon run, and may you read its files?",
+        f"the daemon cannot be reached: {control}; the database cannot be read: {database}",
+        "has the daemon ever run, and do you have permission to read its files?",
     )
 
 
@@ -281,7 +281,7 @@ def test_rows_that_cannot_be_understood_are_said(config: Path, tmp_path: Path) -
     assert (status, [line.split()[0] for line in output.splitlines()]) == (0, ["domain", "well.test"])
     lines = errors.splitlines()
     assert lines[0] == reading(tmp_path).rstrip()
-    domains = [line.partition(", its row is ignored: ")[0] for line in lines[1:]]
+    domains = [line.partition(", database row ignored: ")[0] for line in lines[1:]]
     assert domains == [
         f"postfix-mtasts-query: warning: domain={name}" for name in ("'\\x1b[2J'", "'bad.test'", "'null.test'")
     ]
@@ -339,8 +339,8 @@ def test_refresh(world: World, daemon: Daemon) -> None:
     world.publish(fresh, policy(fresh, "testing"))
     not_found = "not fetched: HTTP response: status 404"
     lines = {
-        fresh: (0, "fetched: mode testing, holds for 7 days"),
-        kept: (1, f"{not_found}; cached: mode enforce, holds for 7 days"),
+        fresh: (0, "fetched: mode testing, expires in 7 days"),
+        kept: (1, f"{not_found}; cached: mode enforce, expires in 7 days"),
         broken: (2, not_found),
         none: (3, "not fetched: no _mta-sts TXT record"),
     }
@@ -363,10 +363,12 @@ def test_refresh(world: World, daemon: Daemon) -> None:
 
 def test_what_needs_the_daemon_says_so(config: Path, tmp_path: Path) -> None:
     store_entries(tmp_path / "policies.sqlite", entries())
-    reason = f'no daemon can be reached: server.control = "{tmp_path / "control"}": no such file or directory'
+    reason = f'the daemon cannot be reached: server.control = "{tmp_path / "control"}": no such file or directory'
     with untouched(tmp_path):
         found = [query("cache", what, "well.test", "--config", config) for what in ("forget", "refresh")]
-    assert found == [(UNAVAILABLE, "", error(reason, "does it run, and may you use its socket?"))] * 2
+    assert (
+        found == [(UNAVAILABLE, "", error(reason, "is it running, and do you have permission to use its socket?"))] * 2
+    )
 
 
 def test_without_a_control_socket_the_database_is_read(world: World, tmp_path: Path) -> None:
@@ -374,8 +376,8 @@ def test_without_a_control_socket_the_database_is_read(world: World, tmp_path: P
     config = tmp_path / "postfix-mtasts.toml"
     config.write_text(toml(world.configuration(tmp_path, server={"control": ""})))
     status, output, errors = query("cache", "list", "--config", config)
-    why = 'no daemon can be reached: server.control = "": there is no control socket'
-    shown = f"what stands in {tmp_path / 'policies.sqlite'} is shown"
+    why = 'the daemon cannot be reached: server.control = "": the control socket is switched off'
+    shown = f"showing the stored copy in {tmp_path / 'policies.sqlite'}"
     expected = (0, TABLE, f"postfix-mtasts-query: info: {why}; {shown}\n")
     assert (status, row_by_row(output), errors) == expected
 
@@ -384,7 +386,9 @@ def test_without_a_control_socket_the_database_is_read(world: World, tmp_path: P
     ("reply", "reason"),
     [
         pytest.param(
-            b"", error("the daemon's reply breaks off", "has it just been stopped? its log may tell"), id="nothing"
+            b"",
+            error("the daemon's reply is incomplete", "the daemon may have been stopped: look in its log"),
+            id="nothing",
         ),
         pytest.param(b'{"error": "cache.path: locked"}\n', error("the daemon says: cache.path: locked"), id="an error"),
         pytest.param(
@@ -429,7 +433,7 @@ def test_a_reply_that_is_none(config: Path, tmp_path: Path, reply: bytes, reason
     ],
 )
 def test_wrong_words(config: Path, words: tuple[str, ...], reason: str, hint: bool) -> None:
-    no_domain = "a domain that can have a policy has two labels or more, and is no address"
+    no_domain = "only domain names with at least one dot can have a policy; IP addresses cannot"
     expected = error(reason, "postfix-mtasts-query cache --help" if hint else no_domain)
     assert query("cache", *words, "--config", config) == (USAGE, "", expected)
 

@@ -69,7 +69,7 @@ def test_no_daemon(daemon: Daemon) -> None:
     assert daemon.stop() == 0
     errors = (
         f"postfix-mtasts-query: error: {endpoint} does not answer: no such file or directory\n"
-        "hint: is postfix-mtasts-daemon running, with this configuration?\n"
+        "hint: is postfix-mtasts-daemon running with this configuration?\n"
     )
     try:
         assert query(daemon, "--as-postfix", "example.com") == (69, "", errors)
@@ -93,7 +93,10 @@ def test_what_is_cached(world: World, daemon: Daemon) -> None:
     as_postfix(daemon, "cached.test")
     status, output, _ = query(daemon, "cached.test")
     told = [re.sub(r"\d+ seconds", "N seconds", line) for line in block(output, "daemon")]
-    assert (status, told) == (0, ["mode enforce, holds for 14 days", "fetched N seconds ago, looked up N seconds ago"])
+    assert (status, told) == (
+        0,
+        ["mode enforce, expires in 14 days", "policy fetched N seconds ago, record checked N seconds ago"],
+    )
     _, output, _ = query(daemon, "--json", "cached.test")
     cached = json.loads(output)["cached"]
     assert (cached["domain"], cached["policy"]["file"]) == ("cached.test", policy("cached.test"))
@@ -107,8 +110,8 @@ def test_a_file_that_changes_under_the_same_id(world: World, daemon: Daemon) -> 
     context = world.ca.issue(f"mta-sts.{domain}").server_context()
     world.https.policy(f"mta-sts.{domain}", policy(domain, 2419200), context)
     warning = (
-        "warning: the policy file has changed, but not the id in the TXT record: senders that have the old file do not"
-        " look for the new one at once; give the record another id\n"
+        "warning: the policy file has changed, but the id in the TXT record has not: senders that cached the old file"
+        " do not fetch the new one at once; give the record a new id\n"
     )
     status, output, _ = query(daemon, domain)
     assert (status, warning in output) == (1, True)
@@ -138,7 +141,7 @@ def test_warm(world: World, daemon: Daemon, tmp_path: Path) -> None:
     file.write_text("\n".join(["# known ones", "", *domains, "WARM1.test. # again", "[warm2.test]:587", "cold.test"]))
     assert query(daemon, "warm", "--concurrency", "5", str(file)) == (
         0,
-        "32 domains, 31 policies, 1 none, 0 deferred\n",
+        "32 domains: 31 with a policy for Postfix, 1 without, 0 deferred\n",
         "",
     )
     assert all(world.asked(domain) == (1, 1) for domain in domains)
@@ -146,13 +149,13 @@ def test_warm(world: World, daemon: Daemon, tmp_path: Path) -> None:
     assert (status, sorted(json.loads(line)["domain"] for line in output.splitlines())) == (0, sorted(domains))
 
 
-def test_warm_passes_over_what_is_no_domain(daemon: Daemon) -> None:
+def test_warm_skips_what_is_no_domain(daemon: Daemon) -> None:
     status, output, errors = query(daemon, "warm", "-", "--json", given="localhost\n\xff\ncold.test\nuser@cold.test\n")
     assert (status, json.loads(output)) == (1, {"domains": 1, "policies": 0, "none": 1, "deferred": 0})
     assert errors == (
-        "postfix-mtasts-query: warning: -:1: 'localhost' passed over: a single label\n"
-        "postfix-mtasts-query: warning: -:2: '\\xff' passed over: a single label\n"
-        "postfix-mtasts-query: warning: -:4: 'user@cold.test' passed over: not a hostname\n"
+        "postfix-mtasts-query: warning: -:1: 'localhost' skipped: a single label\n"
+        "postfix-mtasts-query: warning: -:2: '\\xff' skipped: a single label\n"
+        "postfix-mtasts-query: warning: -:4: 'user@cold.test' skipped: not a hostname\n"
     )
 
 
@@ -189,7 +192,7 @@ def on_a_terminal(daemon: Daemon, *words: str, **environment: str) -> str:
 
 def test_colours_are_for_terminals_that_want_them(world: World, daemon: Daemon) -> None:
     world.announce("colour.test", host=NOBODY)
-    error = "error: the policy cannot be had"
+    error = "error: the policy could not be fetched"
     assert f"\x1b[31m{error}" in on_a_terminal(daemon, "colour.test")
     for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
         seen = on_a_terminal(daemon, "colour.test", **environment)
@@ -201,7 +204,7 @@ def test_colours_are_for_terminals_that_want_them(world: World, daemon: Daemon) 
 def test_progress_is_for_terminals(world: World, daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "domains").write_text("one.test\ntwo.test\n")
     seen = on_a_terminal(daemon, "warm", str(tmp_path / "domains"))
-    assert seen == "\r1 of 2 domains\r2 of 2 domains\n2 domains, 0 policies, 2 none, 0 deferred\n"
+    assert seen == "\r1 of 2 domains\r2 of 2 domains\n2 domains: 0 with a policy for Postfix, 2 without, 0 deferred\n"
 
 
 WRONG = {

@@ -31,29 +31,29 @@ def status(table: str, **changes: object) -> dict[str, Any]:
         pytest.param(
             [],
             status("policies", stored=1, not_renewed=1, first_ends_at=NOW + 9e5),
-            "MTA-STS OK - answers Postfix; 1 policy, 1 of them not renewed"
+            "MTA-STS OK - answers Postfix; 1 policy, 1 not renewed"
             "|time=0.002s policies=1 not_renewed=1 ending=0 pending_writes=0",
             id="a policy is not renewed, and there is time",
         ),
         pytest.param(
             [],
             status("policies", not_renewed=2, ending=1, first_ends_at=NOW + 7200),
-            "MTA-STS WARNING - 1 policy that cannot be renewed is about to end, the first in 2 hours; answers Postfix; "
-            "12 policies, 2 of them not renewed|time=0.002s policies=12 not_renewed=2 ending=1 pending_writes=0",
-            id="a policy is about to end",
+            "MTA-STS WARNING - 1 policy that could not be renewed expires in 2 hours; answers Postfix; "
+            "12 policies, 2 not renewed|time=0.002s policies=12 not_renewed=2 ending=1 pending_writes=0",
+            id="a policy is about to expire",
         ),
         pytest.param(
             [],
             status("policies", not_renewed=2, ending=2, first_ends_at=NOW - 1),
-            "MTA-STS WARNING - 2 policies that cannot be renewed are about to end, the first in 0 seconds; "
-            "answers Postfix; 12 policies, 2 of them not renewed"
+            "MTA-STS WARNING - 2 policies that could not be renewed expire soon, the first now; "
+            "answers Postfix; 12 policies, 2 not renewed"
             "|time=0.002s policies=12 not_renewed=2 ending=2 pending_writes=0",
             id="two",
         ),
         pytest.param(
             [],
             status("database", writable=False, trouble="disk | full", trouble_since=NOW - 600, pending_writes=7),
-            "MTA-STS WARNING - the database cannot be used since 10 minutes: disk / full; 7 writes wait; "
+            "MTA-STS WARNING - the database has not worked for 10 minutes: disk / full; pending writes: 7; "
             "answers Postfix; 12 policies|time=0.002s policies=12 not_renewed=0 ending=0 pending_writes=7",
             id="the database cannot be written",
         ),

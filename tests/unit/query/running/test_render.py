@@ -7,7 +7,7 @@ import pytest
 
 from postfix_mtasts.cache.row import RowError, print_failed, print_row
 from postfix_mtasts.query.output import Status
-from postfix_mtasts.query.running.render import Known, ago, document, iso, known, table, words
+from postfix_mtasts.query.running.render import Known, ago, describe, document, iso, parse_known, table
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
 from postfix_mtasts.sts.observation import Failure, Stage
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
@@ -54,7 +54,7 @@ def test_table() -> None:
         (
             (
                 "longer.test  enforce  2   8 days ago   24 hours ago  never          "
-                "3, 10 minutes ago: HTTP response: status 404"
+                "3, last 10 minutes ago: HTTP response: status 404"
             ),
             Status.ERROR,
         ),
@@ -62,7 +62,7 @@ def test_table() -> None:
     ]
 
 
-def test_words_of_a_policy() -> None:
+def test_describe() -> None:
     dane = [
         {"next_hop": "a.test", "tlsa": "usable", "hosts": ["mx1.a.test", "mx2.a.test"], "seen_at": NOW - 130},
         {"next_hop": "[a.test]", "tlsa": "absent", "reason": "no secure TLSA record", "seen_at": NOW - 5},
@@ -70,23 +70,23 @@ def test_words_of_a_policy() -> None:
     ]
     once = replace(FAILED, count=1, record_id="9", failure=Failure(Stage.RECORD, "no answer", None))
     entry = replace(FAILING, failed=(FAILED, once))
-    assert "\n".join(words(Known("a.test", entry, note=NO_RECORD, dane=dane), NOW)) == (
-        "a.test: mode enforce, holds for 7 days\n"
+    assert "\n".join(describe(Known("a.test", entry, note=NO_RECORD, dane=dane), NOW)) == (
+        "a.test: mode enforce, expires in 7 days\n"
         "    max_age     604800 (7 days)\n"
         "    mx          mx1.example.com\n"
         "                *.example.net\n"
-        "    fetched     5 hours ago (2023-11-14T17:13:20Z), when the record had the id 20240101\n"
+        "    fetched     5 hours ago (2023-11-14T17:13:20Z), for record id 20240101\n"
         "    expires     in 7 days (2023-11-21T17:13:20Z)\n"
         "    refresh     in 18 hours (2023-11-15T16:38:57Z)\n"
-        "    last used   2 hours ago (2023-11-14T20:13:20Z), to a day\n"
+        "    last used   2 hours ago (2023-11-14T20:13:20Z), accurate to a day\n"
         "    checked     3 minutes ago (2023-11-14T22:10:20Z)\n"
         "                no policy: no _mta-sts TXT record\n"
-        "    failed      3 times, last 10 minutes ago (2023-11-14T22:03:20Z), for the id 20240102: "
+        "    failed      3 times, last 10 minutes ago (2023-11-14T22:03:20Z), for record id 20240102: "
         "HTTP response: status 404 (sts-policy-fetch-error)\n"
-        "    failed      once, last 10 minutes ago (2023-11-14T22:03:20Z), for the id 9: TXT lookup: no answer\n"
-        "    DANE        a.test: TLSA records of mx1.a.test, mx2.a.test, seen 2 minutes ago\n"
-        "    DANE        [a.test]: no DANE: no secure TLSA record, seen 5 seconds ago\n"
-        "    DANE        [a.test]:587: TLSA lookup: SERVFAIL, seen 0 seconds ago\n"
+        "    failed      once, last 10 minutes ago (2023-11-14T22:03:20Z), for record id 9: TXT lookup: no answer\n"
+        "    DANE        a.test: TLSA records of mx1.a.test, mx2.a.test, looked up 2 minutes ago\n"
+        "    DANE        [a.test]: no DANE: no secure TLSA record, looked up 5 seconds ago\n"
+        "    DANE        [a.test]:587: unknown: TLSA lookup: SERVFAIL, looked up 0 seconds ago\n"
         "    policy file\n"
         "        1  version: STSv1\n"
         "        2  mode: enforce\n"
@@ -99,27 +99,27 @@ def test_words_of_a_policy() -> None:
 @pytest.mark.parametrize(
     ("one", "line"),
     [
-        pytest.param(Known("a.test", EXPIRED), "a.test: mode enforce, ended 24 hours ago", id="expired"),
+        pytest.param(Known("a.test", EXPIRED), "a.test: mode enforce, expired 24 hours ago", id="expired"),
         pytest.param(Known("a.test", Entry()), "a.test: nothing is cached", id="not known"),
         pytest.param(
             Known("a.test", Entry(), note=NO_RECORD), "a.test: no policy: no _mta-sts TXT record", id="no record"
         ),
         pytest.param(
-            Known("a.test", Entry(), note=SERVFAIL), "a.test: no policy can be had: TXT lookup: SERVFAIL", id="unknown"
+            Known("a.test", Entry(), note=SERVFAIL), "a.test: policy unavailable: TXT lookup: SERVFAIL", id="unknown"
         ),
         pytest.param(
             Known("a.test", Entry(), unread=True), "a.test: unknown: the database cannot be read", id="not read"
         ),
     ],
 )
-def test_first_words(one: Known, line: str) -> None:
-    assert next(words(one, NOW)) == line
+def test_summary(one: Known, line: str) -> None:
+    assert next(describe(one, NOW)) == line
 
 
-def test_words_of_a_policy_that_nobody_uses() -> None:
+def test_a_policy_that_nobody_uses() -> None:
     unused = replace(LIVE, last_used=0.0, unused_at=NOW)
-    facts = [line.split()[0] for line in words(Known("a.test", unused), NOW)]
-    assert ("refresh" in facts, "    last used   never" in words(Known("a.test", unused), NOW)) == (False, True)
+    facts = [line.split()[0] for line in describe(Known("a.test", unused), NOW)]
+    assert ("refresh" in facts, "    last used   never" in describe(Known("a.test", unused), NOW)) == (False, True)
 
 
 def test_document() -> None:
@@ -175,12 +175,12 @@ def test_document_of_nothing() -> None:
 
 def test_what_the_daemon_says_is_read_back() -> None:
     listed: dict[str, Any] = {"domain": "a.test", "row": print_row(FAILING)}
-    assert known(listed) == Known("a.test", FAILING)
+    assert parse_known(listed) == Known("a.test", FAILING)
     shown = {"row": None, "checked_at": NOW, "failed": [print_failed(FAILED)], "note": NO_RECORD, "unread": True}
     entry = Entry(failed=(FAILED,), checked_at=NOW)
-    assert known(listed | shown | {"dane": []}) == Known("a.test", entry, NO_RECORD, True, [])
+    assert parse_known(listed | shown | {"dane": []}) == Known("a.test", entry, NO_RECORD, True, [])
     with pytest.raises(RowError):
-        known({"domain": "a.test", "row": "{}"})
+        parse_known({"domain": "a.test", "row": "{}"})
 
 
 @pytest.mark.parametrize(

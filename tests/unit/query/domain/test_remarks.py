@@ -1,0 +1,108 @@
+"""Remarks that no domain in tests/data/query leads to, because they depend on the time or on a threshold."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from postfix_mtasts.query.domain.certificate import Certificate
+from postfix_mtasts.query.domain.remarks import Remark, remarks
+from postfix_mtasts.query.domain.report import (
+    AnswerReport,
+    DaneReport,
+    MxReport,
+    PolicyHostReport,
+    PolicyReport,
+    ProbeReport,
+    RecordReport,
+    Report,
+)
+from postfix_mtasts.query.output import Status
+from postfix_mtasts.sts.policy import Mode
+
+NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
+WEEKS = 1209600
+
+
+def certificate(left: timedelta) -> Certificate:
+    return Certificate(("a.test",), "Test CA", NOW - timedelta(days=90), NOW + left)
+
+
+def report(
+    mode: Mode = Mode.ENFORCE,
+    max_age: int = WEEKS,
+    host: Certificate | None = None,
+    mail: Certificate | None = None,
+) -> Report:
+    """All is well with a.test, but for these."""
+    name = "mta-sts.a.test"
+    return Report(
+        domain="a.test",
+        next_hop="a.test",
+        record=RecordReport(("_mta-sts.a.test",), ("v=STSv1; id=1;",), 300.0, False, "1", None, False, 0.1),
+        policy_host=PolicyHostReport(name, (), None, None, host, 200, {}, None, None, None, {}),
+        policy=PolicyReport(mode, max_age, ("mx.a.test",), (), "", None),
+        mx=(MxReport("mx.a.test", "mx.a.test", ProbeReport(None, None, mail, None, 0.1)),),
+        mx_problem=None,
+        dane=DaneReport("absent", (), "no MX host"),
+        answer=AnswerReport("", "", None),
+    )
+
+
+def blocked(span: str) -> str:
+    return f"max_age is {span}: an attacker who blocks the policy that long disables it; weeks are usual"
+
+
+TESTING = Remark(
+    Status.OK, "the mode is testing: senders report failures but deliver anyway; only enforce protects mail"
+)
+NONE = Remark(Status.OK, "the mode is none: senders deliver without a policy")
+
+
+@pytest.mark.parametrize(
+    ("max_age", "expected"),
+    [
+        pytest.param(0, Remark(Status.WARNING, "max_age 0: never cached, no protection; weeks are usual"), id="zero"),
+        pytest.param(1, Remark(Status.WARNING, blocked("1 seconds")), id="a second"),
+        pytest.param(86399, Remark(Status.WARNING, blocked("24 hours")), id="nearly a day"),
+        pytest.param(86400, Remark(Status.OK, blocked("24 hours")), id="a day"),
+        pytest.param(604799, Remark(Status.OK, blocked("7 days")), id="nearly a week"),
+        pytest.param(604800, None, id="a week"),
+    ],
+)
+def test_max_age(max_age: int, expected: Remark | None) -> None:
+    expected_too = (expected,) if expected else ()
+    assert remarks(report(max_age=max_age), NOW) == expected_too
+    assert remarks(report(Mode.TESTING, max_age), NOW) == (TESTING, *expected_too)
+    assert remarks(report(Mode.NONE, max_age), NOW) == (NONE,)
+
+
+@pytest.mark.parametrize(
+    ("left", "expiry"),
+    [
+        pytest.param(timedelta(days=14), None, id="in two weeks"),
+        pytest.param(timedelta(days=14, seconds=-1), "expires in 14 days (2026-12-09)", id="in less"),
+        pytest.param(timedelta(days=1), "expires tomorrow (2026-11-26)", id="tomorrow"),
+        pytest.param(timedelta(hours=1), "expires today (2026-11-25)", id="today"),
+    ],
+)
+def test_certificates_that_expire_soon(left: timedelta, expiry: str | None) -> None:
+    soon = certificate(left)
+    host = f"the certificate of mta-sts.a.test {expiry}: then the policy cannot be fetched"
+    mail = f"the certificate of mx.a.test {expiry}: then senders deliver nothing to it"
+    expected = [Remark(Status.WARNING, text) for text in (host, mail) if expiry]
+    assert list(remarks(report(host=soon, mail=soon), NOW)) == expected
+    later = Remark(Status.WARNING, f"{mail} once the mode is enforce")
+    assert remarks(report(Mode.TESTING, mail=soon), NOW) == ((TESTING, later) if expiry else (TESTING,))
+
+
+def test_an_id_that_has_not_changed() -> None:
+    changed = replace(report(), policy=PolicyReport(Mode.ENFORCE, WEEKS, ("mx.a.test",), (), "new", None))
+    assert remarks(changed, NOW, "new") == ()
+    assert remarks(changed, NOW, "old") == (
+        Remark(
+            Status.WARNING,
+            "the policy file has changed, but the id in the TXT record has not: senders that cached the old file do not"
+            " fetch the new one at once; give the record a new id",
+        ),
+    )
