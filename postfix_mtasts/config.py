@@ -1,7 +1,7 @@
-"""The configuration file: TOML → a frozen `Config`. Every table and key may be absent.
+"""Parses the configuration file, which is TOML, into a frozen `Config`. All tables and keys are optional.
 
-The dataclasses `Server` to `Discovery` are the reference: each key with its default and what is allowed. Whatever else
-stands in the file raises ConfigError, one line that says file, key, value and what is allowed.
+The dataclasses `Server` to `Discovery` are the reference. They have each key with its default and the allowed values.
+Anything else in the file raises ConfigError: one line with the file, the key, the value and what is allowed.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DEFAULT_PATH = "/etc/postfix-mtasts.toml"
 DEFAULT_CONTROL = "/run/postfix-mtasts/control"
-_MAX_SOCKET_PATH = 107  # Octets (unix(7)).
+_MAX_SOCKET_PATH = 107  # Bytes (unix(7)).
 _INET = re.compile(r"(?:\[(?P<v6>[^]]*)\]|(?P<v4>[^:]*))(?::(?P<port>[0-9]{1,5}))?")
 
 
 class ConfigError(ValueError):
-    """The configuration cannot be used: one line for the administrator."""
+    """The configuration has an error. The message is one line for the administrator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,12 @@ class UnixEndpoint:
 
 
 Endpoint = InetEndpoint | UnixEndpoint
-# This very object stands for a `server.listen` that was not set: then, sockets that systemd passes are enough.
+# If `server.listen` is this very object, it was not set. Then sockets from systemd replace it.
 DEFAULT_LISTEN: tuple[Endpoint, ...] = (InetEndpoint("127.0.0.1", 8461),)
 
 
 class StyleSetting(enum.Enum):
-    """Which attributes Postfix is sent."""
+    """The attributes that Postfix is sent."""
 
     AUTO = "auto"
     PLAIN = "plain"
@@ -61,7 +61,7 @@ class StyleSetting(enum.Enum):
 
 
 class DaneSetting(enum.Enum):
-    """What Postfix is told where MX hosts have TLSA records: nothing, so that its own level `dane` applies; or that."""
+    """What Postfix is told about domains with TLSA records: "not found" (YIELD), or level `dane-only` (DANE_ONLY)."""
 
     AUTO = "auto"
     YIELD = "yield"
@@ -70,14 +70,14 @@ class DaneSetting(enum.Enum):
 
 
 class OnTesting(enum.Enum):
-    """What Postfix is told of a policy in mode testing; REPORT only where it can take it in, in style tlsrpt."""
+    """What Postfix is told about a policy in mode testing. REPORT works only in style tlsrpt."""
 
     IGNORE = "ignore"
     REPORT = "report"
 
 
 class OnFailure(enum.Enum):
-    """What Postfix is told when nothing is cached and the discovery fails."""
+    """What Postfix is told if the discovery fails and no policy is cached."""
 
     NOTFOUND = "notfound"
     TEMP = "temp"
@@ -164,7 +164,7 @@ def _key(default: Any, parse: Callable[[Any], Any], allowed: str) -> Any:
     return dataclasses.field(default=default, metadata={"parse": parse, "allowed": allowed})
 
 
-# Postfix gives up after 100 seconds (dict_sockmap(3)), so nothing may take longer than 90.
+# Postfix waits up to 100 seconds for a reply (dict_sockmap(3)), so no time limit may be longer than 90.
 _SECONDS = "a number of seconds from 0.1 to 90"
 _PATH = "an absolute path"
 _DOMAINS = "a number of domains from 1000 to 10000000"
@@ -172,23 +172,23 @@ _DOMAINS = "a number of domains from 1000 to 10000000"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where Postfix is answered, and how soon; and where the administrator is."""
+    """The sockets for Postfix and for postfix-mtasts-query, and the time limit for replies to Postfix."""
 
     listen: tuple[Endpoint, ...] = _key(
         DEFAULT_LISTEN,
         _listen,
-        'a list of different "inet:ADDRESS:PORT", "inet:[IPV6-ADDRESS]:PORT" and "unix:/PATH", at least one',
+        'a list of one or more "inet:ADDRESS:PORT", "inet:[IPV6-ADDRESS]:PORT" and "unix:/PATH", without duplicates',
     )
     socket_mode: int = _key(0o666, _mode, "an octal mode from 0o000 to 0o777")
     control: str = _key(
-        DEFAULT_CONTROL, _control, f'{_PATH} of at most {_MAX_SOCKET_PATH} octets, or "" for no control socket'
+        DEFAULT_CONTROL, _control, f'{_PATH} of at most {_MAX_SOCKET_PATH} bytes, or "" for no control socket'
     )
     answer_within: float = _key(10.0, _seconds, _SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """Where policies are kept, and how many domains with one and without one are kept at hand in memory."""
+    """The file for policies, and how many domains with and without a policy are kept in memory."""
 
     path: str = _key("/var/lib/postfix-mtasts/policies.sqlite", _path, _PATH)
     policies_in_memory: int = _key(10_000, _domains, _DOMAINS)
@@ -197,7 +197,7 @@ class Cache:
 
 @dataclass(frozen=True, slots=True)
 class Dns:
-    """Whom to ask, and how long for one lookup over all servers. No server: those of resolv.conf(5)."""
+    """The nameservers, and the time limit for one lookup. Without nameservers, those of resolv.conf(5) are asked."""
 
     nameservers: tuple[InetEndpoint, ...] = _key(
         (), _nameservers, 'a list of "ADDRESS", "ADDRESS:PORT" and "[IPV6-ADDRESS]:PORT"'
@@ -207,10 +207,13 @@ class Dns:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """How policies are fetched. No CA file: the system's. `allow_addresses` is added to the global addresses."""
+    """How policies are fetched. Without a CA file, the system's CAs are trusted.
+
+    A policy host must have a public address, or one in `allow_addresses`.
+    """
 
     timeout: float = _key(60.0, _seconds, _SECONDS)
-    ca_file: str = _key("", _optional_path, f'{_PATH}, or "" for the CAs of the system')
+    ca_file: str = _key("", _optional_path, f'{_PATH}, or "" for the system\'s CAs')
     allow_addresses: tuple[IpNetwork, ...] = _key(
         (), _networks, 'a list of networks such as "192.0.2.0/24", "2001:db8::/32" and "192.0.2.1"'
     )
@@ -218,7 +221,7 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What Postfix is sent."""
+    """What Postfix is told."""
 
     style: StyleSetting = _key(StyleSetting.AUTO, StyleSetting, '"auto", "plain" or "tlsrpt"')
     dane: DaneSetting = _key(DaneSetting.AUTO, DaneSetting, '"auto", "yield", "dane-only" or "off"')
@@ -227,14 +230,14 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """What a failed discovery means."""
+    """What happens if a discovery fails."""
 
     on_failure: OnFailure = _key(OnFailure.NOTFOUND, OnFailure, '"notfound" or "temp"')
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All of the configuration."""
+    """The whole configuration."""
 
     server: Server = Server()
     cache: Cache = Cache()
@@ -245,12 +248,12 @@ class Config:
 
 
 def parse(data: bytes, source: str) -> Config:
-    """The configuration in a file's octets; `source` is what errors call the file. Raises ConfigError."""
+    """Parse the content of a configuration file. `source` is its name for error messages. Raises ConfigError."""
     try:
         tables = tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{source}: not UTF-8: byte {error.start + 1}") from error
-    except (ValueError, RecursionError) as error:  # Not TOML, a number of thousands of digits, or too deep.
+    except (ValueError, RecursionError) as error:  # It is not TOML, has a number that is too long, or is too deep.
         raise ConfigError(f"{source}: not TOML: {error}") from error
     kinds = {field.name: type(field.default) for field in dataclasses.fields(Config)}
     parsed = {}
@@ -258,7 +261,7 @@ def parse(data: bytes, source: str) -> Config:
         if name not in kinds:
             raise ConfigError(f"{source}: {_unknown(name, 'table', kinds)}")
         if not isinstance(table, dict):
-            raise ConfigError(f"{source}: {name} = {_shown(table)}: must be a table: [{name}]")
+            raise ConfigError(f"{source}: {name} = {_shown(table)}: must be a table, [{name}]")
         parsed[name] = _table(kinds[name], name, table, source)
     return Config(**parsed)
 
@@ -279,12 +282,12 @@ def _table(kind: Any, table_name: str, table: dict[str, Any], source: str) -> An
 
 def _unknown(name: str, what: str, known: Iterable[str], prefix: str = "") -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {prefix}{near[0]}?" if near else f"there are {', '.join(prefix + one for one in known)}"
+    hint = f"did you mean {prefix}{near[0]}?" if near else f"allowed are {', '.join(prefix + one for one in known)}"
     return f"unknown {what} {prefix}{name if name.isidentifier() else ascii(name)}: {hint}"
 
 
 def _shown(value: Any) -> str:
-    """A value as TOML writes it, or nearly."""
+    """Return a value as in TOML, or nearly so, for a message."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):

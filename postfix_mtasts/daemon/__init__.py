@@ -1,1 +1,1 @@
-"""The process that answers Postfix."""
+"""The daemon: the process that answers Postfix."""

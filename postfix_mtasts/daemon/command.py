@@ -1,9 +1,9 @@
-"""postfix-mtasts-daemon: configuration, wiring, signals.
+"""The command postfix-mtasts-daemon: reads the configuration, connects all parts, and handles signals.
 
     postfix-mtasts-daemon [--config FILE] [--check]
 
-SIGTERM and SIGINT: finish what is under way, and end. SIGHUP: read the tables [reply] and [discovery] again, and look
-again what Postfix this machine has; a wrong configuration changes nothing.
+SIGTERM and SIGINT: answer the queries that were received, and exit. SIGHUP: read the tables [reply] and [discovery]
+again, and check again which Postfix this machine has. If the configuration has an error, nothing changes.
 
 Exit status: 0 after SIGTERM or SIGINT, 1 if it could not start, 78 (EX_CONFIG of sysexits.h) for a wrong configuration.
 """
@@ -41,11 +41,11 @@ from postfix_mtasts.remote.fetcher import Fetcher
 from postfix_mtasts.remote.network import CaError, tls_context
 
 PROGRAM = "postfix-mtasts-daemon"
-_STOP_WITHIN = 10.0  # Seconds for what is under way when the daemon is told to stop.
+_STOP_WITHIN = 10.0  # Seconds to answer the queries that were received before the daemon was told to stop.
 
 
 class StartError(Exception):
-    """The daemon cannot start; says which setting, and why."""
+    """The daemon cannot start. The message says which setting is the cause, and why."""
 
 
 def main() -> None:
@@ -54,9 +54,9 @@ def main() -> None:
         PROGRAM, description="Tell Postfix the MTA-STS policies (RFC 8461) of its destinations."
     )
     parser.add_argument(
-        "--config", metavar="FILE", help=f"configuration (default: {config.DEFAULT_PATH}, if there is one)"
+        "--config", metavar="FILE", help=f"read this configuration file (default: {config.DEFAULT_PATH} if it exists)"
     )
-    parser.add_argument("--check", action="store_true", help="only check the configuration")
+    parser.add_argument("--check", action="store_true", help="check the configuration and exit")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     arguments = parser.parse_args()
     journal = events.begin(PROGRAM)
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def read_config(path: str | None) -> Config:
-    """The configuration in a file, or in the default one, which may be absent. Raises ConfigError."""
+    """Read the configuration from a file, or from the default file, which need not exist. Raises ConfigError."""
     file = pathlib.Path(path or config.DEFAULT_PATH)
     try:
         return config.parse(file.read_bytes(), str(file))
@@ -89,7 +89,7 @@ def _fail(reason: str, status: int, *, journal: bool) -> int:
     if journal:
         events.not_started(reason)
     else:
-        print(f"{PROGRAM}: error: {reason}", file=sys.stderr)  # noqa: T201 - who typed the command is told by its name
+        print(f"{PROGRAM}: error: {reason}", file=sys.stderr)  # noqa: T201 - a command prints its errors on the terminal
     return status
 
 
@@ -101,13 +101,13 @@ def _tls(settings: Config) -> ssl.SSLContext:
 
 
 def _allow_many_connections() -> None:
-    """Postfix keeps a hundred and more connections open for each of its services."""
+    """Raise the limit of open files, because each Postfix service may keep a hundred connections or more open."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """That of uvloop, if it is installed; None stands for asyncio's own."""
+    """Return the event loop of uvloop if it is installed, or None for that of asyncio."""
     try:
         from uvloop import new_event_loop
     except ImportError:
@@ -148,13 +148,13 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> None:
         stopping = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
         events.stopping()
-        service.notify("STOPPING=1", "STATUS=finishing what was asked")
+        service.notify("STOPPING=1", "STATUS=answering the last queries before it stops")
         for task in done:
-            task.result()  # Nothing in the background ends but by a defect: say which, and be started anew.
+            task.result()  # A background task ends only by a bug. Raise its exception, so that systemd restarts us.
 
 
 class _StatusReporter:
-    """What the administrator is told of how Postfix is answered: in the log, over control and by systemd."""
+    """Tells the administrator how Postfix is answered: in the log, on the control socket and in systemd's status."""
 
     def __init__(self, control: Control, served: Sequence[Endpoint]) -> None:
         self.served = served
@@ -162,13 +162,13 @@ class _StatusReporter:
         self._rules = ""
 
     def chosen(self, rules: ReplyRules, why_style: str, why_dane: str) -> None:
-        """Postfix is answered so from now on."""
+        """Report the rules by which Postfix is answered from now on."""
         events.reply_rules(rules, why_style, why_dane)
         self._control.why_style, self._control.why_dane = why_style, why_dane
         self._rules = f"style {rules.style.value}, dane {rules.dane.value}"
 
     def ready(self, trouble: str = "") -> None:
-        """It has started, or read its configuration again."""
+        """Report to systemd that the daemon has started, or has read its configuration again."""
         status = f"answers on {', '.join(map(str, self.served))}; {self._rules}"
         service.notify("READY=1", f"STATUS={status}{trouble and f'; {trouble}'}")
 
@@ -176,7 +176,7 @@ class _StatusReporter:
 async def _reload(
     path: str | None, running: Config, lookup: Lookup, reporter: _StatusReporter, hang_up: asyncio.Event
 ) -> None:
-    """Each time when told to, read anew how Postfix is to be answered; the rest takes a restart."""
+    """After each SIGHUP, read the tables [reply] and [discovery] again. Changes in other tables need a restart."""
     while True:
         await hang_up.wait()
         hang_up.clear()
@@ -196,7 +196,7 @@ async def _reload(
 
 
 async def choose_reply_rules(settings: Config, served: Sequence[Endpoint]) -> tuple[ReplyRules, str, str]:
-    """How Postfix is answered on these addresses, and why in that style and with DANE or without."""
+    """Return the rules for replies on the addresses `served`, and the reasons for their style and for their DANE."""
     found = await _postfix()
     style, why_style = choose_style(settings.reply.style, found, served)
     dane, why_dane = choose_dane(settings.reply.dane, found, served)
@@ -243,7 +243,7 @@ def _passed() -> Passed:
 
 
 def _not_passed(settings: Config, passed: Passed) -> list[Endpoint]:
-    """What is to be listened on beside the sockets that systemd passes; says what of these was not configured."""
+    """Return the addresses to listen on besides the sockets from systemd. Log the sockets that are not configured."""
     configured = settings.server.listen
     if not passed.socketmap:
         return list(configured)
@@ -263,7 +263,7 @@ def _listen(endpoints: Sequence[Endpoint], socket_mode: int, passed: Sequence[En
         except ListenError as error:
             for listener in listeners:
                 close(listener)
-            hint = f"; change the socket unit instead, which has {', '.join(map(str, passed))}" if passed else ""
+            hint = f"; the socket unit has {', '.join(map(str, passed))}: change the address there" if passed else ""
             raise StartError(f'server.listen = "{endpoint}": {error}{hint}') from error
         if passed:
             events.listener_not_passed(endpoint)
@@ -285,7 +285,7 @@ async def _start_control(
 
 
 def _control_listener(settings: Config) -> socket.socket | None:
-    """None if there is to be none, or none can be where it is by default: that must not stop the mail."""
+    """Return the control socket, or None if there is none. A default one that fails must not stop the mail."""
     path = settings.server.control
     if not path:
         return None

@@ -1,17 +1,20 @@
-"""Control: what an administrator asks of the running daemon, over a Unix socket for its owner and root only.
+"""The control socket: a Unix socket by which an administrator inspects and controls the running daemon.
 
-    request  one JSON object on one line of at most 4096 octets, one a connection:
+Only the daemon's user and root can connect to it.
+
+    request  one JSON object on one line of at most 4096 bytes, one per connection:
              {"request": "list" | "status"} or {"request": "show" | "forget" | "refresh", "domain": "example.com"}
-    reply    JSON objects, one a line. The last is {"done": true}, or {"error": "why"}; without it, some is missing.
+    reply    JSON objects, one per line. The last one is {"done": true}, or {"error": "why"}. Without it, the reply is
+             incomplete.
 
-    list     for each policy, in no order: {"domain", "row"}, the row as it stands in the database (`row`)
+    list     for each policy, in any order: {"domain", "row"}, with the row as in the database (`cache.row`)
     show     {"domain", "row" or null, "checked_at", "failed", "note" or null, "unread", "dane"}
-    forget   {"domain", "forgotten"}: whether there was anything to forget. The next query discovers anew.
-    refresh  as for show, and {"fetched", "reason" or null}. The record is looked up and the policy fetched now,
-             whatever its age and failures. If that fails, `reason` says why, and a live policy goes on living.
+    forget   {"domain", "forgotten"}: whether there was anything to forget. The next query starts a new discovery.
+    refresh  as for show, and {"fetched", "reason" or null}. The record is looked up and the policy is fetched now,
+             regardless of its age and of failures. If that fails, `reason` says why, and a cached policy stays.
     status   {"version", "started_at", "style", "dane", "database", "policies", "no_policies_in_memory"}
 
-Times are seconds since the epoch. Who is silent, or does not read, for 30 seconds is cut off.
+Times are seconds since the epoch. A client that neither sends nor reads for 30 seconds is disconnected.
 """
 
 import asyncio
@@ -32,26 +35,26 @@ from postfix_mtasts.sts.domain import PolicyDomain, PolicyDomainError, next_hop
 from postfix_mtasts.sts.entry import Apply, Entry, NoPolicy, Unavailable
 from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable
 
-MODE = 0o600  # Of the socket: who may forget a policy can weaken the encryption of mail.
-_MAX_REQUEST = 4096  # Octets.
-_PATIENCE = 30.0  # Seconds.
-_AT_ONCE = 100  # Rows that are printed before others may go on.
+MODE = 0o600  # The mode of the socket. Whoever makes the daemon forget a policy weakens the encryption of mail.
+_MAX_REQUEST = 4096  # Bytes.
+_TIMEOUT = 30.0  # Seconds for a client to send its request, or to read one line of the reply.
+_ROWS_AT_ONCE = 100  # Rows that are sent before other tasks may run.
 
 JSON = dict[str, Any]
 Send = Callable[[JSON], Awaitable[None]]
 
 
 class RequestError(ValueError):
-    """The request cannot be understood or fulfilled; says why."""
+    """The request is not valid. The message says why."""
 
 
 class Control:
-    """Answers on the socket that it is started with. `clock` gives seconds since the epoch."""
+    """Answers requests on the control socket. `clock` returns seconds since the epoch."""
 
     def __init__(
         self, lookup: Lookup, store: Store, memory: Memory, dane: Dane, clock: Callable[[], float] = time.time
     ) -> None:
-        self.why_style = self.why_dane = ""  # Why `lookup.rules` is as it is.
+        self.why_style = self.why_dane = ""  # The reasons for `lookup.rules`.
         self._lookup = lookup
         self._store = store
         self._memory = memory
@@ -62,12 +65,12 @@ class Control:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, listener: socket.socket) -> None:
-        """Begin to answer."""
-        # Not start_unix_server, which from Python 3.13 on removes the file when it ends: it may be systemd's.
+        """Start to accept connections on `listener`."""
+        # start_unix_server would remove the file at the end (since Python 3.13), but it may belong to systemd.
         self._server = await asyncio.start_server(self._connected, sock=listener, limit=_MAX_REQUEST)
 
     async def aclose(self) -> None:
-        """Stop, and cut off whoever is connected."""
+        """Stop, and close all connections."""
         if self._server:
             self._server.close()
         for task in self._tasks:
@@ -86,20 +89,20 @@ class Control:
             events.internal_error(error)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.transport.set_write_buffer_limits(0)  # So that `drain` waits until the kernel has all.
+        writer.transport.set_write_buffer_limits(0)  # So that `drain` waits until the kernel has all data.
 
         async def send(document: JSON) -> None:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_TIMEOUT):
                 writer.write(json.dumps(document).encode() + b"\n")
                 await writer.drain()
 
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_TIMEOUT):
                 line = await _line(reader)
             if line:
                 await self._reply(line, send)
         except (OSError, TimeoutError):
-            pass  # It has gone, or might as well have.
+            pass  # The client has closed the connection, or does not respond.
         finally:
             writer.transport.abort()
 
@@ -114,7 +117,7 @@ class Control:
     async def _fulfil(self, request: str, domain: PolicyDomain | None, send: Send) -> None:
         match request, domain:
             case "show", PolicyDomain():
-                await send(self._known(domain, await self._lookup.entry(domain)))
+                await send(self._document(domain, await self._lookup.entry(domain)))
             case "forget", PolicyDomain():
                 await send({"domain": domain.name, "forgotten": await self._lookup.forget(domain)})
             case "refresh", PolicyDomain():
@@ -128,7 +131,7 @@ class Control:
         at_hand = dict(self._memory.policies())
         for number, (domain, entry) in enumerate(at_hand.items()):
             await send({"domain": domain.name, "row": print_row(entry)})
-            if number % _AT_ONCE == 0:
+            if number % _ROWS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         async for domain, row in self._store.rows():
             if domain not in at_hand:
@@ -137,12 +140,13 @@ class Control:
     async def _refresh(self, domain: PolicyDomain) -> JSON:
         answer = await self._lookup.refresh(domain)
         entry = await self._lookup.entry(domain)
-        fetched = isinstance(answer, Apply) and answer.fetched  # Then there is neither a note nor a failure.
+        fetched = isinstance(answer, Apply) and answer.fetched  # If true, there is neither a note nor a failure.
         why = answer if isinstance(answer, NoPolicy | Unavailable) else entry.note and entry.note.answer
-        reason = _words(why) if why else str(entry.failed[0].failure) if entry.failed else None
-        return self._known(domain, entry) | {"fetched": fetched, "reason": reason}
+        reason = _reason(why) if why else str(entry.failed[0].failure) if entry.failed else None
+        return self._document(domain, entry) | {"fetched": fetched, "reason": reason}
 
-    def _known(self, domain: PolicyDomain, entry: Entry) -> JSON:
+    def _document(self, domain: PolicyDomain, entry: Entry) -> JSON:
+        """Return all that is known about a domain, as for `show`."""
         note = entry.note
         return {
             "domain": domain.name,
@@ -151,14 +155,14 @@ class Control:
             "failed": [print_failed(failed) for failed in entry.failed],
             "note": note
             and {
-                "no_policy": isinstance(note.answer, NoPolicy),  # Otherwise whether there is one is unknown.
-                "reason": _words(note.answer),
+                "no_policy": isinstance(note.answer, NoPolicy),  # If false, it is unknown whether there is a policy.
+                "reason": _reason(note.answer),
                 "until": entry.checked_at + note.ttl,
             },
             "unread": entry.unread,
             "dane": [
-                {"next_hop": str(hop), "seen_at": seen.at} | _seen(seen.observation)
-                for hop, seen in self._dane.known(domain)
+                {"next_hop": str(hop), "seen_at": dane.at} | _tlsa_document(dane.observation)
+                for hop, dane in self._dane.known(domain)
             ],
         }
 
@@ -188,39 +192,39 @@ class Control:
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:
-    """A request; nothing if the client has gone."""
+    """Read the line of a request. Return b"" if the client has closed the connection."""
     try:
         return await reader.readline()
-    except ValueError:  # Longer than the limit; `parse_request` has the words.
+    except ValueError:  # The line is too long. For an empty line, `parse_request` raises an error that says so.
         return b"\n"
 
 
 def parse_request(line: bytes) -> tuple[str, PolicyDomain | None]:
-    """The request in a line, and its domain if it takes one. Raises RequestError."""
+    """Return the request in a line, and its domain if it has one. Raises RequestError."""
     try:
         request = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"not a JSON object on one line of at most {_MAX_REQUEST} octets") from error
+        raise RequestError(f"expected a JSON object on one line of at most {_MAX_REQUEST} bytes") from error
     match request:
         case {"request": "list" | "status" as name}:
             return name, None
         case {"request": "show" | "forget" | "refresh" as name, "domain": str(domain)}:
             return name, _domain(domain)
-    raise RequestError('not {"request": "list" or "status"}, or "show", "forget" or "refresh" with a "domain"')
+    raise RequestError('expected "request" to be "list" or "status", or "show", "forget" or "refresh" with a "domain"')
 
 
 def _domain(text: str) -> PolicyDomain:
     try:
         return next_hop(text.encode("utf-8", "surrogatepass")).domain
     except PolicyDomainError as error:
-        raise RequestError(f"{text!a} has no policy: {error}") from error
+        raise RequestError(f"{text!a} cannot have a policy: {error}") from error
 
 
-def _words(answer: NoPolicy | Unavailable) -> str:
+def _reason(answer: NoPolicy | Unavailable) -> str:
     return answer.reason if isinstance(answer, NoPolicy) else str(answer.failure)
 
 
-def _seen(observation: DaneObservation) -> JSON:
+def _tlsa_document(observation: DaneObservation) -> JSON:
     match observation:
         case DaneUsable(hosts):
             return {"tlsa": "usable", "hosts": list(hosts), "reason": None}

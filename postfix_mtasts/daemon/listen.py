@@ -1,4 +1,4 @@
-"""Sockets to listen on, for `server` and `control`: made, named and removed."""
+"""Creates, names and removes the listening sockets of `server` and `control`."""
 
 import os
 import pathlib
@@ -6,15 +6,15 @@ import socket
 
 from postfix_mtasts.config import Endpoint, InetEndpoint, UnixEndpoint
 
-BACKLOG = 4096  # Connections that wait to be accepted; the kernel may allow fewer (net.core.somaxconn).
+BACKLOG = 4096  # Connections that may wait to be accepted. The kernel may allow fewer (net.core.somaxconn).
 
 
 class ListenError(Exception):
-    """An address cannot be listened on; says why."""
+    """The daemon cannot listen on an address. The message says why."""
 
 
 def listen(endpoint: Endpoint, socket_mode: int) -> socket.socket:
-    """A socket that listens there; `socket_mode` is for the file of a Unix socket. Raises ListenError."""
+    """Return a socket that listens on an address. `socket_mode` is the mode of a Unix socket. Raises ListenError."""
     try:
         return _listen_inet(endpoint) if isinstance(endpoint, InetEndpoint) else _listen_unix(endpoint, socket_mode)
     except OSError as error:
@@ -23,7 +23,7 @@ def listen(endpoint: Endpoint, socket_mode: int) -> socket.socket:
 
 def _listen_inet(endpoint: InetEndpoint) -> socket.socket:
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-    # IPv6 sockets made so take no IPv4, so that an address means what it says.
+    # These IPv6 sockets do not accept IPv4 connections, so "[::]" does not include "0.0.0.0".
     return socket.create_server((endpoint.host, endpoint.port), family=family, backlog=BACKLOG)
 
 
@@ -43,11 +43,11 @@ def _listen_unix(endpoint: UnixEndpoint, mode: int) -> socket.socket:
 
 
 def _remove_stale(path: pathlib.Path) -> None:
-    """Remove the socket that a killed daemon left. Raises ListenError if it is something else, or has a server."""
+    """Remove a socket that no process listens on. Raises ListenError if a process does, or if it is not a socket."""
     if not path.exists():
         return
     if not path.is_socket():
-        raise ListenError("there is a file that is no socket")
+        raise ListenError("a file with this name exists, and is not a socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -55,25 +55,25 @@ def _remove_stale(path: pathlib.Path) -> None:
         except ConnectionRefusedError:
             path.unlink()
             return
-        except BlockingIOError:  # It has more connections waiting than it takes.
+        except BlockingIOError:  # A process listens, but its queue of connections is full.
             pass
-        raise ListenError("another process listens there")
+        raise ListenError("another process is listening there")
 
 
 def close(listener: socket.socket) -> None:
-    """Undo `listen`."""
+    """Close a listening socket, and remove its file if it is a Unix socket."""
     remove_file(listener)
     listener.close()
 
 
 def remove_file(listener: socket.socket) -> None:
-    """Remove the file of a Unix socket, before that is closed: then, it could be that of another daemon already."""
+    """Remove the file of a Unix socket that is still open. After it is closed, another daemon may own the file."""
     if listener.family == socket.AF_UNIX:
         pathlib.Path(listener.getsockname()).unlink(missing_ok=True)
 
 
 def endpoint_of(listener: socket.socket) -> Endpoint:
-    """Where a socket listens, as `server.listen` would name it; an abstract Unix socket is `unix:@NAME`."""
+    """Return the address of a listening socket as in `server.listen`. An abstract Unix socket is `unix:@NAME`."""
     name = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         return UnixEndpoint(os.fsdecode(name).replace("\0", "@"))
@@ -81,7 +81,7 @@ def endpoint_of(listener: socket.socket) -> Endpoint:
 
 
 def covers(listener: socket.socket, endpoint: Endpoint) -> bool:
-    """Whether a socket takes the connections to an endpoint: its own, or all addresses with that port."""
+    """Whether a socket accepts connections to an address, because it listens on it or on all addresses."""
     own = endpoint_of(listener)
     if not isinstance(own, InetEndpoint) or not isinstance(endpoint, InetEndpoint) or own.port != endpoint.port:
         return own == endpoint

@@ -1,7 +1,7 @@
-"""Renews policies before they expire, and forgets those that nobody uses.
+"""Renews policies before they expire, and forgets those that Postfix no longer asks for.
 
-Each minute it takes some of the domains that are due, a few at a time. After a start with many of them, or a long
-outage, that spreads them over hours.
+Each minute it works on a share of the domains that are due, four at a time. So when many domains are due at once, after
+a start or a long outage, the work is spread over hours.
 """
 
 import asyncio
@@ -11,20 +11,20 @@ from postfix_mtasts.cache.store import Store
 from postfix_mtasts.daemon.lookup import Lookup
 
 TICK = 60.0  # Seconds.
-SHARE = 1 / 180  # Of the domains that are due, in one tick: all that wait now are done in three hours.
-AT_LEAST = 10  # Domains in one tick.
+SHARE = 1 / 180  # Of the domains that are due, for each round. So all of them are done in three hours.
+AT_LEAST = 10  # Domains for each round.
 CONCURRENCY = 4
 
 
 async def run(store: Store, lookup: Lookup, clock: Callable[[], float]) -> None:
-    """Renew and forget, for ever."""
+    """Do a round every minute, forever. `clock` returns seconds since the epoch."""
     while True:
         await asyncio.sleep(TICK)
         await tick(store, lookup, clock())
 
 
 async def tick(store: Store, lookup: Lookup, now: float) -> None:
-    """One round, at the time `now`."""
+    """Do one round, at the time `now` in seconds since the epoch."""
     due = await store.due(now)
     some = iter(due[: max(AT_LEAST, round(len(due) * SHARE))])
 

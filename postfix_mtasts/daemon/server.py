@@ -1,9 +1,9 @@
-"""The socketmap server: connections in, requests to `answer`, replies out in the order of their requests.
+"""The socketmap server. It accepts connections, passes requests to `answer`, and sends the replies in the same order.
 
-A reply that lies ready is sent as soon as its request has come: that is what mostly happens, and all that happens then.
+If `at_once` has the reply to a request, it is sent immediately. This is the most common case, and the fast one.
 
-Postfix asks one thing at a time on a connection, and may leave it idle for minutes; an idle connection is never closed
-while the server runs. A client that asks faster than it is answered is not read from until it has caught up.
+Postfix sends one request at a time on a connection, and may leave the connection idle for minutes. The server closes
+idle connections only when it stops. It stops reading from a client that has too many requests without a reply.
 """
 
 import asyncio
@@ -17,15 +17,20 @@ from postfix_mtasts.log import events
 from postfix_mtasts.postfix.reply import temporary_failure
 from postfix_mtasts.postfix.socketmap import Decoder, ProtocolError, Reply, Request
 
-_ACCEPTED_AT_ONCE = 10  # As often asyncio fails to accept, and prints a traceback each time, when files run out.
-_MAX_PENDING = 100  # Requests of one connection that are worked on at once.
+# When the process has no free file descriptors, asyncio tries to accept this many connections, and prints a traceback
+# for each of them.
+_ACCEPTED_AT_ONCE = 10
+_MAX_PENDING = 100  # Requests of one connection that are in progress at the same time.
 
-AtOnce = Callable[[bytes], bytes | None]  # A reply for a request, both as they go over the wire.
+AtOnce = Callable[[bytes], bytes | None]  # Returns the reply to a request if it has one, both in wire format.
 Answer = Callable[[Request], Coroutine[None, None, Reply]]
 
 
 class Server:
-    """Answers on listening sockets, whose files are left to the caller: by `at_once` if that can, or by `answer`."""
+    """Answers requests on listening sockets: with `at_once` if that has a reply, otherwise with `answer`.
+
+    The caller removes the files of Unix sockets.
+    """
 
     def __init__(self, at_once: AtOnce, answer: Answer) -> None:
         self._at_once = at_once
@@ -34,15 +39,15 @@ class Server:
         self._connections: set[_Connection] = set()
 
     async def start(self, listeners: Sequence[socket.socket]) -> None:
-        """Begin to answer."""
+        """Start to accept connections on `listeners`."""
         loop = asyncio.get_running_loop()
         for listener in listeners:
-            # Not create_unix_server, which from Python 3.13 on removes the file when it ends: it may be systemd's.
+            # create_unix_server would remove the file at the end (since Python 3.13), but it may belong to systemd.
             self._servers.append(await loop.create_server(self._connect, sock=listener, backlog=_ACCEPTED_AT_ONCE))
             listener.listen(BACKLOG)
 
     async def aclose(self, grace: float) -> None:
-        """Stop: refuse connections, answer what was asked, for at most `grace` seconds, and close all."""
+        """Refuse new connections, answer the requests received so far for at most `grace` seconds, and close all."""
         for server in self._servers:
             server.close()
         for connection in self._connections:
@@ -58,7 +63,7 @@ class Server:
 
 
 class _Connection(asyncio.Protocol):
-    """One client."""
+    """The connection of one client."""
 
     def __init__(self, at_once: AtOnce, answer: Answer, connections: set["_Connection"]) -> None:
         self.closed = asyncio.get_running_loop().create_future()
@@ -67,9 +72,9 @@ class _Connection(asyncio.Protocol):
         self._connections = connections
         self._decoder = Decoder()
         self._pending: collections.deque[bytes | asyncio.Task[Reply]] = collections.deque()
-        self._idle = True  # What comes now is a request from its beginning on, and its reply may go out at once.
-        self._finishing = False  # No more requests are taken.
-        self._eof = False  # No more will come.
+        self._idle = True  # Nothing is pending or half read, so new data may go to `at_once`.
+        self._finishing = False  # No more requests are read.
+        self._eof = False  # The client sends no more.
         self._takes_replies = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -77,7 +82,7 @@ class _Connection(asyncio.Protocol):
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody waits for the replies any more."""
+        """Cancel the work on requests, since nobody waits for the replies."""
         self._connections.discard(self)
         self._finishing = True
         for reply in self._pending:
@@ -94,7 +99,7 @@ class _Connection(asyncio.Protocol):
         self._go_on()
 
     def eof_received(self) -> bool:
-        """What the client has asked is still answered."""
+        """Keep the connection open until all requests of the client are answered."""
         self._eof = True
         self._go_on()
         return True
@@ -107,16 +112,16 @@ class _Connection(asyncio.Protocol):
         self._go_on()
 
     def finish(self) -> None:
-        """Take no more requests, and close when all are answered."""
+        """Read no more requests, and close the connection when all are answered."""
         self._finishing = True
         self._go_on()
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close the connection immediately."""
         self._transport.abort()
 
     def _go_on(self, _: object = None) -> None:
-        """Whatever has happened: send the replies that are due, and take the requests that there is room for."""
+        """Send the replies that are due, and read more requests if there is room. Called after every event."""
         self._send()
         while len(self._pending) < _MAX_PENDING and (request := self._next_request()):
             self._pending.append(self._at_once(request.encode()) or self._begin(request))
@@ -130,7 +135,7 @@ class _Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _send(self) -> None:
-        """The replies that are due."""
+        """Send finished replies, up to the first one that is not finished."""
         while self._takes_replies and self._pending:
             reply = self._pending[0]
             if isinstance(reply, asyncio.Task):
@@ -168,5 +173,5 @@ def _reply_of(task: asyncio.Task[Reply]) -> Reply:
     if not error:
         return task.result()
     events.internal_error(error)
-    # Never "not found": there may be a policy (and mail must not bounce for a defect of ours).
+    # "Not found" would be wrong, because there may be a policy. A temporary failure keeps the mail in the queue.
     return temporary_failure("internal error")

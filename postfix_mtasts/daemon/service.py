@@ -1,11 +1,11 @@
-"""What systemd passes to the daemon, and what it is told: sockets, states and signs of life.
+"""Works with systemd: takes over its sockets, tells it the daemon's state, and feeds its watchdog.
 
-    sd_listen_fds(3)          sockets that are already listened on; FileDescriptorName= tells what a socket is for:
-                              `socketmap` (also if it is not set) or `control`
+    sd_listen_fds(3)          sockets that systemd listens on. FileDescriptorName= says what a socket is for:
+                              `socketmap`, which is the default, or `control`
     sd_notify(3)              READY, RELOADING, STOPPING and STATUS
-    sd_watchdog_enabled(3)    WATCHDOG, twice in the time that is asked for, if a query is really answered
+    sd_watchdog_enabled(3)    WATCHDOG, twice per period, if the daemon answers a test query on each socket
 
-Without systemd, nothing is passed and nobody told.
+Without systemd there are no sockets to take over, and nothing is sent.
 """
 
 import asyncio
@@ -22,37 +22,37 @@ from postfix_mtasts.log import events
 from postfix_mtasts.postfix.socketmap import Reply, Request, Status
 
 _SOCKETMAP, _CONTROL = "socketmap", "control"
-_QUERY = Request(b"watchdog", b"watchdog").encode()  # A single label has no policy, and costs no lookup.
+_QUERY = Request(b"watchdog", b"watchdog").encode()  # A name without a dot has no policy, and costs no lookup.
 _ANSWER = Reply(Status.NOTFOUND).encode()
-_LOOKS = 10  # How often a queue of connections is looked at before it is said not to move.
+_CHECKS = 10  # How often a queue of connections is checked before it counts as stuck.
 
 
 class ServiceError(Exception):
-    """What systemd passes cannot be used; says why."""
+    """The sockets from systemd cannot be used. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """The sockets that systemd passes. They are closed at the end, but their files stay: they are systemd's."""
+    """The sockets that systemd passes. The daemon closes them at the end, but their files belong to systemd."""
 
     socketmap: tuple[socket.socket, ...] = ()
     control: socket.socket | None = None
 
 
 def passed() -> Passed:
-    """Take over the sockets, and let no child process take them for its own. Raises ServiceError."""
+    """Take over the sockets from systemd, and hide them from child processes. Raises ServiceError."""
     names = _names()
     sockets = {descriptor: _listening(descriptor, name) for descriptor, name in names.items()}
     control = [sockets[descriptor] for descriptor, name in names.items() if name == _CONTROL]
     if len(control) > 1:
-        raise ServiceError(f"systemd passes {len(control)} sockets with FileDescriptorName={_CONTROL}: must be one")
+        raise ServiceError(f"systemd passes {len(control)} sockets with FileDescriptorName={_CONTROL}: only one may be")
     if control and control[0].family != socket.AF_UNIX:
         raise ServiceError(f"systemd passes {endpoint_of(control[0])} as {_CONTROL}: must be a Unix socket")
     return Passed(tuple(listener for listener in sockets.values() if listener not in control), *control)
 
 
 def _names() -> dict[int, str]:
-    """File descriptors, and the names of what is passed with them."""
+    """Return the file descriptors that systemd passes, and for each of them `socketmap` or `control`."""
     if not any(os.environ.get(name) for name in ("LISTEN_FDS", "NOTIFY_SOCKET")):
         return {}
     try:
@@ -60,17 +60,17 @@ def _names() -> dict[int, str]:
     except ImportError as error:
         raise ServiceError("started by systemd, but Python has no module systemd: install python3-systemd") from error
     try:
-        names: dict[int, str] = listen_fds_with_names()  # Takes them out of the environment, too.
+        names: dict[int, str] = listen_fds_with_names()  # This also removes them from the environment.
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
         raise ServiceError(f"LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES in the environment: {reason}") from error
-    return {descriptor: _known(descriptor, name) for descriptor, name in names.items()}
+    return {descriptor: _purpose(descriptor, name) for descriptor, name in names.items()}
 
 
-def _known(descriptor: int, name: str) -> str:
+def _purpose(descriptor: int, name: str) -> str:
     if name in (_SOCKETMAP, _CONTROL):
         return name
-    # What systemd and systemd-socket-activate(1) say if no name was set.
+    # The names that systemd and systemd-socket-activate(1) pass if none was set.
     if name in ("", "unknown") or name.endswith(".socket"):
         return _SOCKETMAP
     allowed = f"must be {_SOCKETMAP} or {_CONTROL}"
@@ -84,37 +84,37 @@ def _listening(descriptor: int, name: str) -> socket.socket:
         stream = listener.type == socket.SOCK_STREAM and listener.family in families
         if stream and listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return listener
-    except OSError:  # No socket.
+    except OSError:  # It is not a socket.
         pass
-    must = "must be a stream socket that listens (ListenStream= and Accept=no)"
+    must = "must be a listening stream socket (ListenStream= and Accept=no)"
     raise ServiceError(f"systemd passes file descriptor {descriptor} as {name}: {must}")
 
 
 def notify(*states: str) -> None:
-    """Tell systemd, in one message."""
+    """Send states to systemd, in one message."""
     if os.environ.get("NOTIFY_SOCKET"):
         from systemd.daemon import notify
 
-        with contextlib.suppress(OSError):  # It has gone.
+        with contextlib.suppress(OSError):  # Nobody listens on the socket.
             notify("\n".join(states))
 
 
 def reloading() -> None:
-    """Tell systemd that the configuration is being read; READY=1 is to follow."""
+    """Tell systemd that the configuration is being reloaded. The caller must send READY=1 afterwards."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
 def watchdog_period() -> float | None:
-    """The seconds within which systemd wants a sign of life; None if it wants none of this process."""
+    """Return the period of systemd's watchdog in seconds, or None if it does not watch this process."""
     period = os.environ.get("WATCHDOG_USEC", "")
     asked = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
     return int(period) / 1e6 if asked and period.isdecimal() and int(period) else None
 
 
 async def feed_watchdog(period: float, listeners: Sequence[socket.socket]) -> None:
-    """Give a sign of life twice in `period` seconds, as long as a query on each of the sockets is answered."""
+    """Feed the watchdog twice in `period` seconds, as long as a test query on each of the sockets is answered."""
     while True:
-        reasons = await asyncio.gather(*(_silence(listener, period / 4) for listener in listeners))
+        reasons = await asyncio.gather(*(_problem(listener, period / 4) for listener in listeners))
         for listener, reason in zip(listeners, reasons, strict=True):
             if reason:
                 events.not_answered(endpoint_of(listener), reason)
@@ -123,22 +123,22 @@ async def feed_watchdog(period: float, listeners: Sequence[socket.socket]) -> No
         await asyncio.sleep(period / 2)
 
 
-async def _silence(listener: socket.socket, within: float) -> str:
-    """Why there is no answer on a socket within so many seconds; nothing if there is one."""
+async def _problem(listener: socket.socket, within: float) -> str:
+    """Return why a test query on a socket failed, or "" if it was answered in `within` seconds."""
     try:
         async with asyncio.timeout(within):
             reply = await _ask(listener)
     except TimeoutError:
-        return f"none within {within:g} seconds"
+        return f"no answer within {within:g} s"
     except PermissionError:
-        return await _waiting(listener, within)
+        return await _queue_problem(listener, within)
     except OSError as error:
         return os.strerror(error.errno or 0).lower()
-    return "" if reply == _ANSWER else f"got {reply!a}"
+    return "" if reply == _ANSWER else f"unexpected reply {reply!a}"
 
 
 async def _ask(listener: socket.socket) -> bytes:
-    """Ask as Postfix does. To all addresses of this machine, Linux connects at the loopback address."""
+    """Send the test query as Postfix would. For a socket on all addresses, Linux connects to the loopback address."""
     loop = asyncio.get_running_loop()
     reply = b""
     with socket.socket(listener.family, socket.SOCK_STREAM) as client:
@@ -150,12 +150,12 @@ async def _ask(listener: socket.socket) -> bytes:
     return reply
 
 
-async def _waiting(listener: socket.socket, within: float) -> str:
-    """For a Unix socket that is for others than our user: whether somebody waits there, and goes on waiting."""
+async def _queue_problem(listener: socket.socket, within: float) -> str:
+    """Check a Unix socket that our user may not connect to. It has a problem if connections are always waiting."""
     queue = select.poll()
     queue.register(listener, select.POLLIN)
-    for _ in range(_LOOKS):
+    for _ in range(_CHECKS):
         if not queue.poll(0):
             return ""
-        await asyncio.sleep(within / _LOOKS)
+        await asyncio.sleep(within / _CHECKS)
     return "connections are not accepted"

@@ -1,1 +1,1 @@
-"""A stub resolver: policy records, addresses of hosts, and what DANE needs."""
+"""A stub resolver: it looks up policy records, addresses of hosts, and what DANE needs."""

@@ -1,7 +1,7 @@
-"""Asks nameservers in turn until one answers, over UDP, and over TCP if the answer does not fit (RFC 1035, 4.2).
+"""Asks nameservers in turn until one answers: over UDP, and over TCP if the response is truncated (RFC 1035, 4.2).
 
-Each query has a socket of its own, so that the port is as hard to guess as the id (RFC 5452, 9.2). It is connected, so
-that the kernel drops what comes from elsewhere, and tells at once if nobody listens.
+Each query has its own socket, so that the port is as hard to guess as the query id (RFC 5452, 9.2). The socket is
+connected. So the kernel drops datagrams from other addresses, and reports at once if the nameserver's port is closed.
 """
 
 import asyncio
@@ -11,30 +11,31 @@ from collections.abc import Sequence
 from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.dns.message import Answer, MalformedError, Query, ResponseError
 
-_MAX_DATAGRAM = 4096  # Octets. Without EDNS(0) an answer has at most 512 (RFC 1035, 4.2.1).
-_PAUSE, _MAX_PAUSE = 0.1, 1.0  # Seconds until all are asked again; each time twice as long, up to the second.
+_MAX_DATAGRAM = 4096  # Bytes. Without EDNS(0) a response has at most 512 (RFC 1035, 4.2.1).
+# Seconds to wait before all nameservers are asked again. The pause doubles each time, up to the second number.
+_PAUSE, _MAX_PAUSE = 0.1, 1.0
 PORT = 53
 
 
 class DnsError(Exception):
-    """No nameserver gave an answer; says why, server by server."""
+    """No nameserver answered. The message says why, for each of them."""
 
 
 class MalformedAnswerError(DnsError):
-    """Those that gave one gave one without a valid form."""
+    """All nameservers sent malformed responses."""
 
 
 class Nameservers:
-    """Those at `servers`, the first one first; a query takes at most `timeout` seconds."""
+    """Asks `servers` in their order. A query takes at most `timeout` seconds."""
 
     def __init__(self, servers: Sequence[InetEndpoint], timeout: float) -> None:
         self._servers = servers
         self._timeout = timeout
-        # So that each server is asked, though all those before it are silent.
+        # The limit for one attempt. It leaves time for the last server when all others are silent.
         self._timeout_each = timeout / (len(servers) + 1)
 
     async def ask(self, query: Query) -> Answer:
-        """What the first one says that answers. Raises DnsError."""
+        """Return the first answer from any of the nameservers. Raises DnsError."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout
         failures: dict[InetEndpoint, Exception] = {}
@@ -42,21 +43,21 @@ class Nameservers:
         while True:
             for server in self._servers:
                 if isinstance(failures.get(server), ResponseError):
-                    continue  # It would say the same again.
+                    continue  # Its next response would be the same.
                 try:
                     async with asyncio.timeout_at(min(until, loop.time() + self._timeout_each)):
                         return await _query_server(server, query)
                 except TimeoutError as error:
-                    failures.setdefault(server, error)  # There may not have been time to refuse again.
+                    failures.setdefault(server, error)  # This attempt may be too short for the server to refuse again.
                 except (ResponseError, OSError, EOFError) as error:
                     failures[server] = error
             final = all(isinstance(failure, ResponseError) for failure in failures.values())
-            if final or loop.time() + pause + _PAUSE > until:  # Later, there is no time for an answer.
+            if final or loop.time() + pause + _PAUSE > until:  # After the pause there is no time for an answer.
                 break
             await asyncio.sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE)
         malformed = all(isinstance(failure, MalformedError) for failure in failures.values())
-        raise (MalformedAnswerError if malformed else DnsError)(_summary(failures))
+        raise (MalformedAnswerError if malformed else DnsError)(_summary(failures, self._timeout_each))
 
 
 async def _query_server(server: InetEndpoint, query: Query) -> Answer:
@@ -86,23 +87,24 @@ async def _over_tcp(server: InetEndpoint, query: Query) -> bytes:
     finally:
         writer.transport.abort()
     if not query.is_answered_by(response):
-        raise MalformedError("no response to the query")
+        raise MalformedError("not a response to our query")
     return response
 
 
-def _summary(failures: dict[InetEndpoint, Exception]) -> str:
-    """`192.0.2.1: SERVFAIL; 192.0.2.2: no answer`: each server's last word."""
+def _summary(failures: dict[InetEndpoint, Exception], timeout_each: float) -> str:
+    """The failure of each server, as in `192.0.2.1: SERVFAIL; 192.0.2.2: no answer within 1.7 s`."""
     return "; ".join(
-        f"{server.host if server.port == PORT else f'{server.host} port {server.port}'}: {_reason(failure)}"
+        f"{server.host if server.port == PORT else f'{server.host} port {server.port}'}: "
+        f"{_reason(failure, timeout_each)}"
         for server, failure in failures.items()
     )
 
 
-def _reason(failure: Exception) -> str:
+def _reason(failure: Exception, timeout_each: float) -> str:
     if isinstance(failure, TimeoutError):
-        return "no answer"
+        return f"no answer within {timeout_each:.2g} s"
     if isinstance(failure, EOFError):
-        return "connection closed"
+        return "closed the TCP connection"
     if isinstance(failure, OSError):
         return (failure.strerror or str(failure)).lower()
     return str(failure)

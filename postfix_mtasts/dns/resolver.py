@@ -1,9 +1,10 @@
-"""What is in DNS: the `_mta-sts` record of a domain, the addresses of its policy host, and what DANE asks for.
+"""Looks up the `_mta-sts` record of a domain, the addresses of its policy host, and the records that DANE needs.
 
-The nameservers are those of resolv.conf(5), or the configured ones. resolv.conf is read again when it has changed.
+The nameservers are the configured ones, or else those of resolv.conf(5), which is read again when it has changed.
 
-Whether DNSSEC proves an answer is what the nameserver says with its AD bit. It is believed, with or without
-`options trust-ad` in resolv.conf: Postfix turns that on by itself, and DANE must be the same to both.
+Whether an answer is signed with DNSSEC is taken from the AD bit of the nameserver's response. The bit is trusted with
+or without `options trust-ad` in resolv.conf. Postfix turns that option on by itself, and both must come to the same
+result about DANE.
 """
 
 import asyncio
@@ -28,8 +29,8 @@ from postfix_mtasts.sts.observation import (
     RecordFound,
     RecordInvalid,
     RecordObservation,
+    RecordTexts,
     Stage,
-    Texts,
 )
 from postfix_mtasts.sts.record import RecordError, find_record
 
@@ -38,16 +39,16 @@ _T = TypeVar("_T")
 RESOLV_CONF = pathlib.Path("/etc/resolv.conf")
 # "If no nameserver entries are present, the default is to use the name server on the local machine" (resolv.conf(5)).
 _LOCAL_NAMESERVER = "127.0.0.1"
-_OTHER_KIND_WITHIN = 0.5  # Seconds that IPv4 addresses wait for IPv6 ones, and the reverse.
+_OTHER_KIND_WITHIN = 0.5  # Seconds to wait for the addresses of the other kind when those of one kind are there.
 
 
 @dataclass(frozen=True, slots=True)
 class RRset(Generic[_T]):
-    """What DNS has at a name, perhaps nothing; it may be believed for `ttl` seconds."""
+    """The records of one type at a name; there may be none. They may be cached for `ttl` seconds."""
 
     records: tuple[_T, ...]
-    name: str  # The end of the CNAME chain.
-    secure: bool  # Whether DNSSEC proves it, with the whole chain.
+    name: str  # The last name of the CNAME chain.
+    secure: bool  # The nameserver says that the whole chain is signed with DNSSEC.
     ttl: float
 
 
@@ -62,7 +63,7 @@ class Tlsa:
 
 
 class Resolver:
-    """Asks `nameservers`, or without any those of resolv.conf; a lookup takes `timeout` seconds, or little more."""
+    """Asks `nameservers`, or those of resolv.conf if there are none. A lookup takes about `timeout` seconds at most."""
 
     def __init__(
         self, nameservers: Sequence[InetEndpoint] = (), *, timeout: float, resolv_conf: pathlib.Path = RESOLV_CONF
@@ -73,14 +74,14 @@ class Resolver:
         self._nameservers = Nameservers(nameservers, timeout)
 
     async def record(self, domain: PolicyDomain) -> RecordObservation:
-        """What DNS says of a domain's record (RFC 8461, 3.1). CNAMEs are followed."""
+        """Look up the TXT record of a domain (RFC 8461, 3.1). CNAME records are followed."""
         try:
             answer = await self._lookup(domain.record_name(), TXT)
         except DnsError as error:
             return DnsFailed(Failure(Stage.RECORD, str(error), result_type=None))
         strings = [rdata.strings for rdata in answer.records]
-        found = _found(answer, [b"".join(parts) for parts in strings])
-        texts = Texts(answer.names, found.records, found.ttl, found.secure)
+        found = _rrset(answer, [b"".join(parts) for parts in strings])
+        texts = RecordTexts(answer.names, found.records, found.ttl, found.secure)
         try:
             record = find_record(strings)
         except RecordError as error:
@@ -88,9 +89,9 @@ class Resolver:
         return RecordFound(record, texts) if record else RecordAbsent(found.ttl, texts)
 
     async def addresses(self, host: str) -> tuple[str, ...]:
-        """The addresses of a host, IPv6 and IPv4 by turns; none if it has none.
+        """Look up the addresses of a host, and return IPv6 and IPv4 addresses alternately.
 
-        Raises DnsError if there is no address and a lookup failed.
+        Raises DnsError if a lookup failed and the other one found no address.
         """
         lookups = [asyncio.create_task(self._addresses(host, kind)) for kind in (AAAA, A)]
         waiting, timeout = set(lookups), None
@@ -100,29 +101,32 @@ class Resolver:
                 if not done:
                     break
                 if any(not lookup.exception() and lookup.result() for lookup in done):
-                    # One is enough to begin with: the other kind must not hold up a connection (cf. RFC 8305, 3).
+                    # Addresses of one kind are enough. The other lookup must not delay the connection (RFC 8305, 3).
                     timeout = _OTHER_KIND_WITHIN
         finally:
             for lookup in lookups:
                 lookup.cancel()
             results = await asyncio.gather(*lookups, return_exceptions=True)
-        addresses = _by_turns([result for result in results if isinstance(result, list)])
+        addresses = _alternately([result for result in results if isinstance(result, list)])
         failures = [result for result in results if isinstance(result, DnsError)]
         if failures and not addresses:
             raise failures[0]
         return addresses
 
     async def mx_hosts(self, name: str) -> RRset[str]:
-        """The MX hosts of a domain, the most preferred ones first; `.` says that it takes no mail (RFC 7505).
+        """Look up the MX hosts of a domain, and return the most preferred ones first. Raises DnsError.
 
-        Raises DnsError.
+        The host `.` means that the domain accepts no mail (RFC 7505).
         """
         answer = await self._lookup(name, MX)
         mx = sorted(answer.records, key=lambda rdata: rdata.preference)
-        return _found(answer, [text(rdata.exchange) for rdata in mx])
+        return _rrset(answer, [text(rdata.exchange) for rdata in mx])
 
     async def host(self, name: str) -> RRset[str]:
-        """Addresses of an MX host, of one kind. Raises DnsError if there are none and a lookup failed."""
+        """Look up the IPv6 addresses of an MX host, or its IPv4 addresses if there are none.
+
+        Raises DnsError if a lookup failed and the other one found no address.
+        """
         kinds = (AAAA, A)
         results = await asyncio.gather(*(self._host(name, kind) for kind in kinds), return_exceptions=True)
         answers = [result for result in results if isinstance(result, RRset)]
@@ -133,24 +137,24 @@ class Resolver:
         return (with_address or answers)[0]
 
     async def alias(self, name: str) -> RRset[str]:
-        """What a name is an alias of. Raises DnsError."""
+        """Look up the CNAME record of a name, without following it. Raises DnsError."""
         answer = await self._lookup(name, CNAME)
-        return _found(answer, [text(rdata.target) for rdata in answer.records])
+        return _rrset(answer, [text(rdata.target) for rdata in answer.records])
 
     async def tlsa(self, name: str) -> RRset[Tlsa]:
-        """The TLSA records at a name. Raises DnsError, MalformedAnswerError among them."""
+        """Look up the TLSA records at a name. Raises DnsError, and MalformedAnswerError if they cannot be parsed."""
         answer = await self._lookup(name, TLSA)
-        return _found(answer, [Tlsa(rdata.usage, rdata.selector, rdata.mtype, rdata.cert) for rdata in answer.records])
+        return _rrset(answer, [Tlsa(rdata.usage, rdata.selector, rdata.mtype, rdata.cert) for rdata in answer.records])
 
     async def _host(self, name: str, kind: RdataType) -> RRset[str]:
         answer = await self._lookup(name, kind)
-        return _found(answer, [rdata.address for rdata in answer.records])
+        return _rrset(answer, [rdata.address for rdata in answer.records])
 
     async def _addresses(self, host: str, kind: RdataType) -> list[str]:
         return [rdata.address for rdata in (await self._lookup(host, kind)).records]
 
     async def _lookup(self, name: str, kind: RdataType) -> Answer:
-        """Raises DnsError."""
+        """Ask the nameservers that resolv.conf has now, or the configured ones. Raises DnsError."""
         self._read_resolv_conf()
         try:
             query = Query(name, kind)
@@ -176,13 +180,13 @@ class Resolver:
         self._nameservers = Nameservers(servers, self._timeout)
 
 
-def _found(answer: Answer, records: Sequence[_T]) -> RRset[_T]:
-    """What was found, when the records have been made of those in the answer."""
+def _rrset(answer: Answer, records: Sequence[_T]) -> RRset[_T]:
+    """Make an RRset of an answer and of `records`, which are those of the answer in another form."""
     return RRset(tuple(records), answer.names[-1], answer.authentic, answer.ttl)
 
 
 def _hosts(resolv_conf: str) -> list[str]:
-    """The addresses in the lines `nameserver ADDRESS` of a resolv.conf(5)."""
+    """Return the addresses in the lines `nameserver ADDRESS` of a resolv.conf(5)."""
     hosts = []
     for line in resolv_conf.splitlines():
         match line.split():
@@ -192,5 +196,5 @@ def _hosts(resolv_conf: str) -> list[str]:
     return hosts
 
 
-def _by_turns(lists: list[list[str]]) -> tuple[str, ...]:
+def _alternately(lists: list[list[str]]) -> tuple[str, ...]:
     return tuple(one for turn in itertools.zip_longest(*lists) for one in turn if one)

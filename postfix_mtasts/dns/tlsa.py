@@ -1,6 +1,8 @@
-"""Whether DANE decides over a next hop (RFC 7672, 2.2): MX hosts, their addresses and TLSA records, all of it secure.
+"""Finds out whether DANE applies to a next hop (RFC 7672, 2.2).
 
-Hosts are followed as Postfix does. It may still find another thing than we: it asks for itself, and later.
+It does if an MX host has usable TLSA records, and if the MX record, the host's address and the TLSA records are signed
+with DNSSEC. Aliases are followed in the same way as in Postfix. Postfix does its own lookups later, so its result may
+still be different.
 """
 
 import asyncio
@@ -12,19 +14,19 @@ from postfix_mtasts.dns.resolver import Resolver, RRset, Tlsa
 from postfix_mtasts.sts.domain import NextHop
 from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable, Failure, Stage
 
-_MAX_HOSTS = 20  # The most preferred ones; Postfix tries no more than five addresses (smtp_mx_address_limit).
+_MAX_HOSTS = 20  # The most preferred ones. By default Postfix tries only five addresses (smtp_mx_address_limit).
 _NO_MAIL = "."  # RFC 7505, 3.
-_USAGES = (2, 3)  # DANE-TA and DANE-EE; with SMTP the two of PKIX are unusable (RFC 7672, 3.1.3).
+_USAGES = (2, 3)  # DANE-TA and DANE-EE. The PKIX usages cannot be used with SMTP (RFC 7672, 3.1.3).
 _SELECTORS = (0, 1)
-_DIGEST_SIZES = {1: hashlib.sha256().digest_size, 2: hashlib.sha512().digest_size}  # Of each matching type.
-_FULL = 0  # The matching type of a whole certificate or key.
+_DIGEST_SIZES = {1: hashlib.sha256().digest_size, 2: hashlib.sha512().digest_size}  # By matching type.
+_FULL = 0  # The matching type for a whole certificate or key.
 
 
 async def look_up(resolver: Resolver, hop: NextHop) -> DaneObservation:
-    """What the TLSA records of a next hop's hosts make of it. Raises DnsError if it is not known which these are."""
+    """Look up whether the hosts of a next hop have usable TLSA records. Raises DnsError if the MX lookup fails."""
     hosts = await mail_hosts(resolver, hop)
     if not hosts.secure:
-        return DaneAbsent("the MX records are not secure", hosts.ttl)
+        return DaneAbsent("the MX records are not signed with DNSSEC", hosts.ttl)
     seen = await asyncio.gather(*(_host(resolver, host, hop.port) for host in hosts.records[:_MAX_HOSTS]))
     usable = [one for one in seen if isinstance(one, DaneUsable)]
     if usable:
@@ -34,11 +36,11 @@ async def look_up(resolver: Resolver, hop: NextHop) -> DaneObservation:
             return one
     reasons = dict.fromkeys(one.reason for one in seen if isinstance(one, DaneAbsent))
     ttl = min([hosts.ttl, *(one.ttl for one in seen if isinstance(one, DaneAbsent))])
-    return DaneAbsent("; ".join(reasons) or "no MX host", ttl)
+    return DaneAbsent("; ".join(reasons) or "the domain accepts no mail (null MX record)", ttl)
 
 
 def is_usable(record: Tlsa) -> bool:
-    """Whether a certificate can match a TLSA record, as far as it shows (RFC 7672, 3.1)."""
+    """Whether a certificate can match a TLSA record, as far as the record's fields show (RFC 7672, 3.1)."""
     if record.usage not in _USAGES or record.selector not in _SELECTORS:
         return False
     if record.matching_type == _FULL:
@@ -47,7 +49,7 @@ def is_usable(record: Tlsa) -> bool:
 
 
 async def mail_hosts(resolver: Resolver, hop: NextHop) -> RRset[str]:
-    """The hosts that mail to a next hop goes to, the most preferred ones first. Raises DnsError."""
+    """Look up the hosts that Postfix delivers to, and return the most preferred ones first. Raises DnsError."""
     name = hop.domain.name
     if not hop.mx:
         return RRset((name,), name, secure=True, ttl=float("inf"))
@@ -60,12 +62,12 @@ async def mail_hosts(resolver: Resolver, hop: NextHop) -> RRset[str]:
 async def _host(resolver: Resolver, host: str, port: str) -> DaneObservation:
     try:
         number = int(port) if port.isdigit() else socket.getservbyname(port, "tcp")
-        names, ttl = await _base_domains(resolver, host)
+        names, without, ttl = await _base_domains(resolver, host)
     except DnsError as error:
-        # No mail goes to a host without an address: others may have one (RFC 7672, 2.1.3).
-        return DaneAbsent(f"addresses of {host}: {error}", 0.0)
+        # Postfix skips a host whose address it cannot look up, and tries the others (RFC 7672, 2.1.3).
+        return DaneAbsent(f"the address lookup of {host} failed: {error}", 0.0)
     except OSError:
-        return DaneAbsent(f"no port {port}", 0.0)
+        return DaneAbsent(f"{port} is not the name of a TCP service", 0.0)
     for name in names:
         place = f"_{number}._tcp.{name}"
         unusable = f"no usable TLSA record at {place}"
@@ -78,16 +80,22 @@ async def _host(resolver: Resolver, host: str, port: str) -> DaneObservation:
         ttl = min(ttl, found.ttl)
         if found.secure and found.records:
             return DaneUsable((host,), ttl) if any(map(is_usable, found.records)) else DaneAbsent(unusable, ttl)
-    return DaneAbsent(f"no secure TLSA record of {host}" if names else f"no secure address of {host}", ttl)
+    return DaneAbsent(f"{host} has no TLSA record that is signed with DNSSEC" if names else without, ttl)
 
 
-async def _base_domains(resolver: Resolver, host: str) -> tuple[list[str], float]:
-    """The names below which TLSA records may be, the first one first (RFC 7672, 2.2.2 and 2.2.3); and for how long."""
+async def _base_domains(resolver: Resolver, host: str) -> tuple[list[str], str, float]:
+    """Return the TLSA base domains of a host, and for how many seconds they are valid (RFC 7672, 2.2.2 and 2.2.3).
+
+    TLSA records are looked for at the first name, then at the next. If there is no name, the text says why.
+    """
     found = await resolver.host(host)
-    if found.secure and found.records:
-        return list(dict.fromkeys((found.name, host))), found.ttl
-    if found.name == host or not found.records:
-        return [], found.ttl
-    # The name may be signed though what it is an alias of is not.
+    if not found.records:
+        return [], f"{host} has no address", found.ttl
+    if found.secure:
+        return list(dict.fromkeys((found.name, host))), "", found.ttl
+    unsigned = f"{host}'s address is not signed with DNSSEC"
+    if found.name == host:
+        return [], unsigned, found.ttl
+    # The CNAME record may be signed although the address behind it is not.
     alias = await resolver.alias(host)
-    return [host] if alias.secure and alias.records else [], min(found.ttl, alias.ttl)
+    return [host] if alias.secure and alias.records else [], unsigned, min(found.ttl, alias.ttl)

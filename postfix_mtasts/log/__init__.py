@@ -1,1 +1,1 @@
-"""What the administrator reads in the log: one function an event."""
+"""The log: one function for each kind of event."""

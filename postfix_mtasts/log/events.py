@@ -1,8 +1,8 @@
-"""What the administrator is told: one function an event, one line each, `key=value` first, then words.
+"""Writes the log: one function for each kind of event, and one line for each event, with `key=value` first.
 
-To journald each kind of event goes with its MESSAGE_ID, what is about a domain with MTASTS_DOMAIN, and what became of
-a domain with MTASTS_RESULT (docs/log.md). Text that comes from others is printed in ASCII, so that it can neither end
-the line nor steer a terminal.
+In the journal, each kind of event has its MESSAGE_ID. Events about a domain also have MTASTS_DOMAIN, and the result of
+a discovery has MTASTS_RESULT (docs/log.md). Text from other machines is printed in ASCII, so that it can neither break
+the line nor control a terminal.
 """
 
 import enum
@@ -22,7 +22,7 @@ _log = logging.getLogger("postfix_mtasts")
 
 
 class Event(enum.Enum):
-    """The kinds of events; each has the MESSAGE_ID that journald knows it by, which never changes."""
+    """The kinds of events. The values are their MESSAGE_ID in the journal, and never change."""
 
     NOT_STARTED = "36f8f8bb1664488ebdd36e632c32fe0d"
     EVENT_LOOP = "e390f3c653174a279a4647a0d424ae0f"
@@ -47,14 +47,17 @@ class Event(enum.Enum):
 
 
 class _Formatter(logging.Formatter):
-    """`level: message`, in lower case, on one line."""
+    """Formats a record as `level: message`, with the level in lower case."""
 
     def format(self, record: logging.LogRecord) -> str:
         return f"{record.levelname.lower()}: {super().format(record)}"
 
 
 def begin(program: str) -> bool:
-    """Send all that is logged, by the libraries too, to journald or standard error; whether it is journald."""
+    """Send all log records, also those of libraries, to journald or else to standard error.
+
+    Return whether they go to journald.
+    """
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(message)s"))
     journal = journal_handler(program, handler)
@@ -89,54 +92,60 @@ def not_started(reason: str) -> None:
 
 
 def listener_not_passed(endpoint: Endpoint) -> None:
-    """`server.listen` has an address of its own, beside the sockets that systemd passes."""
-    hint = "make it a ListenStream= of the socket unit, or take it out of server.listen"
-    text = "server.listen has %s, the socket unit has not: served, but refused while the daemon restarts; %s"
-    _tell(Event.LISTENER_NOT_PASSED, logging.WARNING, text, endpoint, hint)
+    """`server.listen` has an address that is not among the sockets from systemd."""
+    text = (
+        "%s is in server.listen but not in the socket unit, so connections to it are refused while the daemon "
+        "restarts; add it to the socket unit as ListenStream=, or remove it from server.listen"
+    )
+    _tell(Event.LISTENER_NOT_PASSED, logging.WARNING, text, endpoint)
 
 
 def listener_not_configured(endpoint: Endpoint, setting: str) -> None:
-    """A socket that systemd passes is not in a setting of ours."""
-    hint = f"name it in {setting}, or take it out of the socket unit"
-    text = "the socket unit has %s, %s has not: served all the same; %s"
-    _tell(Event.LISTENER_NOT_CONFIGURED, logging.WARNING, text, endpoint, setting, hint)
+    """The daemon serves a socket from systemd that is not in the setting for it."""
+    text = (
+        "%s is in the socket unit but not in %s, and is served anyway; name it in %s, or remove it from the socket unit"
+    )
+    _tell(Event.LISTENER_NOT_CONFIGURED, logging.WARNING, text, endpoint, setting, setting)
 
 
 def not_answered(endpoint: Endpoint, reason: str) -> None:
-    """The daemon does not answer its own query; unless it does soon, the watchdog of systemd has it started anew."""
-    _tell(Event.WATCHDOG, logging.ERROR, "no answer on %s: %s; the watchdog is not told of life", endpoint, reason)
+    """The daemon's test query to itself failed. If this goes on, the watchdog of systemd restarts the daemon."""
+    text = "test query on %s failed: %s; if this goes on, systemd restarts the daemon"
+    _tell(Event.WATCHDOG, logging.ERROR, text, endpoint, reason)
 
 
 def event_loop(which: str) -> None:
-    """What drives the daemon."""
+    """The event loop that the daemon runs on."""
     _tell(Event.EVENT_LOOP, logging.INFO, "event loop is %s", which)
 
 
 def reply_rules(chosen: ReplyRules, why_style: str, why_dane: str) -> None:
-    """How answers are put from now on, unless the name of a map asks for another style."""
+    """The reply style and the use of DANE from now on. The name of a map may still choose another style."""
     _tell(Event.REPLY_RULES, logging.INFO, "reply.style is %s: %s", chosen.style.value, why_style)
     _tell(Event.REPLY_RULES, logging.INFO, "reply.dane is %s: %s", chosen.dane.value, why_dane)
 
 
 def ready(line: str) -> None:
-    """The daemon answers. `line` is what main.cf needs."""
+    """The daemon answers queries. `line` is the setting for main.cf."""
     _tell(Event.READY, logging.INFO, "ready; in main.cf: %s", line)
 
 
 def no_control(reason: str) -> None:
-    """There is no control socket where one is by default: the rest goes on without."""
-    _tell(Event.NO_CONTROL, logging.INFO, "no control socket: %s", reason)
+    """The default control socket could not be created, and the daemon runs without it."""
+    text = "no control socket, so postfix-mtasts-query cannot reach the daemon: %s"
+    _tell(Event.NO_CONTROL, logging.INFO, text, reason)
 
 
 def reloaded(restart_for: Sequence[str]) -> None:
-    """The configuration was read again; changes of these tables take a restart."""
-    later = f", but a change of {', '.join(restart_for)} takes a restart" if restart_for else ""
+    """The configuration was read again. Changes in the tables `restart_for` need a restart."""
+    tables = ", ".join(f"[{table}]" for table in restart_for)
+    later = f"; restart the daemon to apply the changes in {tables}" if restart_for else ""
     _tell(Event.RELOADED, logging.INFO, "configuration reloaded%s", later)
 
 
 def not_reloaded(reason: str) -> None:
-    """The configuration is wrong: what was read before goes on holding."""
-    _tell(Event.NOT_RELOADED, logging.ERROR, "configuration not reloaded: %s", reason)
+    """The configuration has an error, and the previous one stays in effect."""
+    _tell(Event.NOT_RELOADED, logging.ERROR, "configuration not reloaded, the previous one stays in effect: %s", reason)
 
 
 def stopping() -> None:
@@ -145,35 +154,35 @@ def stopping() -> None:
 
 
 def decided(domain: PolicyDomain, answer: Answer) -> None:
-    """What was found out about a domain."""
+    """The result of the discovery for a domain."""
     match answer:
         case Apply(policy):
             text, result = f"fetched: {_policy(policy)}", policy.mode.value
         case NoPolicy(reason):
             text, result = f"no policy: {reason}", "no-policy"
         case YieldToDane(hosts):
-            text, result = f"DANE goes before MTA-STS: TLSA records of {', '.join(hosts)}", "dane"
+            text, result = f"DANE takes precedence over MTA-STS: TLSA records of {', '.join(hosts)}", "dane"
         case Unavailable(failure, defer):
             kind = f" ({failure.result_type.value})" if failure.result_type else ""
-            text = f"{'mail must wait' if defer else 'no policy can be had'}: {failure}{kind}"
+            text = f"{'mail is deferred' if defer else 'policy unavailable'}: {failure}{kind}"
             result = "deferred" if defer else "unavailable"
     level = logging.WARNING if isinstance(answer, Unavailable) else logging.INFO
     _tell(Event.DECIDED, level, "%s", text, domain=domain, result=result)
 
 
 def found_in_policy(domain: PolicyDomain, findings: tuple[Finding, ...]) -> None:
-    """A policy holds, but its owner should mend it."""
-    text = "its policy file is not in order: %s"
+    """A policy is valid, but the domain's owner should correct its file."""
+    text = "policy is valid, but its file should be corrected: %s"
     _tell(Event.POLICY_FINDINGS, logging.WARNING, text, "; ".join(map(str, findings)), domain=domain)
 
 
 def not_socketmap(peer: str, reason: str) -> None:
-    """A client speaks something else than socketmap; its connection is closed."""
+    """A client does not speak socketmap, and its connection is closed."""
     _tell(Event.NOT_SOCKETMAP, logging.ERROR, "client=%s does not speak socketmap: %s", peer, reason)
 
 
 def noticed(domain: PolicyDomain, notice: Notice) -> None:
-    """Something about a cached policy that the administrator should know."""
+    """A cached policy has changed, could not be renewed, or has expired."""
     match notice:
         case PolicyChanged(old, new):
             weaker = old.mode is Mode.ENFORCE and new.mode is not Mode.ENFORCE
@@ -181,26 +190,26 @@ def noticed(domain: PolicyDomain, notice: Notice) -> None:
             text = f"policy changed: now {_policy(new)}; before {_policy(old)}"
         case NotRenewed(reason, expires_in, urgent):
             event, level = Event.POLICY_NOT_RENEWED, logging.ERROR if urgent else logging.WARNING
-            text = f"policy cannot be renewed, and ends in {span(expires_in)}: {reason}"
+            text = f"policy could not be renewed and expires in {span(expires_in)}: {reason}"
         case HadExpired(policy, since):
             event, level = Event.POLICY_EXPIRED, logging.WARNING
-            text = f"its policy has ended {span(since)} ago: {_policy(policy)}"
+            text = f"its policy expired {span(since)} ago: {_policy(policy)}"
     _tell(event, level, "%s", text, domain=domain)
 
 
 def row_ignored(domain: PolicyDomain, reason: str) -> None:
-    """What is stored of a domain cannot be understood, and will be written over."""
-    _tell(Event.ROW_IGNORED, logging.WARNING, "cache.path: its row is ignored: %s", reason, domain=domain)
+    """The stored data of a domain cannot be parsed. It is ignored, and overwritten by the next policy."""
+    _tell(Event.ROW_IGNORED, logging.WARNING, "its row in cache.path is ignored: %s", reason, domain=domain)
 
 
 def database_trouble(reason: str) -> None:
-    """The database cannot be read or written; answers go on without it."""
-    text = "cache.path: %s; answers go on, and writes are tried again"
+    """The database cannot be read or written. The daemon answers queries without it."""
+    text = "cache.path: %s; queries are still answered, and writes are tried again"
     _tell(Event.DATABASE_TROUBLE, logging.ERROR, text, reason)
 
 
 def internal_error(error: BaseException) -> None:
-    """A defect of this program; a query got TEMP, and who asks for more of control gets no end of the reply."""
+    """A bug in this program. Postfix was told to defer the mail, or a control client gets an incomplete reply."""
     _tell(Event.INTERNAL_ERROR, logging.ERROR, "internal error", error=error)
 
 
@@ -210,7 +219,7 @@ def _policy(policy: Policy) -> str:
 
 
 def span(seconds: float) -> str:
-    """`3 days`, `5 hours`, `10 minutes`: one unit is enough."""
+    """Return a time span in words, rounded to one unit: `3 days`, `5 hours`, `10 minutes`, `90 seconds`."""
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"

@@ -1,6 +1,6 @@
-"""Log records for journald, with fields (systemd.journal-fields(7)), where standard error is connected to it.
+"""Sends log records with fields to journald (systemd.journal-fields(7)) if standard error is connected to it.
 
-A record's own fields are in its attribute `journal`. What journald cannot take is written to standard error.
+The fields of a record are in its attribute `journal`. Records that cannot be sent are written to standard error.
 """
 
 import logging
@@ -15,7 +15,7 @@ _DEBUG = 7
 
 
 class JournalHandler(logging.Handler):
-    """Sends records to journald. `identifier` is what syslog calls the program; `other` takes what cannot be sent."""
+    """Sends records to journald. `identifier` is the syslog identifier; `other` handles records that cannot be sent."""
 
     def __init__(self, identifier: str, other: logging.Handler, send: Callable[..., None]) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class JournalHandler(logging.Handler):
         self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one record."""
+        """Send one record to journald, or else to the other handler."""
         priority = next((number for level, number in _PRIORITIES if record.levelno >= level), _DEBUG)
         fields = {"MESSAGE": self.format(record), "PRIORITY": str(priority)} | self._fields
         fields |= getattr(record, "journal", {})
@@ -36,7 +36,7 @@ class JournalHandler(logging.Handler):
 
 
 def journal_handler(identifier: str, other: logging.Handler) -> logging.Handler | None:
-    """A handler for journald; None if standard error leads elsewhere, or there is no systemd-python."""
+    """Return a handler for journald, or None if standard error is not connected to it or python3-systemd is missing."""
     if not _stderr_is_journal():
         return None
     try:
@@ -47,7 +47,7 @@ def journal_handler(identifier: str, other: logging.Handler) -> logging.Handler 
 
 
 def _stderr_is_journal() -> bool:
-    """Whether what systemd says of its journal stream holds for standard error, as systemd.exec(5) has programs ask."""
+    """Whether $JOURNAL_STREAM is about the file that standard error is (systemd.exec(5))."""
     stream = os.environ.get("JOURNAL_STREAM")
     if not stream:
         return False

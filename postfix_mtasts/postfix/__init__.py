@@ -1,1 +1,1 @@
-"""What Postfix asks, what it is told, and which Postfix is installed here."""
+"""What Postfix sends and receives over socketmap, and which Postfix is installed on this machine."""

@@ -1,7 +1,7 @@
-"""What the Postfix on this machine can take in, asked of postconf(1), and what follows from it.
+"""Asks postconf(1) which Postfix this machine has, and chooses the reply style and the use of DANE accordingly.
 
-No Postfix here, or one that does not answer, is normal: it may be on another machine. Then the safe choice is made, and
-the log says why.
+It is not an error if there is no Postfix or it does not answer, because Postfix may be on another machine. The safe
+choice is made in this case, and the log says why.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ from postfix_mtasts.postfix.reply import Style
 _DEADLINE = 5.0  # Seconds.
 PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
 DANE_LEVELS = ("dane", "dane-only")
-TLSRPT_SINCE = (3, 10)  # The first version that knows policy_type= and its like; earlier ones defer the mail.
+TLSRPT_SINCE = (3, 10)  # The first version that supports policy_type= and the like. Earlier ones defer the mail.
 
 
-class NoPostfix(Exception):  # noqa: N818 - nothing has gone wrong
-    """There is no Postfix on this machine to ask; says what was found instead."""
+class NoPostfix(Exception):  # noqa: N818 - this is not an error
+    """There is no Postfix on this machine that can be asked. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Postfix:
-    """The Postfix on this machine, and its settings in main.cf; those of single services in master.cf are not seen."""
+    """The Postfix on this machine, and its settings in main.cf. Settings in master.cf are not read."""
 
     version: tuple[int, int]
     smtp_tls_security_level: str = ""
@@ -39,29 +39,29 @@ class Postfix:
 
 
 async def local_postfix(path: str = PATH) -> Postfix:
-    """Ask the postconf that is found first in the folders of `path`. Raises NoPostfix."""
+    """Ask the first postconf in the folders of `path` about the version and settings. Raises NoPostfix."""
     command = shutil.which("postconf", path=path)
     if not command:
-        raise NoPostfix("no postconf on this machine")
+        raise NoPostfix("there is no postconf command on this machine")
     try:
         async with asyncio.timeout(_DEADLINE):
-            # -d: the version is built in, and main.cf need not be readable.
+            # -d prints the built-in version, and does not need a readable main.cf.
             version, folder = await _values(command, "-d", names=("mail_version", "config_directory"))
             main_cf = pathlib.Path(folder, "main.cf")
             found = Postfix(_parse(version))
-            if os.access(main_cf, os.R_OK):  # Without, postconf takes a second to complain.
-                # -x: the administrator may have set one to $another.
+            if os.access(main_cf, os.R_OK):  # If main.cf is not readable, postconf takes a second to say so.
+                # -x expands $name in a value.
                 names = ("smtp_tls_security_level", "smtp_dns_support_level")
                 found = Postfix(found.version, *await _values(command, "-x", names=names))
     except TimeoutError as error:
-        raise NoPostfix(f"{command} gave no answer within {_DEADLINE:g} seconds") from error
+        raise NoPostfix(f"{command} did not answer within {_DEADLINE:g} s") from error
     except OSError as error:
         raise NoPostfix(f"{command} cannot be run") from error
     return found
 
 
 async def _values(command: str, option: str, *, names: Sequence[str]) -> list[str]:
-    """What postconf says of parameters; an empty text for each that it does not speak of."""
+    """Return the values that postconf prints for parameters, and an empty text for each that it does not print."""
     process = await asyncio.create_subprocess_exec(
         *(command, option, "-h", *names),
         stdin=asyncio.subprocess.DEVNULL,
@@ -80,46 +80,46 @@ async def _values(command: str, option: str, *, names: Sequence[str]) -> list[st
 def _parse(text: str) -> tuple[int, int]:
     version = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", text)
     if not version:
-        raise NoPostfix("postconf names no version")
+        raise NoPostfix("postconf prints no version")
     return int(version[1]), int(version[2])
 
 
 def choose_style(
     setting: StyleSetting, postfix: Postfix | NoPostfix, listeners: Sequence[Endpoint]
 ) -> tuple[Style, str]:
-    """The style for maps whose name asks for none, and the reason in words."""
+    """Return the style for maps whose name does not choose one, and the reason for the log."""
     if setting is not StyleSetting.AUTO:
         return Style(setting.value), "configured"
-    known = _who_asks(postfix, listeners)
-    if isinstance(known, str):
-        return Style.PLAIN, known
-    if known.version < TLSRPT_SINCE:
-        return Style.PLAIN, f"{known} does not know the attributes of tlsrpt"
-    return Style.TLSRPT, f"{known} knows its attributes, and checks MX names by them"
+    client = _client(postfix, listeners)
+    if isinstance(client, str):
+        return Style.PLAIN, client
+    if client.version < TLSRPT_SINCE:
+        return Style.PLAIN, f"{client} does not support the attributes of tlsrpt"
+    return Style.TLSRPT, f"{client} supports its attributes, and checks MX names with them"
 
 
 def choose_dane(
     setting: DaneSetting, postfix: Postfix | NoPostfix, listeners: Sequence[Endpoint]
 ) -> tuple[DaneSetting, str]:
-    """What becomes of DANE, and the reason in words."""
+    """Return how DANE is used, and the reason for the log."""
     if setting is not DaneSetting.AUTO:
         return setting, "configured"
-    known = _who_asks(postfix, listeners)
-    if isinstance(known, str):
-        return DaneSetting.OFF, known
-    if known.smtp_tls_security_level not in DANE_LEVELS:
-        level = known.smtp_tls_security_level or "(empty)"
-        return DaneSetting.OFF, f"{known} has smtp_tls_security_level = {level}"
-    if known.smtp_dns_support_level != "dnssec":
-        return DaneSetting.OFF, f"{known} applies no DANE without smtp_dns_support_level = dnssec"
-    return DaneSetting.YIELD, f"{known} has smtp_tls_security_level = {known.smtp_tls_security_level}"
+    client = _client(postfix, listeners)
+    if isinstance(client, str):
+        return DaneSetting.OFF, client
+    if client.smtp_tls_security_level not in DANE_LEVELS:
+        level = client.smtp_tls_security_level or "(empty)"
+        return DaneSetting.OFF, f"{client} has smtp_tls_security_level = {level}"
+    if client.smtp_dns_support_level != "dnssec":
+        return DaneSetting.OFF, f"{client} does not apply DANE without smtp_dns_support_level = dnssec"
+    return DaneSetting.YIELD, f"{client} has smtp_tls_security_level = {client.smtp_tls_security_level}"
 
 
-def _who_asks(postfix: Postfix | NoPostfix, listeners: Sequence[Endpoint]) -> Postfix | str:
-    """The Postfix that will ask, or why it is unknown."""
+def _client(postfix: Postfix | NoPostfix, listeners: Sequence[Endpoint]) -> Postfix | str:
+    """Return the Postfix that sends the queries, or why it is unknown."""
     remote = [endpoint for endpoint in listeners if not _is_local(endpoint)]
     if remote:
-        return f"{remote[0]} can be reached from other machines, whose Postfix is unknown"
+        return f"other machines can connect to {remote[0]}, and their Postfix is unknown"
     return str(postfix) if isinstance(postfix, NoPostfix) else postfix
 
 

@@ -1,13 +1,13 @@
-"""An answer in the words of Postfix's smtp_tls_policy_maps (postconf(5), TLS policy table).
+"""Turns an answer into a reply for Postfix's smtp_tls_policy_maps (postconf(5), TLS policy table).
 
-A policy is sent in one of two styles. Postfix before 3.10 defers all mail to a domain whose answer has an attribute
-that it does not know; later ones check MX names only if they get these attributes.
+A policy is sent in one of two styles. Postfix 3.9 and earlier do not support the attributes of style tlsrpt, and defer
+all mail to a domain whose reply has them. Postfix 3.10 and later check MX names only if the reply has them.
 
     plain   secure match=mx1.example.com:.example.net servername=hostname
     tlsrpt  the same, and  policy_type=sts policy_domain=… mx_host_pattern=…  { policy_string = … } …
 
-Only validated fields are printed: hostnames, numbers and fixed words, in ASCII. So nothing in a policy file can add an
-attribute, close a brace or cut the reply short.
+A reply contains only validated fields: hostnames, numbers and fixed words, in ASCII. So nothing in a policy file can
+add an attribute, close a brace or cut the reply short.
 """
 
 import enum
@@ -22,11 +22,11 @@ from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservati
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 
 NOTFOUND = Reply(Status.NOTFOUND)
-_MAX_REASON = 200  # Characters; Postfix logs no more.
+_MAX_REASON = 200  # Characters. Postfix does not log more.
 
 
 class Style(enum.Enum):
-    """Which attributes a policy is sent with."""
+    """The attributes that a policy is sent with."""
 
     PLAIN = "plain"
     TLSRPT = "tlsrpt"
@@ -37,7 +37,7 @@ _STYLE_OF_MAP = {b"plain": Style.PLAIN, b"tlsrpt": Style.TLSRPT, b"QUERYwithTLSR
 
 @dataclass(frozen=True, slots=True)
 class ReplyRules:
-    """How answers are put; `style` is that of maps whose name in main.cf asks for none."""
+    """The settings that decide what Postfix is told. `style` is for maps whose name in main.cf does not choose one."""
 
     style: Style
     on_failure: OnFailure = OnFailure.NOTFOUND
@@ -45,13 +45,14 @@ class ReplyRules:
     dane: DaneSetting = DaneSetting.OFF
 
     def of_map(self, name: bytes) -> "ReplyRules":
-        """That of a map with this name. An unknown name is served too: a typo must not stop mail."""
+        """Return the rules for a map with this name. An unknown name is accepted, so that a typo does not stop mail."""
         return replace(self, style=_STYLE_OF_MAP.get(name, self.style))
 
     def heeds_dane(self, answer: Answer) -> bool:
-        """Whether it must be known if DANE decides before an answer is sent.
+        """Whether TLSA records must be looked up before the reply to this answer is sent.
 
-        Where Postfix has a level `dane` of its own, that needs no help unless we are about to take its place.
+        With dane-only they always must. With yield, Postfix uses its own level `dane` after a "not found". So they
+        matter only if the reply would override that level.
         """
         match self.dane, answer:
             case DaneSetting.DANE_ONLY, _:
@@ -62,13 +63,13 @@ class ReplyRules:
                 return False
 
     def reports(self, policy: Policy) -> bool:
-        """Whether Postfix is to report a policy that it is not to enforce."""
+        """Whether this policy is sent to Postfix for TLS reports only."""
         wanted = (Mode.TESTING, Style.TLSRPT, OnTesting.REPORT)
         return (policy.mode, self.style, self.testing) == wanted
 
 
 def beside_dane(answer: Answer, dane: DaneObservation) -> Answer:
-    """What DANE leaves of an answer: MTA-STS must not "override a failing DANE validation" (RFC 8461, 2)."""
+    """Return the answer that follows with DANE: MTA-STS must not "override a failing DANE validation" (RFC 8461, 2)."""
     match dane:
         case DaneUsable(hosts):
             return YieldToDane(hosts)
@@ -79,10 +80,11 @@ def beside_dane(answer: Answer, dane: DaneObservation) -> Answer:
 
 
 def reply_to(domain: PolicyDomain, answer: Answer, rules: ReplyRules) -> Reply:
-    """The reply that tells Postfix an answer. Testing and none leave Postfix its own level (RFC 8461, 5).
+    """Return the reply that tells Postfix an answer.
 
-    To have a policy in mode testing reported, Postfix must be given a level with it, and that is `may`: `encrypt` would
-    refuse mail, and `match=` makes Postfix defer it. So its own level, if stricter, does not apply to these domains.
+    For policies in mode testing or none, Postfix uses its own level (RFC 8461, 5). To report a policy in mode testing,
+    Postfix must be sent a level with it. That level is `may`, because with `encrypt` or `match=` it could defer the
+    mail. A stricter level in main.cf does not apply to these domains.
     """
     match answer:
         case Apply(policy) if policy.mode is Mode.ENFORCE:
@@ -92,33 +94,34 @@ def reply_to(domain: PolicyDomain, answer: Answer, rules: ReplyRules) -> Reply:
         case Apply() | NoPolicy():
             return NOTFOUND
         case YieldToDane():
-            # Without the attributes of tlsrpt: by them Postfix would hold the MX hosts against the policy.
+            # This reply has no attributes of tlsrpt: with them, Postfix would check the MX hosts by the policy.
             return Reply(Status.OK, "dane-only") if rules.dane is DaneSetting.DANE_ONLY else NOTFOUND
         case Unavailable(failure, defer):
-            # Mail goes out "as though the domain has not implemented MTA-STS" (RFC 8461, 3.3), if none may be stored.
+            # Mail is sent "as though the domain has not implemented MTA-STS" (RFC 8461, 3.3), except where the answer
+            # says to defer.
             defer = defer or rules.on_failure is OnFailure.TEMP
             return temporary_failure(str(failure)) if defer else NOTFOUND
 
 
 def temporary_failure(reason: str) -> Reply:
-    """The reply that makes Postfix try again later. `reason` goes to its log."""
+    """Return the reply that makes Postfix defer the mail. Postfix logs `reason`."""
     return Reply(Status.TEMP, "".join(c if " " <= c <= "~" else "?" for c in reason)[:_MAX_REASON])
 
 
 def _enforce(domain: PolicyDomain, policy: Policy, style: Style) -> Reply:
-    """The most telling reply that Postfix can take in; one too long for it is never cut."""
+    """Return the most detailed reply that is not too long for Postfix. A reply that is too long is never cut."""
     plain = _plain(_distinct(policy.mx))
     if style is Style.TLSRPT:
         for reply in _with_attributes(plain, domain, policy):
             return reply
     reply = Reply(Status.OK, plain)
-    return reply if reply.fits() else temporary_failure(f"the policy of {domain} has too many mx for a reply")
+    return reply if reply.fits() else temporary_failure(f"the mx lines of {domain}'s policy are too long for a reply")
 
 
 def _with_attributes(level: str, domain: PolicyDomain, policy: Policy) -> Iterator[Reply]:
-    """The level with the attributes of tlsrpt: all, or what fits."""
+    """Yield those replies that fit: with the whole policy as policy_string, and with its first line only."""
     checked = f"{level} {_sts(domain, _distinct(policy.mx))}"
-    # Postfix 3.10.0 to 3.10.5 crash without any policy_string, so the first one stays.
+    # Postfix 3.10.0 to 3.10.5 crash if there is no policy_string, so the first one is always sent.
     for strings in (_policy_strings(policy), f" {_policy_string('version: STSv1')}"):
         reply = Reply(Status.OK, checked + strings)
         if reply.fits():
@@ -126,7 +129,7 @@ def _with_attributes(level: str, domain: PolicyDomain, policy: Policy) -> Iterat
 
 
 def _distinct(mx: tuple[MxPattern, ...]) -> list[str]:
-    """The patterns as published, without repetitions, in order."""
+    """Return the patterns as published, in order and without duplicates."""
     distinct: dict[str, str] = {}
     for pattern in mx:
         distinct.setdefault(pattern.text.lower(), pattern.text)
@@ -134,7 +137,8 @@ def _distinct(mx: tuple[MxPattern, ...]) -> list[str]:
 
 
 def _plain(patterns: list[str]) -> str:
-    # In match= a wildcard is `.example.net`. servername=hostname makes the MX host's name the SNI (RFC 8461, 7.1).
+    # In match= a wildcard is written `.example.net`. With servername=hostname, Postfix sends the name of the MX host
+    # as the SNI (RFC 8461, 7.1).
     return f"secure match={':'.join(pattern.removeprefix('*') for pattern in patterns)} servername=hostname"
 
 

@@ -1,41 +1,41 @@
-"""The socketmap protocol (socketmap_table(5)) as bytes in, requests out; no I/O.
+"""The socketmap protocol (socketmap_table(5)): bytes go in, requests come out. There is no I/O.
 
-    request = netstring( name SP key )        5-digit lengths at most: 10000 octets are more than Postfix sends
-    reply   = netstring( status SP text )     100000 octets at most, more makes Postfix defer
+    request = netstring( name SP key )        at most 10000 bytes, which is more than Postfix sends
+    reply   = netstring( status SP text )     at most 100000 bytes; after a longer one Postfix defers the mail
 
     decoder.feed(data); while (request := decoder.next_request()) is not None: …
 
-However the stream is split, the same requests come out. `next_request` gives None if it needs more, and raises
-ProtocolError for a peer that speaks something else, at the first octet that shows it; nothing can follow then.
+The requests do not depend on how the stream is split. `next_request` returns None if it needs more data. It raises
+ProtocolError at the first byte that shows that the peer does not speak socketmap. The decoder is unusable after that.
 """
 
 import enum
 from dataclasses import dataclass
 
-MAX_REQUEST = 10_000  # Octets in the netstring; Postfix's own limit (socketmap_max_query_size).
-MAX_REPLY = 100_000  # Octets in the netstring; Postfix's own limit (socketmap_max_reply_size).
+MAX_REQUEST = 10_000  # Bytes in the netstring; Postfix's own limit (socketmap_max_query_size).
+MAX_REPLY = 100_000  # Bytes in the netstring; Postfix's own limit (socketmap_max_reply_size).
 _MAX_LENGTH_DIGITS = len(str(MAX_REQUEST))
 
 
 class ProtocolError(ValueError):
-    """The peer does not speak socketmap; says what came instead."""
+    """The peer does not speak socketmap. The message says what it sent instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One query: the name of the map, as it stands in main.cf, and the key."""
+    """One query: the name of the map, as in main.cf, and the key."""
 
     name: bytes
     key: bytes
 
     def encode(self) -> bytes:
-        """The query as it goes over the wire."""
+        """Return the query in its wire format."""
         payload = b"%b %b" % (self.name, self.key)
         return b"%d:%b," % (len(payload), payload)
 
 
 class Status(enum.Enum):
-    """The first word of a reply. Postfix retries all of TEMP, TIMEOUT and PERM later."""
+    """The first word of a reply. After TEMP, TIMEOUT and PERM, Postfix tries again later."""
 
     OK = "OK"
     NOTFOUND = "NOTFOUND"
@@ -46,42 +46,42 @@ class Status(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer. `text` is the value for OK, and the reason for TEMP, TIMEOUT and PERM."""
+    """One reply. `text` is the value for OK, and the reason for TEMP, TIMEOUT and PERM."""
 
     status: Status
     text: str = ""
 
     def fits(self) -> bool:
-        """Whether Postfix takes a reply of this size."""
+        """Whether the reply is not too long for Postfix."""
         return len(self._payload()) <= MAX_REPLY
 
     def encode(self) -> bytes:
-        """The reply as it goes over the wire."""
+        """Return the reply in its wire format."""
         payload = self._payload()
         return b"%d:%b," % (len(payload), payload)
 
     def _payload(self) -> bytes:
-        # The blank is there even when nothing follows: Postfix 3.7 takes a bare "OK" for "not found".
+        # The space must be sent even if no text follows. Postfix 3.7 takes "OK" without it for "not found".
         return f"{self.status.value} {self.text}".encode("ascii")
 
 
 class Decoder:
-    """The requests in a stream of bytes."""
+    """Reads requests from a stream of bytes."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> None:
-        """Take in what came."""
+        """Add data that was received."""
         self._buffer += data
 
     @property
     def has_part(self) -> bool:
-        """Whether something has come that is no complete request, or has not been taken."""
+        """Whether there is data that `next_request` has not returned yet, such as a part of a request."""
         return bool(self._buffer)
 
     def next_request(self) -> Request | None:
-        """The next complete request, or None. Raises ProtocolError."""
+        """Return the next complete request, or None. Raises ProtocolError."""
         colon = self._buffer.find(b":", 0, _MAX_LENGTH_DIGITS + 1)
         digits = bytes(self._buffer[: colon if colon >= 0 else _MAX_LENGTH_DIGITS + 1])
         if digits and not digits.isdigit():
@@ -89,7 +89,7 @@ class Decoder:
         if colon < 0 and len(digits) <= _MAX_LENGTH_DIGITS:
             return None
         if colon <= 0 or int(digits) > MAX_REQUEST:
-            raise self._error(f"expected a netstring of at most {MAX_REQUEST} octets")
+            raise self._error(f"expected a netstring of at most {MAX_REQUEST} bytes")
         end = colon + 1 + int(digits)
         if len(self._buffer) <= end:
             return None
@@ -97,7 +97,7 @@ class Decoder:
             raise self._error("expected a comma after the netstring")
         name, blank, key = bytes(self._buffer[colon + 1 : end]).partition(b" ")
         if not blank:
-            raise self._error("expected the name of a map, a blank and a key")
+            raise self._error("expected the name of a map, a space and a key")
         del self._buffer[: end + 1]
         return Request(name, key)
 

@@ -1,1 +1,1 @@
-"""Connections to other people's machines: policy hosts over HTTPS, MX hosts over SMTP."""
+"""Connections to other machines: to policy hosts over HTTPS, and to MX hosts over SMTP."""

@@ -20,10 +20,10 @@ from postfix_mtasts.remote.network import HTTPS_PORT, Network, NetworkError, Str
 from postfix_mtasts.sts import policy
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.observation import (
-    Exchange,
     Failure,
     FetchFailed,
     FetchObservation,
+    FetchTrace,
     PolicyFetched,
     PolicyInvalid,
     ResultType,
@@ -71,7 +71,7 @@ class Fetcher:
     async def fetch(self, domain: PolicyDomain, record_id: str) -> FetchObservation:
         """The policy of a domain whose record has this id, or why there is none."""
         network = Network(self._resolver, self._allow_addresses, keep_certificate=self._keep_certificate)
-        seen = network.exchange
+        seen = network.trace
         try:
             async with asyncio.timeout(self._timeout):
                 seen.body = await self._get(domain.policy_host(), network)
@@ -97,9 +97,9 @@ class Fetcher:
         transport = _Transport(_Connection(network), self._tls)
         request = httpx.Request("GET", f"https://{host}:{self._port}{_PATH}", headers=_HEADERS)
         response = await transport.handle_async_request(request)
-        network.exchange.status = response.status_code
-        network.exchange.headers = _texts(response.headers.raw)
-        _check_headers(response.status_code, network.exchange.headers)
+        network.trace.status = response.status_code
+        network.trace.headers = _texts(response.headers.raw)
+        _check_headers(response.status_code, network.trace.headers)
         body = bytearray()
         async for data in response.aiter_raw():
             body += data
@@ -214,7 +214,7 @@ def _protocol_words(error: httpcore.ProtocolError) -> str:
     return words
 
 
-def _read(seen: Exchange, record_id: str) -> FetchObservation:
+def _read(seen: FetchTrace, record_id: str) -> FetchObservation:
     try:
         parsed, findings = policy.parse(seen.body)
     except policy.PolicyError as error:

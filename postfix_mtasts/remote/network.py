@@ -1,14 +1,16 @@
-"""One connection to a policy host or an MX host, over asyncio.
+"""Makes one connection to a policy host or an MX host, with asyncio.
 
-The host's addresses come from our own resolver, not from getaddrinfo() and its threads. Only global ones are connected
-to, so that a record in somebody's zone cannot make us speak to a machine inside. The user has one deadline for all.
-Errors are NetworkError, OSError and ssl.SSLError; `exchange` tells how far it got.
+Addresses are looked up by our own resolver, because getaddrinfo() needs a thread for each lookup. Only public addresses
+are connected to, so that a DNS record of a stranger cannot make the daemon connect to an internal machine. The caller
+sets the deadline for all of it. Errors are NetworkError, OSError and ssl.SSLError, and `trace` shows how far the
+connection got.
 """
 
 import asyncio
 import ipaddress
 import os
 import pathlib
+import re
 import socket
 import ssl
 from collections.abc import Sequence
@@ -16,27 +18,37 @@ from collections.abc import Sequence
 from postfix_mtasts.config import IpNetwork
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver
-from postfix_mtasts.sts.observation import Exchange, Stage
+from postfix_mtasts.sts.observation import FetchTrace, Stage
 
 HTTPS_PORT = 443
-_CONNECT_TIMEOUT = 3.0  # Seconds for one address, so that a dead one leaves time for the others.
-_NO_TIMEOUT = 3600.0  # Seconds. asyncio must have one for a handshake; the user's deadline comes long before.
-_MAX_WORDS = 200  # Characters.
+_CONNECT_TIMEOUT = 3.0  # Seconds for one address, so that there is time for the others if it does not answer.
+_NO_TIMEOUT = 3600.0  # Seconds. asyncio needs a limit for the handshake, but the caller's deadline comes long before.
+_MAX_ERROR = 200  # Characters.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052, 2.1
-# Not in all versions of Python: NAT64 of a network's own (RFC 8215), and IPv4-compatible addresses (RFC 4291, 2.5.5.1).
+# Some versions of Python take these for global: local NAT64 (RFC 8215), IPv4-compatible addresses (RFC 4291, 2.5.5.1).
 _LOCAL_V6 = (ipaddress.IPv6Network("64:ff9b:1::/48"), ipaddress.IPv6Network("::/96"))
 
 
+# What OpenSSL calls some errors, and what an administrator should read.
+_NO_ISSUER = ("unable to get local issuer certificate", "unable to verify the first certificate")
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
+_NO_COMMON_VERSION = ("TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL")
+_ALERT = re.compile(r"(?:(?:SSLV3|TLSV13?)_ALERT_|TLSV1_)(.+)")  # An alert that the host has sent.
+
+
 class CaError(Exception):
-    """There are no CA certificates to check hosts with; says where they were looked for."""
+    """There are no CA certificates to check hosts with. The message says where they should be."""
 
 
 class NetworkError(Exception):
-    """There is no connection, for a reason that the system has no error for."""
+    """There is no connection, for a reason that is not an error of the system, such as a failed DNS lookup."""
 
 
 def is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address is one of the public Internet; of an IPv6 address that wraps an IPv4 one, whether that is."""
+    """Whether an address belongs to the public Internet.
+
+    For an IPv6 address with an IPv4 address in it, the IPv4 address counts.
+    """
     if isinstance(address, ipaddress.IPv6Address):
         if address.is_site_local or any(address in network for network in _LOCAL_V6):
             return False
@@ -49,14 +61,14 @@ def is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 
 def tls_context(ca_file: str) -> ssl.SSLContext:
-    """What to check policy hosts with (RFC 8461, 3.3 and 7.2): the CAs of a PEM file, or of the system if it is empty.
+    """Return a context that verifies policy hosts with TLS 1.2 or later (RFC 8461, 3.3 and 7.2). Raises CaError.
 
-    Raises CaError.
+    The trusted CAs are those of the PEM file `ca_file`, or those of the system if it is "".
     """
-    # Not ssl.create_default_context(): its flags differ between Python versions.
+    # ssl.create_default_context() sets different flags in each version of Python.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.hostname_checks_common_name = False  # Only a DNS-ID names a host (RFC 8461, 3.3).
+    context.hostname_checks_common_name = False  # Only a DNS name in the SAN counts (RFC 8461, 3.3).
     if not ca_file:
         context.load_default_certs()
         paths = ssl.get_default_verify_paths()
@@ -66,35 +78,50 @@ def tls_context(ca_file: str) -> ssl.SSLContext:
     try:
         context.load_verify_locations(cafile=ca_file)
     except ssl.SSLError as error:
-        raise CaError("no certificate in PEM form") from error
+        raise CaError("the file has no certificate in PEM format") from error
     except OSError as error:
         raise CaError(in_words(error)) from error
     return context
 
 
 def in_words(error: Exception) -> str:
-    """An error of the system or of a library on one line, without its numbers and file names."""
+    """Describe an error of the system or of a library on one line, without error numbers and file names."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _in_our_voice(error.verify_message)
+        if error.verify_message in _NO_ISSUER:
+            return "intermediate certificate missing, or CA not trusted"
+        return _plain(error.verify_message)
     if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.replace("_", " ").lower()
+        return _tls_reason(error.reason)
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
     if isinstance(error, ConnectionError) and not str(error):
-        return "connection closed"
-    # h11 quotes all that it did not understand, up to 100 KB.
-    return _in_our_voice(ascii(str(error)[:_MAX_WORDS])[1:-1]) or type(error).__name__
+        return "the connection was closed"
+    # h11 quotes everything that it could not parse, up to 100 KB.
+    return _plain(ascii(str(error)[:_MAX_ERROR])[1:-1]) or type(error).__name__
 
 
-def _in_our_voice(text: str) -> str:
-    """Without a capital letter and a full stop."""
+def _tls_reason(reason: str) -> str:
+    """Describe OpenSSL's reason, such as WRONG_VERSION_NUMBER."""
+    if reason in _NO_COMMON_VERSION:
+        return "no common TLS version (TLS 1.2 or later is needed)"
+    if reason in _NOT_TLS:
+        return "the answer is not valid TLS"
+    if reason == "UNEXPECTED_EOF_WHILE_READING":
+        return "the host closed the connection"
+    alert = _ALERT.fullmatch(reason)
+    words = (alert[1] if alert else reason).replace("_", " ").lower()
+    return f"the host sent TLS alert '{words}'" if alert else words
+
+
+def _plain(text: str) -> str:
+    """Remove the capital letter at the beginning and the full stop at the end."""
     return (text[:1].lower() + text[1:] if text[1:2].islower() else text).rstrip(".")
 
 
 class Network:
-    """Makes one connection; `allow_addresses` are networks that may be connected to beside the global addresses.
+    """Makes one connection, to a public address or to one in the networks `allow_addresses`.
 
-    `keep_certificate` has the host's certificate noted in `exchange`: the daemon has no use for it, and saves the time.
+    With `keep_certificate`, the trace has the host's certificate. The daemon does not need it, and saves the time.
     """
 
     def __init__(
@@ -104,16 +131,16 @@ class Network:
         self._allow_addresses = allow_addresses
         self.keep_certificate = keep_certificate
         self._stream: Stream | None = None
-        self.exchange = Exchange()
+        self.trace = FetchTrace()
 
     async def connect(self, host: str, port: int) -> "Stream":
-        """Connect to the first of the host's addresses that takes the connection."""
+        """Connect to the first address of the host that accepts the connection."""
         connection = await self._connected(host, port)
         self._stream = Stream(self, *await asyncio.open_connection(sock=connection))
         return self._stream
 
     async def connect_tls(self, host: str, port: int, tls: ssl.SSLContext) -> "Stream":
-        """The same, and speak TLS with a host that proves to have this name."""
+        """Connect to the host, start TLS, and verify the host's certificate with `tls`."""
         connection = await self._connected(host, port)
         self.enter(Stage.TLS)
         opening = asyncio.open_connection(
@@ -124,8 +151,8 @@ class Network:
         return self._stream
 
     def enter(self, stage: Stage) -> None:
-        """The next stage begins."""
-        self.exchange.enter(stage, asyncio.get_running_loop().time())
+        """Note that the next stage begins."""
+        self.trace.enter(stage, asyncio.get_running_loop().time())
 
     def abort(self) -> None:
         """Close the connection at once, if there is one."""
@@ -141,10 +168,10 @@ class Network:
             try:
                 async with asyncio.timeout(_CONNECT_TIMEOUT):
                     connection = await _connect(address, port)
-                self.exchange.address = address
+                self.trace.address = address
                 return connection
             except TimeoutError:
-                failures.append(f"{address}: no answer within {_CONNECT_TIMEOUT:g} seconds")
+                failures.append(f"{address}: no answer within {_CONNECT_TIMEOUT:g} s")
             except OSError as error:
                 failures.append(f"{address}: {in_words(error)}")
         raise NetworkError("; ".join(failures))
@@ -154,12 +181,12 @@ class Network:
             addresses = await self._resolver.addresses(host)
         except DnsError as error:
             raise NetworkError(str(error)) from error
-        self.exchange.addresses = addresses
+        self.trace.addresses = addresses
         if not addresses:
             raise NetworkError(f"{host} has no address")
         allowed = [address for address in addresses if self._is_allowed(address)]
         if not allowed:
-            raise NetworkError(f"{host} has no global address, only {', '.join(addresses)}")
+            raise NetworkError(f"{host} has no public address, only {', '.join(addresses)}")
         return allowed
 
     def _is_allowed(self, text: str) -> bool:
@@ -168,7 +195,7 @@ class Network:
 
 
 class Stream:
-    """The connection once it stands."""
+    """An open connection."""
 
     def __init__(self, network: Network, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._network = network
@@ -176,25 +203,25 @@ class Stream:
         self._writer = writer
 
     async def start_tls(self, tls: ssl.SSLContext, host: str) -> None:
-        """Speak TLS from now on, with a host that proves to have this name."""
+        """Start TLS on this connection, and verify the host's certificate with `tls`."""
         self._network.enter(Stage.TLS)
         await self._writer.start_tls(tls, server_hostname=host, ssl_handshake_timeout=_NO_TIMEOUT)
         self.note_tls()
 
     def note_tls(self) -> None:
-        """Tell the exchange what TLS has come to."""
+        """Note the TLS version and the cipher in the trace, and the certificate if it is kept."""
         tls = self._writer.get_extra_info("ssl_object")
-        self._network.exchange.tls = f"{tls.version()} {tls.cipher()[0]}"
+        self._network.trace.tls = f"{tls.version()} {tls.cipher()[0]}"
         if self._network.keep_certificate:
-            self._network.exchange.certificate = tls.getpeercert(binary_form=True)
+            self._network.trace.certificate = tls.getpeercert(binary_form=True)
         self._network.enter(Stage.RESPONSE)
 
     async def read(self, max_octets: int) -> bytes:
-        """What has come, at most so many octets; none at the end."""
+        """Return what was received, up to `max_octets` bytes, and b"" when the host has closed the connection."""
         return await self._reader.read(max_octets)
 
     async def write(self, data: bytes) -> None:
-        """Send, and wait until the kernel takes more."""
+        """Send data, and wait until the buffer has room for more."""
         self._writer.write(data)
         await self._writer.drain()
 

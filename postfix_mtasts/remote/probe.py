@@ -1,4 +1,4 @@
-"""What a host shows when it is connected to: an MX host with STARTTLS (RFC 8461, 4.2), a policy host with TLS."""
+"""Connects to hosts to see whether TLS works: to MX hosts with STARTTLS (RFC 8461, 4.2), to policy hosts over HTTPS."""
 
 import asyncio
 import ipaddress
@@ -14,32 +14,32 @@ from postfix_mtasts.remote.network import HTTPS_PORT, Network, NetworkError, Str
 from postfix_mtasts.sts.observation import Stage
 
 SMTP_PORT = 25
-# As Postfix does, mail is brought to wherever its MX records say.
+# Like Postfix, a probe connects to any address that an MX host has.
 _EVERYWHERE = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
 _DEADLINE = 30.0  # Seconds for all of one connection.
-_MAX_REPLY = 10_000  # Octets.
+_MAX_REPLY = 10_000  # Bytes.
 _LAST_LINE = re.compile(rb"(?:^|\n)([0-9]{3})(?: [^\n]*)?\r?\n\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What an MX host showed when it was connected to as Postfix would; what was not come to is empty."""
+    """The result of a connection to an MX host, made as Postfix would. Fields that it did not get to are empty."""
 
     address: str
-    tls: str  # The version, and the cipher.
-    certificate: bytes  # DER.
-    problem: str | None  # Why a policy that allows the host would hold back mail for it.
+    tls: str  # The TLS version and the cipher.
+    certificate: bytes  # In DER.
+    problem: str | None  # Why mail to this host is deferred under a policy that allows it.
     seconds: float
 
 
 class _SmtpError(Exception):
-    """The host does not do what it should."""
+    """The host did not follow SMTP, or does not offer STARTTLS."""
 
 
 class Prober:
-    """Connects to hosts, which are checked with `tls`; to MX hosts it says that its name is `helo`.
+    """Connects to hosts and verifies them with `tls`. `helo` is the name that it sends to MX hosts in EHLO.
 
-    `allow_addresses` are networks that policy hosts may be in beside the global addresses.
+    Policy hosts must have a public address, or one in the networks `allow_addresses`.
     """
 
     def __init__(
@@ -51,31 +51,31 @@ class Prober:
         self._allow_addresses = allow_addresses
 
     async def probe(self, host: str) -> Probe:
-        """Connect to an MX host, and speak TLS with it."""
+        """Connect to an MX host and start TLS. A failure is the `problem` of the result."""
         begun = time.monotonic()
         network = self._network(SMTP_PORT)
         problem = await self._problem(network, host, SMTP_PORT, self._tls)
-        seen = network.exchange
+        seen = network.trace
         certificate = seen.certificate
         if problem and seen.stage is Stage.TLS:
             certificate = await self.certificate_of(host, SMTP_PORT)
         return Probe(seen.address, seen.tls, certificate, problem, time.monotonic() - begun)
 
     async def certificate_of(self, host: str, port: int) -> bytes:
-        """The certificate that a host shows, whatever is wrong with it, in DER; none if it shows none."""
+        """Return a host's certificate in DER without verifying it, or b"" if TLS does not work."""
         network = self._network(port)
-        unchecked = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        unchecked.check_hostname = False
-        unchecked.verify_mode = ssl.CERT_NONE  # To show it is all that is done with it.
-        await self._problem(network, host, port, unchecked)
-        return network.exchange.certificate
+        unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        unverified.check_hostname = False
+        unverified.verify_mode = ssl.CERT_NONE  # The certificate is only shown to the administrator.
+        await self._problem(network, host, port, unverified)
+        return network.trace.certificate
 
     def _network(self, port: int) -> Network:
         allowed = self._allow_addresses if port == HTTPS_PORT else _EVERYWHERE
         return Network(self._resolver, allowed, keep_certificate=True)
 
     async def _problem(self, network: Network, host: str, port: int, tls: ssl.SSLContext) -> str | None:
-        """Connect, and see what keeps TLS from being established."""
+        """Connect and start TLS. Return why that failed, or None."""
         try:
             async with asyncio.timeout(_DEADLINE):
                 if port == HTTPS_PORT:
@@ -85,7 +85,7 @@ class Prober:
                     await self._ask_for_tls(stream)
                     await stream.start_tls(tls, host)
         except TimeoutError:
-            return f"not done within {_DEADLINE:g} seconds"
+            return f"timed out after {_DEADLINE:g} s"
         except (_SmtpError, NetworkError) as error:
             return str(error)
         except OSError as error:
@@ -105,15 +105,15 @@ class Prober:
 
 
 async def _reply(stream: Stream, expected: bytes, what: str) -> bytes:
-    """An SMTP reply (RFC 5321, 4.2). Raises _SmtpError unless it has the code that is expected."""
+    """Read an SMTP reply (RFC 5321, 4.2). Raises _SmtpError if it does not have the expected code."""
     reply = b""
     while not (last := _LAST_LINE.search(reply)):
         data = await stream.read(_MAX_REPLY)
         if not data:
-            raise _SmtpError(f"closes the connection before its {what}")
+            raise _SmtpError(f"closed the connection before its {what}")
         reply += data
         if len(reply) > _MAX_REPLY:
-            raise _SmtpError(f"its {what} does not end")
+            raise _SmtpError(f"its {what} is longer than {_MAX_REPLY} bytes")
     if last[1] != expected:
         raise _SmtpError(f"its {what} is {reply.decode('ascii', 'replace').strip()[:100]!a}")
     return reply

@@ -1,1 +1,1 @@
-"""RFC 8461 as values and rules: records, policies, what was observed, and what follows from it."""
+"""RFC 8461 as values and rules: records, policies, what an adapter observed, and the decisions that follow."""

@@ -1,8 +1,9 @@
-"""What Postfix asks for, as a Policy Domain (RFC 8461, 1.1 and 3.4).
+"""Turns a key that Postfix looks up into a Policy Domain (RFC 8461, 1.1 and 3.4).
 
-Postfix's key is the next hop as it stands in its tables: a recipient's domain in the case the sender typed, a
-U-label under SMTPUTF8, `[host]:port` for a smart host, `.parent` for each parent domain after a "not found", the path
-of an LMTP socket. A domain of its own, and a smart host, has a policy; the rest has none, and costs no DNS query.
+The key is the next hop as Postfix knows it. It may be a recipient's domain in the case that the sender typed, or a
+U-label under SMTPUTF8. It may be `[host]:port` for a smart host, or the path of an LMTP socket. After a "not found"
+Postfix also asks for `.parent`, once for each parent domain. Only domains and smart hosts can have a policy. All other
+keys are answered without a DNS query.
 """
 
 import re
@@ -15,28 +16,28 @@ _HOSTNAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _NUMERIC = re.compile(r"[0-9]+")
 _PORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,30}")
 _BRACKETED = re.compile(rf"\[(?P<host>[^]]*)\](?::(?P<port>{_PORT.pattern}))?")
-_MAX_NAME = 253  # Octets of a name without the root dot (RFC 1035, 2.3.4, in presentation format).
+MAX_NAME = 253  # Characters of a DNS name without its final dot (RFC 1035, 2.3.4, in presentation format).
 SMTP_PORT = "25"
 _RECORD_LABEL = "_mta-sts."
 _HOST_LABEL = "mta-sts."
 
 
 class HostnameError(ValueError):
-    """The text is no hostname; says why."""
+    """The text is not a hostname. The message says why."""
 
 
 class PolicyDomainError(ValueError):
-    """The key names nothing that could have a policy; says why."""
+    """The key is not a domain that could have a policy. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyDomain:
-    """A domain that may have a policy: lower case, A-labels, no root dot."""
+    """A domain that may have a policy, in lower-case A-labels (punycode) and without the final dot."""
 
     name: str
 
     def record_name(self) -> str:
-        """Where its TXT record is (RFC 8461, 3.1)."""
+        """The name of its TXT record (RFC 8461, 3.1)."""
         return _RECORD_LABEL + self.name
 
     def policy_host(self) -> str:
@@ -49,10 +50,10 @@ class PolicyDomain:
 
 @dataclass(frozen=True, slots=True)
 class NextHop:
-    """Where Postfix sends mail, and whose policy holds for it."""
+    """The next hop of a delivery, and the domain whose policy applies to it."""
 
     domain: PolicyDomain
-    mx: bool = True  # To the MX hosts of the domain; otherwise to the host of that name.
+    mx: bool = True  # Postfix delivers to the domain's MX hosts. If false, it delivers to the host of that name.
     port: str = SMTP_PORT  # A number, or the name of a service.
 
     def __str__(self) -> str:
@@ -61,32 +62,33 @@ class NextHop:
 
 
 def hostname(text: str) -> str:
-    """The hostname in lower-case A-labels, without the root dot (RFC 5321, 4.1.2; RFC 1123, 2.1).
+    """Return the hostname in lower-case A-labels, without the final dot (RFC 5321, 4.1.2; RFC 1123, 2.1).
 
-    A last label of digits makes it an address to most programs, so it is refused. Raises HostnameError.
+    A name whose last label is a number is refused, because most programs take it for an IP address. Raises
+    HostnameError.
     """
     name = text.removesuffix(".")
-    if len(name) > _MAX_NAME:
-        raise HostnameError(f"longer than {_MAX_NAME} characters")
+    if len(name) > MAX_NAME:
+        raise HostnameError(f"longer than {MAX_NAME} characters")
     if not name.isascii():
-        # Postfix maps U-labels the same way (UTS 46, non-transitional). The standard library's IDNA 2003 would make
-        # another domain of "straße".
+        # Postfix converts U-labels by the same rules (UTS 46, non-transitional). Python's own codec uses IDNA 2003,
+        # which turns "straße" into a different domain.
         try:
             name = idna.encode(name, uts46=True).decode("ascii")
         except UnicodeError as error:  # idna.IDNAError is one, and the codec raises others.
-            raise HostnameError(f"not convertible to A-labels: {error}") from error
+            raise HostnameError(f"cannot be converted to punycode: {error}") from error
     name = name.lower()
-    if len(name) > _MAX_NAME or not _HOSTNAME.fullmatch(name):
+    if len(name) > MAX_NAME or not _HOSTNAME.fullmatch(name):
         raise HostnameError("not a hostname")
     if _NUMERIC.fullmatch(name.rpartition(".")[2]):
-        raise HostnameError("an address, not a hostname")
+        raise HostnameError("ends in a number, like an IP address")
     return name
 
 
 def next_hop(key: bytes) -> NextHop:
-    """The next hop that a socketmap key asks for; a smart host's own domain is its Policy Domain (RFC 8461, 3.4).
+    """Return the next hop that a socketmap key stands for. Raises PolicyDomainError.
 
-    Raises PolicyDomainError.
+    The Policy Domain of a smart host is the smart host's own name (RFC 8461, 3.4).
     """
     try:
         text = key.decode("utf-8")
@@ -98,16 +100,16 @@ def next_hop(key: bytes) -> NextHop:
     except HostnameError as error:
         raise PolicyDomainError(str(error)) from error
     if "." not in name:
-        raise PolicyDomainError("a single label")
-    if len(_RECORD_LABEL) + len(name) > _MAX_NAME:
-        raise PolicyDomainError(f"too long for {_RECORD_LABEL}")
+        raise PolicyDomainError("needs a dot, like example.com")
+    if len(_RECORD_LABEL) + len(name) > MAX_NAME:
+        raise PolicyDomainError(f"too long to have a name with {_RECORD_LABEL} before it")
     return NextHop(PolicyDomain(name), mx, port)
 
 
 def _parts(text: str) -> tuple[str, bool, str]:
-    """Host, whether its MX records count, and port, of `[host]`, `[host]:port` and `host:port`.
+    """Split `[host]`, `[host]:port`, `host` or `host:port` into the host, whether MX records are used, and the port.
 
-    Other shapes are left for `hostname` to refuse.
+    Any other text is returned as the host. `hostname` then refuses it.
     """
     bracketed = _BRACKETED.fullmatch(text)
     if bracketed:

@@ -1,6 +1,6 @@
-"""What is known of a domain, facts with their times and never a reply, and the answers that may follow from it.
+"""What is known about a domain, and the answers that can follow from it.
 
-Times are seconds since the epoch.
+An `Entry` has facts and when they were observed. It never has a reply for Postfix. Times are seconds since the epoch.
 """
 
 import functools
@@ -12,30 +12,30 @@ from postfix_mtasts.sts.policy import Policy
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """The domain has this policy; what that means for Postfix depends on its mode."""
+    """The domain has this policy. What Postfix is told depends on its mode."""
 
     policy: Policy
-    fetched: bool = False  # Just now; otherwise it was cached.
+    fetched: bool = False  # The policy was fetched just now. If false, it comes from the cache.
 
 
 @dataclass(frozen=True, slots=True)
 class NoPolicy:
-    """The domain has none."""
+    """The domain has no policy."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """What holds for mail to the domain could not be found out, and no policy is cached."""
+    """The discovery failed, and no policy is cached."""
 
     failure: Failure
-    defer: bool = False  # Mail must wait: a policy may be cached after all, or DANE may have to be applied.
+    defer: bool = False  # Mail is deferred, because there may be a cached policy or TLSA records that we cannot read.
 
 
 @dataclass(frozen=True, slots=True)
 class YieldToDane:
-    """These MX hosts of the domain are checked by their TLSA records, whatever its policy (RFC 8461, 2)."""
+    """These MX hosts have TLSA records, which take precedence over the domain's policy (RFC 8461, 2)."""
 
     hosts: tuple[str, ...]
 
@@ -48,22 +48,22 @@ class CachedPolicy:
     """The last valid policy that was fetched. It may have expired."""
 
     policy: Policy
-    text: str  # The policy file as it was published.
+    text: str  # The policy file, as published.
     record_id: str
     fetched_at: float
 
     def expires_at(self) -> float:
-        """The last moment at which it binds: its age "has not exceeded" max_age then (RFC 8461, 5.1)."""
+        """The last moment at which the policy applies: its age "has not exceeded" max_age (RFC 8461, 5.1)."""
         return self.fetched_at + self.policy.max_age
 
     def is_live(self, now: float) -> bool:
-        """Whether it binds. With max_age 0 it does so only for the mail that it was fetched for."""
+        """Whether the policy applies now. With max_age 0 it applies only to the mail that it was fetched for."""
         return self.policy.max_age > 0 and now <= self.expires_at()
 
 
 @dataclass(frozen=True, slots=True)
 class FailedFetch:
-    """The fetches for one record id that failed in a row: how many, and the last."""
+    """Fetches that failed one after the other for the same record id: their number, and the last failure."""
 
     record_id: str
     count: int
@@ -73,7 +73,7 @@ class FailedFetch:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What the last lookup said that led to no policy; it may be believed for `ttl` seconds from `Entry.checked_at`."""
+    """The result of the last lookup, if it led to no policy. It is valid for `ttl` seconds from `Entry.checked_at`."""
 
     answer: NoPolicy | Unavailable
     ttl: float
@@ -81,22 +81,22 @@ class Note:
 
 @functools.lru_cache(maxsize=1000)
 def noted(answer: NoPolicy | Unavailable, ttl: float) -> Note:
-    """A note, the same one for all domains of which the same is known: mostly that they have no record."""
+    """Return a note. Equal notes are one object, to save memory: most domains have no record."""
     return Note(answer, ttl)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """All that is known of a domain; the defaults are those of one never heard of."""
+    """All that is known about a domain. An entry with the defaults is that of an unknown domain."""
 
     cached: CachedPolicy | None = None
     failed: tuple[FailedFetch, ...] = ()  # The latest first.
-    note: Note | None = None  # Not stored: a restart asks again.
-    checked_at: float = 0.0  # When DNS was last asked for the record.
-    last_used: float = 0.0  # When Postfix last asked, to a day.
-    unused_at: float | None = None  # When it was first seen that Postfix asks no more.
-    unread: bool = False  # The store could not be read: it may have a policy.
+    note: Note | None = None  # Not stored. After a restart the record is looked up again.
+    checked_at: float = 0.0  # When the record was last looked up.
+    last_used: float = 0.0  # When Postfix last asked for the domain, accurate to a day.
+    unused_at: float | None = None  # When the domain was first found unused.
+    unread: bool = False  # The database could not be read, so it may have a policy of the domain.
 
     def live(self, now: float) -> CachedPolicy | None:
-        """The policy that binds now."""
+        """The cached policy, if it applies now."""
         return self.cached if self.cached and self.cached.is_live(now) else None

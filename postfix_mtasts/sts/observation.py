@@ -1,6 +1,7 @@
-"""What the adapters saw: facts for `decide`, in the words of RFC 8461 and RFC 8460.
+"""What the adapters observed: the facts that `decide` works on, in the terms of RFC 8461 and RFC 8460.
 
-`seen` is what an observation was made from: for people, and no part of what it says.
+The field `seen` has the raw data behind an observation. It is only shown to people, and two observations are equal
+whatever it has.
 """
 
 import enum
@@ -11,7 +12,7 @@ from postfix_mtasts.sts.record import Record
 
 
 class ResultType(enum.Enum):
-    """How RFC 8460, 4.3.2 names a failure to get a policy."""
+    """The names of RFC 8460, 4.3.2 for a failure to get a policy."""
 
     FETCH_ERROR = "sts-policy-fetch-error"
     POLICY_INVALID = "sts-policy-invalid"
@@ -19,7 +20,7 @@ class ResultType(enum.Enum):
 
 
 class Stage(enum.Enum):
-    """The step of a discovery that failed; DISCOVERY is all of it."""
+    """The step of a discovery that failed; DISCOVERY stands for the whole of it. The values are stored in rows."""
 
     DISCOVERY = "discovery"
     RECORD = "TXT lookup"
@@ -34,7 +35,7 @@ class Stage(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a discovery failed. `result_type` is None where RFC 8460 has no name for it: a failed lookup in DNS."""
+    """Why a discovery failed. `result_type` is None for a failed DNS lookup, which RFC 8460 has no name for."""
 
     stage: Stage
     reason: str
@@ -45,111 +46,111 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
-    """The TXT records at a name, or at the end of its CNAME chain; `names` are those of the chain."""
+class RecordTexts:
+    """All TXT records at a name. `names` is its CNAME chain; the records are at the last name of it."""
 
     names: tuple[str, ...]
     texts: tuple[bytes, ...]
-    ttl: float
-    secure: bool  # Whether DNSSEC proves them.
+    ttl: float  # Seconds.
+    secure: bool  # The nameserver says that they are signed with DNSSEC.
 
 
 @dataclass(slots=True)
-class Exchange:
-    """How far the way to a policy file led, and what was met on it."""
+class FetchTrace:
+    """How far the fetch of a policy file got, and what it received. For a probe of an MX host, it ends with TLS."""
 
     stage: Stage = Stage.ADDRESS
-    entered: list[tuple[Stage, float]] = field(default_factory=list)  # When each stage began, by a clock of its own.
+    entered: list[tuple[Stage, float]] = field(default_factory=list)  # When each stage began, on the loop's clock.
     addresses: tuple[str, ...] = ()
-    address: str = ""  # The one that took the connection.
-    tls: str = ""  # The version, and the cipher.
-    certificate: bytes = b""  # DER.
+    address: str = ""  # The address that accepted the connection.
+    tls: str = ""  # The TLS version and the cipher.
+    certificate: bytes = b""  # The host's certificate, in DER.
     status: int = 0
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
 
     def enter(self, stage: Stage, now: float) -> None:
-        """The next stage begins."""
+        """Note that the next stage begins."""
         self.stage = stage
         self.entered.append((stage, now))
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Postfix asks."""
+    """Postfix asks for the domain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """It is time to see whether a cached policy should be fetched again, or forgotten."""
+    """It is time to check whether a cached policy should be fetched again or forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordFound:
-    """The domain publishes a policy."""
+    """The domain has a valid record, so it publishes a policy."""
 
     record: Record
-    seen: Texts | None = field(default=None, compare=False, repr=False)
+    seen: RecordTexts | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class RecordAbsent:
-    """DNS says that there is no record; it may be believed for `ttl` seconds."""
+    """DNS says that there is no record. This may be cached for `ttl` seconds."""
 
     ttl: float
-    seen: Texts | None = field(default=None, compare=False, repr=False)
+    seen: RecordTexts | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class RecordInvalid:
-    """There is a record, but not one valid one; DNS may be believed for `ttl` seconds."""
+    """The domain has an invalid record, or several records. This may be cached for `ttl` seconds."""
 
     reason: str
     ttl: float
-    seen: Texts | None = field(default=None, compare=False, repr=False)
+    seen: RecordTexts | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class DnsFailed:
-    """DNS said nothing: whether there is a record is unknown."""
+    """The DNS lookup failed, so it is unknown whether there is a record."""
 
     failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyFetched:
-    """A valid policy came over authenticated HTTPS, when the record had `record_id`. `text` is the file as it was."""
+    """A valid policy was fetched over authenticated HTTPS while the record had `record_id`. `text` is its file."""
 
     policy: Policy
     text: str
     record_id: str
     findings: tuple[Finding, ...] = ()
-    seen: Exchange | None = field(default=None, compare=False, repr=False)
+    seen: FetchTrace | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyInvalid:
-    """A file came over authenticated HTTPS, and it is no valid policy."""
+    """A file was fetched over authenticated HTTPS, but it is not a valid policy."""
 
     failure: Failure
     record_id: str
-    fault: str = field(default="", compare=False)  # The first of the reasons alone.
-    findings: tuple[Finding, ...] = field(default=(), compare=False)  # What is about lines.
-    seen: Exchange | None = field(default=None, compare=False, repr=False)
+    fault: str = field(default="", compare=False)  # As in PolicyError.
+    findings: tuple[Finding, ...] = field(default=(), compare=False)  # As in PolicyError.
+    seen: FetchTrace | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class FetchFailed:
-    """No file came."""
+    """The policy file could not be fetched."""
 
     failure: Failure
     record_id: str
-    seen: Exchange | None = field(default=None, compare=False, repr=False)
+    seen: FetchTrace | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class DaneUsable:
-    """These MX hosts have TLSA records that Postfix can check them by; DNS may be believed for `ttl` seconds."""
+    """These MX hosts have TLSA records that Postfix can use. This may be cached for `ttl` seconds."""
 
     hosts: tuple[str, ...]
     ttl: float
@@ -157,7 +158,7 @@ class DaneUsable:
 
 @dataclass(frozen=True, slots=True)
 class DaneAbsent:
-    """No host has, for this reason; DNS may be believed for `ttl` seconds."""
+    """No MX host has TLSA records that Postfix can use, and why. This may be cached for `ttl` seconds."""
 
     reason: str
     ttl: float
@@ -165,7 +166,7 @@ class DaneAbsent:
 
 @dataclass(frozen=True, slots=True)
 class DaneFailed:
-    """Whether the hosts of a signed domain have TLSA records is unknown: mail must wait (RFC 7672, 2.1.2)."""
+    """It is unknown whether MX hosts of a signed domain have TLSA records. Mail is deferred (RFC 7672, 2.1.2)."""
 
     failure: Failure
 

@@ -1,10 +1,10 @@
-"""The policy file (RFC 8461, 3.2) and its match with an MX host (4.1).
+"""Parses the policy file (RFC 8461, 3.2) and matches MX hosts with it (RFC 8461, 4.1).
 
-Lines `name: value` end in LF or CRLF (erratum 6253). Where the RFC leaves room, this is lenient and says so in a
-`Finding`: blank lines and a byte order mark are passed over, an unknown field may be empty, and a `max_age` above the
-maximum counts as the maximum (erratum 7282: the grammar allows ten digits, the prose 31557600). All else that the
-grammar does not allow makes the policy invalid. So does one bad `mx`: a policy enforced without that host would refuse
-its mail.
+A file has lines `name: value`, which end in LF or CRLF (erratum 6253). Where the RFC leaves room, the parser is lenient
+and reports a `Finding`. It skips blank lines and a byte order mark, and accepts an unknown field without a value. It
+treats a `max_age` above the maximum as the maximum, because the grammar allows ten digits but the prose only 31557600
+(erratum 7282). Anything else that the grammar does not allow makes the policy invalid. So does a single bad `mx`:
+without that host in the policy, mail to it would be refused.
 """
 
 import difflib
@@ -12,29 +12,30 @@ import enum
 import re
 from dataclasses import dataclass
 
-from postfix_mtasts.sts.domain import HostnameError, hostname
+from postfix_mtasts.sts.domain import MAX_NAME, HostnameError, hostname
 
 MAX_AGE_LIMIT = 31_557_600  # Seconds, about a year (RFC 8461, 3.2).
 
 _DAY, _WEEK = 86_400, 604_800  # Seconds.
 _VERSION = "STSv1"
-# *WSP belongs to the line, not to the value. UTF-8 beyond ASCII is legal in extension values.
+# Blanks around the value are not part of it. Non-ASCII characters are legal in the values of extension fields.
 _FIELD = re.compile(
     r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31}):[ \t]*+([^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?|)[ \t]*"
 )
 _LINE_END = re.compile(r"\r?\n")
 _MAX_AGE = re.compile(r"[0-9]{1,10}")
+_NAME_AND_COLON = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31})[ \t]*:")
 _KNOWN = ("version", "mode", "mx", "max_age")
-# A hostile file of 64 KiB must not cost more than a moment, nor fill the log.
+# A hostile file of 64 KiB must neither take long to parse nor fill the log.
 _MAX_FINDINGS = 20
 _LINES_SEARCHED_FOR_SLIPS = 100
-_LIKENESS = 0.8  # Of two names, from 0 to 1: nmx is as much like mx.
+_LIKENESS = 0.8  # How alike two names are, from 0 to 1. "nmx" and "mx" are 0.8 alike.
 
 
 class PolicyError(ValueError):
-    """The file is no valid policy: the line and the rule it breaks, and what else looked wrong on the way.
+    """The file is not a valid policy. The message says which rule it breaks, and lists the findings up to there.
 
-    `fault` is the first of that alone, `findings` are all that is about lines.
+    `fault` is the broken rule alone, with its line. `findings` has everything that belongs to a line.
     """
 
     def __init__(self, reason: str, line: int | None = None, findings: tuple["Finding", ...] = ()) -> None:
@@ -45,7 +46,7 @@ class PolicyError(ValueError):
 
 
 class Mode(enum.Enum):
-    """What a sender does with a host that fails the policy (RFC 8461, 5)."""
+    """What a sender does when an MX host fails the policy (RFC 8461, 5)."""
 
     ENFORCE = "enforce"
     TESTING = "testing"
@@ -75,7 +76,7 @@ class Protection(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something in a policy file that its owner should mend, though the policy holds."""
+    """Something in a policy file that its owner should correct, although the policy is valid."""
 
     line: int
     text: str
@@ -86,24 +87,26 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class MxPattern:
-    """A hostname, or `*.` and a hostname, as published; compare with `matches`."""
+    """The value of an `mx` line, as published: a hostname, or `*.` and a domain."""
 
     text: str
 
     def __post_init__(self) -> None:
-        """Raises ValueError unless the text is a hostname or `*.` and one, in ASCII and without a root dot."""
+        """Raise ValueError unless the text is a hostname or `*.` and a domain, in ASCII and without a final dot."""
         host = self.text.removeprefix("*.")
         if not host.isascii():
-            raise ValueError("must be written in A-labels (xn--…)")  # RFC 8461, 3.2
+            raise ValueError("write it in punycode (xn--…)")  # RFC 8461, 3.2
         if host.endswith("."):
-            raise ValueError("must not end in a dot")
+            raise ValueError("remove the dot at the end")
+        if len(host) > MAX_NAME:
+            raise ValueError(f"longer than {MAX_NAME} characters")
         try:
             hostname(host)
         except HostnameError as error:
-            raise ValueError(f'must be a hostname, or "*." and a hostname: {error}') from error
+            raise ValueError("write one hostname, or *.domain") from error
 
     def matches(self, host: str) -> bool:
-        """Whether an MX host, as DNS names it, is meant. `*` stands for exactly one label (RFC 8461, 4.1)."""
+        """Whether the pattern matches the name of an MX host. `*` stands for exactly one label (RFC 8461, 4.1)."""
         try:
             name = hostname(host)
         except HostnameError:
@@ -125,13 +128,13 @@ class Policy:
     mx: tuple[MxPattern, ...]
 
     def __str__(self) -> str:
-        """The policy file that says this, and no more."""
+        """The shortest policy file with this content."""
         mx = "".join(f"mx: {pattern}\n" for pattern in self.mx)
         return f"version: {_VERSION}\nmode: {self.mode.value}\n{mx}max_age: {self.max_age}\n"
 
 
 def parse(body: bytes) -> tuple[Policy, tuple[Finding, ...]]:
-    """The policy in a file's octets, and what its owner should mend. Raises PolicyError."""
+    """Parse the content of a policy file. Return the policy, and what its owner should correct. Raises PolicyError."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -141,7 +144,7 @@ def parse(body: bytes) -> tuple[Policy, tuple[Finding, ...]]:
         raise PolicyError("the file is empty")
     fields = _Fields()
     if text.startswith("\ufeff"):
-        fields.note(1, "begins with a byte order mark")
+        fields.note(1, "remove the byte order mark")
         text = text[1:]
     for number, line in enumerate(lines(text), start=1):
         fields.read(number, line)
@@ -149,14 +152,17 @@ def parse(body: bytes) -> tuple[Policy, tuple[Finding, ...]]:
 
 
 def lines(text: str) -> list[str]:
-    """The lines of a policy file, without their ends."""
-    # Only LF and CRLF end a line: splitlines() would also break at U+2028 and others.
+    """Split a policy file into lines, without their LF or CRLF."""
+    # splitlines() would also split at U+2028 and other characters.
     found = _LINE_END.split(text)
     return found if found[-1] else found[:-1]
 
 
 class _Fields:
-    """The fields of a file that is being read. The first of each counts, but for mx (RFC 8461, 3.2, last paragraph)."""
+    """Collects the fields of a file line by line.
+
+    If a field other than mx occurs again, only the first one counts (RFC 8461, 3.2, last paragraph).
+    """
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
@@ -166,29 +172,29 @@ class _Fields:
         self._mx: list[MxPattern] = []
 
     def note(self, number: int, text: str) -> None:
-        """Remember a finding."""
+        """Remember a finding, unless there are many already."""
         if len(self.findings) < _MAX_FINDINGS:
             self.findings.append(Finding(number, text))
 
     def read(self, number: int, line: str) -> None:
-        """Take in one line. Raises PolicyError."""
+        """Read one line. Raises PolicyError."""
         if not line.strip(" \t"):
             self.note(number, "blank line")
             return
         field = _FIELD.fullmatch(line)
         if not field:
-            raise self._error(number, f"expected name: value, got {_shown(line)}")
+            raise self._error(number, _no_field(line))
         name, value = field.groups()
         if name not in _KNOWN:
-            self._unknown(number, name, value)
+            self._read_extension(number, name, value)
         elif name == "mx" or name not in self._seen:
             if not value:
                 raise self._error(number, f"{name} is empty")
-            self._known(number, name, value)
+            self._read_field(number, name, value)
         self._seen.add(name)
 
     def policy(self) -> Policy:
-        """What was read. Raises PolicyError if a required field is missing."""
+        """Make the policy of the fields that were read. Raises PolicyError if a required field is missing."""
         if "version" not in self._seen:
             raise self._missing("version")
         if self._mode is None:
@@ -199,7 +205,7 @@ class _Fields:
             raise self._missing("mx")
         return Policy(self._mode, self._max_age, tuple(self._mx))
 
-    def _known(self, number: int, name: str, value: str) -> None:
+    def _read_field(self, number: int, name: str, value: str) -> None:
         match name:
             case "version":
                 if value != _VERSION:
@@ -211,25 +217,25 @@ class _Fields:
                     raise self._error(number, f"mode must be enforce, testing or none, not {_shown(value)}") from None
             case "max_age":
                 if not _MAX_AGE.fullmatch(value):
-                    raise self._error(number, f"max_age takes 1 to 10 digits, not {_shown(value)}")
+                    raise self._error(number, f"max_age must be a number of up to 10 digits, not {_shown(value)}")
                 self._max_age = min(int(value), MAX_AGE_LIMIT)
                 if int(value) > MAX_AGE_LIMIT:
                     self.findings.append(
-                        Finding(number, f"max_age {int(value)} counts as {MAX_AGE_LIMIT}, the maximum")
+                        Finding(number, f"max_age {int(value)} is treated as {MAX_AGE_LIMIT} (the maximum)")
                     )
             case _:
                 try:
                     self._mx.append(MxPattern(value))
                 except ValueError as error:
-                    raise self._error(number, f"mx {_shown(value)} {error}") from None
+                    raise self._error(number, f"mx {_shown(value)}: {error}") from None
 
-    def _unknown(self, number: int, name: str, value: str) -> None:
-        """Extension fields are ignored (RFC 8461, 3.2); one that looks like a slip is worth a word."""
+    def _read_extension(self, number: int, name: str, value: str) -> None:
+        """Ignore an extension field (RFC 8461, 3.2). If it looks like a typo or is empty, remember a finding."""
         near: list[str] = []
         if number <= _LINES_SEARCHED_FOR_SLIPS:
             near = difflib.get_close_matches(name.lower(), _KNOWN, n=1, cutoff=_LIKENESS)
         if near:
-            self.note(number, f"{name}: unknown field, did you mean {near[0]}?")
+            self.note(number, f"unknown field {name}, did you mean {near[0]}?")
         elif not value:
             self.note(number, f"{name} is empty")
 
@@ -240,6 +246,17 @@ class _Fields:
         return PolicyError(f"no {name} line", findings=tuple(self.findings))
 
 
+def _no_field(line: str) -> str:
+    """Why a line is not a field."""
+    without_indent = line.lstrip(" \t")
+    named = _NAME_AND_COLON.match(without_indent)
+    if named and without_indent != line:
+        return f"remove the blank before {named[1]}"
+    if named and not named[0].endswith(f"{named[1]}:"):
+        return f"remove the blank after {named[1]}"
+    return f"expected name: value, got {_shown(line)}"
+
+
 def _shown(text: str) -> str:
-    """Foreign text in a message: in ASCII, quoted, and no longer than a line."""
+    """Foreign text for a message: quoted, in ASCII, and cut after 60 characters."""
     return ascii(text if len(text) <= 60 else text[:60] + "…")

@@ -1,11 +1,11 @@
-"""The `_mta-sts` TXT record (RFC 8461, 3.1).
+"""Parses the `_mta-sts` TXT record (RFC 8461, 3.1).
 
     sts-text-record     = sts-version 1*(sts-field-delim sts-field) [sts-field-delim]
     sts-field-delim     = *WSP ";" *WSP
     sts-id              = %s"id" "=" 1*32(ALPHA / DIGIT)
     sts-extension       = name "=" 1*(%x21-3A / %x3C / %x3E-7E)
 
-Records are octets: whatever is not US-ASCII is malformed, never decoded.
+Records are read as bytes. A byte that is not US-ASCII makes the record malformed, and is never decoded.
 """
 
 import re
@@ -16,15 +16,19 @@ _VERSION = b"v=STSv1"
 _DELIMITER = re.compile(rb"[ \t]*;[ \t]*")
 _FIELD = re.compile(rb"([A-Za-z0-9][A-Za-z0-9_.-]{0,31})=([\x21-\x3a\x3c\x3e-\x7e]+)(?=[ \t]*(?:;|\Z))")
 _ID = re.compile(rb"[A-Za-z0-9]{1,32}")
+_EMPTY_FIELD = re.compile(rb"([A-Za-z0-9][A-Za-z0-9_.-]{0,31})=[ \t]*(?:;|\Z)")
 
 
 class RecordError(ValueError):
-    """The domain has a record, and it is malformed: the sender "MUST assume" there is no policy (RFC 8461, 3.1)."""
+    """The domain has a malformed record, or several. The sender "MUST assume" that there is no policy (RFC 8461, 3.1).
+
+    The message says what is wrong.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A policy exists; `id` changes whenever the policy does. Ids have no order (RFC 8461, 3.1)."""
+    """A valid record. Its `id` changes whenever the policy changes; ids have no order (RFC 8461, 3.1)."""
 
     id: str
 
@@ -33,20 +37,21 @@ class Record:
 
 
 def find_record(records: Iterable[Sequence[bytes]]) -> Record | None:
-    """The one valid record among a name's TXT records, each given as its strings; None if none speaks of MTA-STS.
+    """Return the MTA-STS record among the TXT records of a name, or None if there is none.
 
-    Raises RecordError if there are several, or the one is malformed.
+    Each TXT record is given as its list of strings. Raises RecordError if several records are for MTA-STS, or if the
+    only one is malformed.
     """
     texts = list(dict.fromkeys(b"".join(strings) for strings in records))  # An RRset has no duplicates (RFC 2181, 5).
     found = [text for text in texts if text.startswith(_VERSION + b";")]
     if not found and len(texts) == 1 and texts[0].startswith(_VERSION):
-        # The rule that discards others speaks of several records. A single one stands by the grammar alone, which
-        # allows blanks before the semicolon (erratum 6285 is about this contradiction).
+        # RFC 8461 says to discard records that do not begin with "v=STSv1;" when there are several. For a single
+        # record only the grammar counts, and that allows blanks before the semicolon (see erratum 6285).
         found = texts
     if not found:
         return None
     if len(found) > 1:
-        raise RecordError(f"{len(found)} records begin with {_VERSION.decode()};")
+        raise RecordError(f"{len(found)} records begin with {_VERSION.decode()}; remove all but one")
     return _parse(found[0])
 
 
@@ -56,23 +61,40 @@ def _parse(text: bytes) -> Record:
     while at < len(text):
         delimiter = _DELIMITER.match(text, at)
         if not delimiter:
-            raise _malformed(text, at, 'expected ";"')
+            raise _no_semicolon(text[at:])
         at = delimiter.end()
         if at == len(text):
             break
         field = _FIELD.match(text, at)
         if not field:
-            raise _malformed(text, at, "expected name=value")
+            raise _no_field(text, at)
         name, value = field.groups()
         if name == b"id" and record_id is None:  # Later ones are ignored (RFC 8461, 3.2, last paragraph).
             if not _ID.fullmatch(value):
-                raise _malformed(text, field.start(2), "id takes 1 to 32 letters and digits")
+                raise RecordError(f"id must be 1 to 32 letters and digits, not {_shown(value)}")
             record_id = value.decode("ascii")
         at = field.end()
     if record_id is None:
-        raise RecordError("no id")
+        raise RecordError("id is missing")
     return Record(record_id)
 
 
-def _malformed(text: bytes, at: int, expected: str) -> RecordError:
-    return RecordError(f"column {at + 1}: {expected}, got {text[at : at + 20].decode('latin-1')!a}")
+def _no_semicolon(rest: bytes) -> RecordError:
+    """What is wrong where a semicolon should be: after the version, or at blanks that end the record."""
+    if not rest.strip(b" \t"):
+        return RecordError("remove the blank at the end")
+    return RecordError(f'{_VERSION.decode()} must be followed by ";", not by {_shown(rest)}')
+
+
+def _no_field(text: bytes, at: int) -> RecordError:
+    """What is wrong where `name=value` should be."""
+    if text.startswith(b";", at):
+        return RecordError(f"remove the extra semicolon in column {at + 1}")
+    if empty := _EMPTY_FIELD.match(text, at):
+        return RecordError(f"{empty[1].decode()} is empty")
+    return RecordError(f"column {at + 1}: expected name=value, got {_shown(text[at:])}")
+
+
+def _shown(text: bytes) -> str:
+    """The beginning of a record's text for a message: quoted, and in ASCII."""
+    return ascii(text[:20].decode("latin-1") + ("..." if len(text) > 20 else ""))

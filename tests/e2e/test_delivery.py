@@ -99,25 +99,24 @@ LENIENT = [
     Lenient(
         "bad-record",
         enforce("listed.test"),
-        "info: domain=DOMAIN, no policy: invalid _mta-sts TXT record:"
-        " column 13: id takes 1 to 32 letters and digits, got 'a-b;'",
+        "info: domain=DOMAIN, no policy: invalid _mta-sts TXT record: id must be 1 to 32 letters and digits, not 'a-b'",
         b"v=STSv1; id=a-b;",
     ),
     Lenient(
         "bad-policy",
         policy("enforce"),
-        "warning: domain=DOMAIN, no policy can be had: policy file: no mx line (sts-policy-invalid)",
+        "warning: domain=DOMAIN, policy unavailable: policy file: no mx line (sts-policy-invalid)",
     ),
     Lenient(
         "unreachable",
         None,
-        "warning: domain=DOMAIN, no policy can be had: connection to the policy host:"
+        "warning: domain=DOMAIN, policy unavailable: connection to the policy host:"
         " 127.0.2.2: connection refused (sts-policy-fetch-error)",
     ),
     Lenient(
         "policy-host-expired",
         enforce("listed.test"),
-        "warning: domain=DOMAIN, no policy can be had: certificate of the policy host:"
+        "warning: domain=DOMAIN, policy unavailable: certificate of the policy host:"
         " certificate has expired (sts-webpki-invalid)",
         policy_host="expired",
     ),

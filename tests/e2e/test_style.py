@@ -14,8 +14,8 @@ from tests.integration.conftest import mounted
 from tests.world.daemon import EVENT_LOOP, Config, Daemon
 from tests.world.postfix import HERE, Installation
 
-PLAIN = "plain: Postfix {} does not know the attributes of tlsrpt"
-TLSRPT = "tlsrpt: Postfix {} knows its attributes, and checks MX names by them"
+PLAIN = "plain: Postfix {} does not support the attributes of tlsrpt"
+TLSRPT = "tlsrpt: Postfix {} supports its attributes, and checks MX names with them"
 
 
 @pytest.fixture
@@ -111,11 +111,11 @@ def test_auto_follows_postfix(
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        pytest.param(None, "no postconf on this machine", id="no Postfix"),
-        pytest.param("exit 1", "postconf names no version", id="fails"),
-        pytest.param("echo later", "postconf names no version", id="says something else"),
-        pytest.param("head -c 100000 /dev/zero", "postconf names no version", id="says a lot"),
-        pytest.param("kill -9 $$", "postconf names no version", id="is killed"),
+        pytest.param(None, "there is no postconf command on this machine", id="no Postfix"),
+        pytest.param("exit 1", "postconf prints no version", id="fails"),
+        pytest.param("echo later", "postconf prints no version", id="says something else"),
+        pytest.param("head -c 100000 /dev/zero", "postconf prints no version", id="says a lot"),
+        pytest.param("kill -9 $$", "postconf prints no version", id="is killed"),
     ],
 )
 async def test_no_postfix_is_normal(script: str | None, reason: str, tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ from postfix_mtasts.sts.observation import (
     DaneObservation,
     DaneUsable,
     DnsFailed,
-    Exchange,
     FetchFailed,
     FetchObservation,
+    FetchTrace,
     PolicyFetched,
     PolicyInvalid,
     RecordFound,
@@ -90,24 +90,24 @@ class Discovery:
             return (), str(error)
 
     async def _policy_host(self, hop: NextHop, fetched: FetchObservation) -> PolicyHostReport:
-        exchange = fetched.seen or Exchange()
+        trace = fetched.seen or FetchTrace()
         name = hop.domain.policy_host()
         failure = fetched.failure if isinstance(fetched, FetchFailed) else None
-        shown = certificate.parse(exchange.certificate)
+        shown = certificate.parse(trace.certificate)
         if failure and failure.stage in (Stage.CERTIFICATE, Stage.TLS):
             shown = certificate.parse(await self.prober.certificate_of(name, HTTPS_PORT))
         return PolicyHostReport(
             name=name,
-            addresses=exchange.addresses,
-            address=exchange.address or None,
-            tls=exchange.tls or None,
+            addresses=trace.addresses,
+            address=trace.address or None,
+            tls=trace.tls or None,
             certificate=shown,
-            status=exchange.status or None,
-            headers={key: value for key, value in exchange.headers if key in _HEADERS},
+            status=trace.status or None,
+            headers={key: value for key, value in trace.headers if key in _HEADERS},
             stage=failure.stage if failure else None,
             problem=failure.reason if failure else None,
             result_type=failure.result_type.value if failure and failure.result_type else None,
-            seconds={stage.value: end - begin for (stage, begin), (_, end) in itertools.pairwise(exchange.entered)},
+            seconds={stage.value: end - begin for (stage, begin), (_, end) in itertools.pairwise(trace.entered)},
         )
 
     def _answer(

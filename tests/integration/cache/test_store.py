@@ -50,7 +50,7 @@ NONE = Entry(
 )
 PROMPT = 30.0  # Seconds; only a defect needs that long.
 TIME = r"[0-9]{8}T[0-9]{6}Z"
-GOES_ON = "; answers go on, and writes are tried again"
+GOES_ON = "; queries are still answered, and writes are tried again"
 
 
 @contextlib.asynccontextmanager
@@ -508,7 +508,7 @@ async def test_a_row_that_cannot_be_understood_counts_as_none_and_is_written_ove
         connection.execute(f"INSERT INTO policies (key, value) VALUES (?, {expression})", (DOMAIN.name, value))
     found, (line,) = in_a_child(_foreign_row, path)
     assert found == [None, ENTRY, True, NEWER, NEWER, ENTRY, [OTHER, DOMAIN]]
-    beginning = "warning: domain=a.example, cache.path: its row is ignored: "
+    beginning = "warning: domain=a.example, its row in cache.path is ignored: "
     assert line.startswith(beginning)
     assert re.fullmatch(".+" if reason is None else re.escape(reason), line.removeprefix(beginning))
 

@@ -69,7 +69,7 @@ def applied(domain: str, mode: str = "enforce", max_age: int = 86400) -> str:
 
 def late(domain: str, seconds: float) -> str:
     failure = f"discovery: no result within {seconds} s; it goes on {FETCH_ERROR}"
-    return f"warning: domain={domain}, no policy can be had: {failure}"
+    return f"warning: domain={domain}, policy unavailable: {failure}"
 
 
 def ready(listen: str) -> list[str]:
@@ -172,7 +172,10 @@ def test_without_a_configuration_file_the_defaults_apply(world: World, tmp_path:
         with process(SSL_CERT_FILE=str(world.ca.file)) as running:
             # What Postfix this machine has is another's test (tests/e2e/test_style.py).
             control = f'server.control = "{DEFAULT_CONTROL}": no such file or directory'
-            assert line_of(running) == f"info: no control socket: {control}"
+            assert (
+                line_of(running)
+                == f"info: no control socket, so postfix-mtasts-query cannot reach the daemon: {control}"
+            )
             loop, style, dane, line = start_of(running)
             assert loop == ready(TCP)[0]
             assert (style.split(" is ")[0], dane.split(" is ")[0]) == ("info: reply.style", "info: reply.dane")
@@ -181,8 +184,8 @@ def test_without_a_configuration_file_the_defaults_apply(world: World, tmp_path:
             assert line_of(running) == applied("default.test")
             assert ask(TCP, "inside.test") == "NOTFOUND "
             assert line_of(running) == (
-                "warning: domain=inside.test, no policy can be had: address of the policy host: mta-sts.inside.test "
-                f"has no global address, only {POLICY_HOST} {FETCH_ERROR}"
+                "warning: domain=inside.test, policy unavailable: address of the policy host: mta-sts.inside.test "
+                f"has no public address, only {POLICY_HOST} {FETCH_ERROR}"
             )
             assert ended(running) == (0, "info: stopping\n")
         assert stored_policies(cache / "policies.sqlite") == {"default.test": policy("default.test")}
@@ -214,7 +217,7 @@ WRONG_CONFIGURATION = {
         "[server]\nlisten_on = []\n",
         "unknown key server.listen_on: did you mean server.listen?",
     ),
-    "an unknown table": ("[log]\n", "unknown table log: there are server, cache, dns, fetch, reply, discovery"),
+    "an unknown table": ("[log]\n", "unknown table log: allowed are server, cache, dns, fetch, reply, discovery"),
     "a wrong type": (
         '[dns]\ntimeout = "5"\n',
         'dns.timeout = "5": must be a number of seconds from 0.1 to 90',
@@ -316,14 +319,14 @@ def test_another_daemon_listens(world: World, tmp_path: Path) -> None:
     with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
         listen = socket_of(daemon)
         found = refusal(world, tmp_path / "other", server={"listen": [listen]})
-        assert found == f'server.listen = "{listen}": another process listens there'
+        assert found == f'server.listen = "{listen}": another process is listening there'
         assert ask(listen, "none.test") == "NOTFOUND "
 
 
 def test_a_unix_socket_where_a_file_is(world: World, tmp_path: Path) -> None:
     (tmp_path / "socket").touch()
     listen = f"unix:{tmp_path / 'socket'}"
-    assert refusal(world, tmp_path) == f'server.listen = "{listen}": there is a file that is no socket'
+    assert refusal(world, tmp_path) == f'server.listen = "{listen}": a file with this name exists, and is not a socket'
 
 
 def test_a_unix_socket_without_a_folder(world: World, tmp_path: Path) -> None:
@@ -412,7 +415,7 @@ def test_a_ca_file_without_a_certificate(world: World, tmp_path: Path, content: 
     path = tmp_path / "ca.pem"
     path.write_text(content)
     found = refusal(world, tmp_path, fetch={"ca_file": str(path)})
-    assert found == f'fetch.ca_file = "{path}": no certificate in PEM form'
+    assert found == f'fetch.ca_file = "{path}": the file has no certificate in PEM format'
 
 
 def test_a_ca_file_that_is_a_folder(world: World, tmp_path: Path) -> None:
@@ -607,7 +610,7 @@ def _wrong_name(world: World, domain: str) -> None:
 
 _NO_POLICY = "info: domain={0}, no policy: "
 _INVALID = _NO_POLICY + "invalid _mta-sts TXT record: "
-_UNAVAILABLE = "warning: domain={0}, no policy can be had: "
+_UNAVAILABLE = "warning: domain={0}, policy unavailable: "
 NO_POLICY: dict[str, tuple[Setup, str]] = {
     "no record": (lambda world, domain: None, _NO_POLICY + "no _mta-sts TXT record"),
     "no record at a name that exists": (
@@ -616,7 +619,7 @@ NO_POLICY: dict[str, tuple[Setup, str]] = {
     ),
     "an invalid record": (
         lambda world, domain: world.announce(domain, b"v=STSv1; id=a-b;"),
-        _INVALID + "column 13: id takes 1 to 32 letters and digits, got 'a-b;'",
+        _INVALID + "id must be 1 to 32 letters and digits, not 'a-b'",
     ),
     "a record that would write to the terminal": (
         lambda world, domain: world.announce(domain, b"v=STSv1; \x1b[2J\nerror: \xff"),
@@ -624,7 +627,7 @@ NO_POLICY: dict[str, tuple[Setup, str]] = {
     ),
     "two records": (
         _two_records,
-        _INVALID + "2 records begin with v=STSv1;",
+        _INVALID + "2 records begin with v=STSv1; remove all but one",
     ),
 }
 UNAVAILABLE: dict[str, tuple[Setup, str]] = {
@@ -634,7 +637,7 @@ UNAVAILABLE: dict[str, tuple[Setup, str]] = {
     ),
     "the TXT lookup is not answered": (
         lambda world, domain: world.dns.set_behaviour(f"_mta-sts.{domain}", Behaviour(silent=True)),
-        "TXT lookup: 127.0.0.1: no answer",
+        "TXT lookup: 127.0.0.1: no answer within 2 s",
     ),
     "the policy host has no address": (
         lambda world, domain: world.dns.add_txt(f"_mta-sts.{domain}", RECORD),
@@ -642,7 +645,7 @@ UNAVAILABLE: dict[str, tuple[Setup, str]] = {
     ),
     "the policy host is inside": (
         lambda world, domain: world.announce(domain, host="192.168.1.1"),
-        "address of the policy host: mta-sts.{0} has no global address, only 192.168.1.1 " + FETCH_ERROR,
+        "address of the policy host: mta-sts.{0} has no public address, only 192.168.1.1 " + FETCH_ERROR,
     ),
     "nothing listens": (
         lambda world, domain: world.announce(domain, host=NOBODY),
@@ -704,9 +707,10 @@ FOUND: dict[str, tuple[Setup, str, list[str]]] = {
         "OK secure match=mx.test:.test servername=hostname",
         [
             (
-                "warning: domain={0}, its policy file is not in order: line 1: begins with a byte order mark; "
-                "line 2: blank line; line 6: max_age 99999999 counts as 31557600, the maximum; "
-                "line 7: Mode: unknown field, did you mean mode?"
+                "warning: domain={0}, policy is valid, but its file should be corrected: "
+                "line 1: remove the byte order mark; line 2: blank line; "
+                "line 6: max_age 99999999 is treated as 31557600 (the maximum); "
+                "line 7: unknown field Mode, did you mean mode?"
             ),
             "info: domain={0}, fetched: mode=enforce, max_age=31557600, mx=mx.test:*.test",
         ],
@@ -805,7 +809,7 @@ def _down(world: World, domain: str) -> None:
     world.announce(domain, host=NOBODY)
 
 
-_ENDED = "warning: domain={0}, its policy has ended 3 days ago: mode=enforce, max_age=172800, mx=mx.old.{0}"
+_ENDED = "warning: domain={0}, its policy expired 3 days ago: mode=enforce, max_age=172800, mx=mx.old.{0}"
 # The row is of mx.old.DOMAIN and two days; then: seconds since its fetch, what the world has, reply, lines, asked.
 AGED: dict[str, tuple[int, Setup, str, list[str], tuple[int, int]]] = {
     "a live policy, and a new one under another id": (
@@ -899,7 +903,7 @@ def test_a_row_that_cannot_be_understood_is_said_and_replaced(world: World, tmp_
     with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
         assert [ask(socket_of(daemon), domain) for _ in range(2)] == [secure(domain)] * 2
         assert about(daemon, domain) == [
-            f"warning: domain={domain}, cache.path: its row is ignored: version 2, not 1",
+            f"warning: domain={domain}, its row in cache.path is ignored: version 2, not 1",
             applied(domain),
         ]
     assert stored_policies(path) == {domain: policy(domain)}
@@ -998,7 +1002,7 @@ def test_a_hit_does_not_wait_for_dns(world: World, tmp_path: Path, silence: Sile
 def test_a_check_that_fails_is_told_once_and_ends_no_policy(world: World, tmp_path: Path) -> None:
     reasons = {
         "gone.test": "no _mta-sts TXT record",
-        "broken.test": "invalid _mta-sts TXT record: no id",
+        "broken.test": "invalid _mta-sts TXT record: id is missing",
         "servfail.test": "TXT lookup: 127.0.0.1: SERVFAIL",
     }
     world.announce("broken.test", b"v=STSv1;")
@@ -1008,11 +1012,11 @@ def test_a_check_that_fails_is_told_once_and_ends_no_policy(world: World, tmp_pa
     with quick(world, tmp_path) as daemon:
         for domain in reasons:
             assert ask(socket_of(daemon), domain) == secure(domain)
-            daemon.wait_for(f"domain={domain}, policy cannot be renewed")
+            daemon.wait_for(f"domain={domain}, policy could not be renewed")
             assert [ask(socket_of(daemon), domain) for _ in range(20)] == [secure(domain)] * 20
         lines = {domain: about(daemon, domain) for domain in reasons}
     assert lines == {
-        domain: [f"warning: domain={domain}, policy cannot be renewed, and ends in 12 hours: {reason}"]
+        domain: [f"warning: domain={domain}, policy could not be renewed and expires in 12 hours: {reason}"]
         for domain, reason in reasons.items()
     }
     assert [world.asked(domain) for domain in reasons] == [(1, 0)] * 3
@@ -1051,14 +1055,14 @@ def test_another_id_whose_policy_cannot_be_had_ends_no_policy(world: World, tmp_
     store_entries(tmp_path / "policies.sqlite", {domain: row})
     with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
         replies = [ask(socket_of(daemon), domain)]
-        daemon.wait_for("cannot be renewed")
+        daemon.wait_for("could not be renewed")
         daemon.restart()
         replies.extend(ask(socket_of(daemon), domain) for _ in range(10))
         lines = about(daemon, domain)
     failure = f"connection to the policy host: {NOBODY}: connection refused"
     assert replies == [secure(domain)] * 11
     assert lines == [
-        f"error: domain={domain}, policy cannot be renewed, and ends in 24 hours: {failure}",
+        f"error: domain={domain}, policy could not be renewed and expires in 24 hours: {failure}",
     ]
     failed = stored_entries(tmp_path / "policies.sqlite")[domain].failed
     assert [(one.record_id, one.count, str(one.failure)) for one in failed] == [("1", 1, failure)]
@@ -1071,7 +1075,7 @@ NOTED: dict[str, tuple[Setup, str, tuple[int, int]]] = {
     "no record": (lambda world, domain: None, _NO_POLICY + "no _mta-sts TXT record", (1, 0)),
     "an invalid record": (
         lambda world, domain: world.announce(domain, b"v=STSv1;"),
-        _INVALID + "no id",
+        _INVALID + "id is missing",
         (1, 0),
     ),
     "DNS fails": (
@@ -1169,7 +1173,7 @@ def pid_of(daemon: Daemon) -> int:
 
 
 def trouble(reason: str) -> str:
-    return f"error: cache.path: {reason}; answers go on, and writes are tried again"
+    return f"error: cache.path: {reason}; queries are still answered, and writes are tried again"
 
 
 def troubles(daemon: Daemon) -> list[str]:

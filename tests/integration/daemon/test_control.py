@@ -213,7 +213,11 @@ def test_what_is_known_of_dane(world: World, tmp_path: Path) -> None:
     by_hop = {dane.pop("next_hop"): dane for dane in document["dane"]}
     assert by_hop == {
         domain: {"tlsa": "usable", "hosts": [f"mx.{domain}"], "reason": None},
-        f"[{domain}]": {"tlsa": "absent", "hosts": [], "reason": f"no secure TLSA record of {domain}"},
+        f"[{domain}]": {
+            "tlsa": "absent",
+            "hosts": [],
+            "reason": f"{domain} has no TLSA record that is signed with DNSSEC",
+        },
         f"[{domain}]:587": {
             "tlsa": "failed",
             "hosts": [],
@@ -482,8 +486,8 @@ def test_the_status_tells_of_a_lock_that_nothing_waits_for(daemon: Daemon) -> No
 
 # Clients that misbehave, and many at once
 
-NO_OBJECT = {"error": "not a JSON object on one line of at most 4096 octets"}
-NO_REQUEST = {"error": 'not {"request": "list" or "status"}, or "show", "forget" or "refresh" with a "domain"'}
+NO_OBJECT = {"error": "expected a JSON object on one line of at most 4096 bytes"}
+NO_REQUEST = {"error": 'expected "request" to be "list" or "status", or "show", "forget" or "refresh" with a "domain"'}
 
 
 @pytest.mark.parametrize(
@@ -504,12 +508,12 @@ NO_REQUEST = {"error": 'not {"request": "list" or "status"}, or "show", "forget"
         pytest.param(b'{"request": "show", "domain": ["a.test"]}\n', NO_REQUEST, id="a list of domains"),
         pytest.param(
             b'{"request": "forget", "domain": "localhost"}\n',
-            {"error": "'localhost' has no policy: a single label"},
+            {"error": "'localhost' cannot have a policy: needs a dot, like example.com"},
             id="a single label",
         ),
         pytest.param(
             b'{"request": "refresh", "domain": "\\ud800.test"}\n',
-            {"error": "'\\ud800.test' has no policy: not UTF-8"},
+            {"error": "'\\ud800.test' cannot have a policy: not UTF-8"},
             id="half a character",
         ),
     ],
@@ -638,7 +642,7 @@ def test_a_second_daemon_leaves_the_first_its_socket(world: World, daemon: Daemo
     control = daemon.config.parent / "control"
     (tmp_path / "second").mkdir()
     line = refusal(world, tmp_path / "second", control)
-    assert line == f'postfix-mtasts-daemon: error: server.control = "{control}": another process listens there'
+    assert line == f'postfix-mtasts-daemon: error: server.control = "{control}": another process is listening there'
     assert told(daemon, "list") == []
 
 
@@ -648,7 +652,7 @@ def test_a_path_that_was_asked_for_must_do(world: World, tmp_path: Path) -> None
     lines = [refusal(world, tmp_path, path) for path in (tmp_path / "none" / "control", file)]
     assert lines == [
         f'postfix-mtasts-daemon: error: server.control = "{tmp_path / "none" / "control"}": no such file or directory',
-        f'postfix-mtasts-daemon: error: server.control = "{file}": there is a file that is no socket',
+        f'postfix-mtasts-daemon: error: server.control = "{file}": a file with this name exists, and is not a socket',
     ]
     assert file.is_file()
 
@@ -664,8 +668,8 @@ def test_the_default_path_is_used_if_it_can_be(world: World, tmp_path: Path) -> 
             assert stat.S_IMODE(Path(DEFAULT_CONTROL).stat().st_mode) == 0o600
             with Daemon(tmp_path / "second", world.configuration(tmp_path / "second", server=second)) as other:
                 assert ask(endpoint(other), "none.test") == "NOTFOUND "
-            reason = f'server.control = "{DEFAULT_CONTROL}": another process listens there'
-            assert other.log[0] == f"info: no control socket: {reason}"
+            reason = f'server.control = "{DEFAULT_CONTROL}": another process is listening there'
+            assert other.log[0] == f"info: no control socket, so postfix-mtasts-query cannot reach the daemon: {reason}"
             assert Path(DEFAULT_CONTROL).is_socket()
         assert list(folder.iterdir()) == []
         assert [line for line in daemon.log if "control" in line] == []

@@ -74,8 +74,8 @@ def test_a_policy_yields_to_tlsa_records(world: World, yielding: Daemon) -> None
     mail(world, "both.signed", EE)
     assert [ask(endpoint(yielding), "both.signed") for _ in range(3)] == [NOTFOUND] * 3
     assert asked(world, "both.signed") == all_of("both.signed")
-    assert yielding.wait_for("DANE goes") == (
-        "info: domain=both.signed, DANE goes before MTA-STS: TLSA records of mx.both.signed"
+    assert yielding.wait_for("DANE takes precedence") == (
+        "info: domain=both.signed, DANE takes precedence over MTA-STS: TLSA records of mx.both.signed"
     )
 
 
@@ -101,7 +101,7 @@ def test_mail_waits_when_tlsa_records_cannot_be_looked_up(world: World, yielding
     world.dns.set_behaviour("_25._tcp.mx.broken.signed", SERVFAIL)
     reason = "TLSA lookup: _25._tcp.mx.broken.signed: 127.0.0.1: SERVFAIL"
     assert ask(endpoint(yielding), "broken.signed") == f"TEMP {reason}"
-    assert yielding.wait_for("must wait") == f"warning: domain=broken.signed, mail must wait: {reason}"
+    assert yielding.wait_for("is deferred") == f"warning: domain=broken.signed, mail is deferred: {reason}"
 
 
 def test_postfix_does_dane_by_itself_where_there_is_no_policy(world: World, yielding: Daemon) -> None:
@@ -259,13 +259,15 @@ def test_a_reload(world: World, yielding: Daemon) -> None:
     ]
     assert ask(endpoint(yielding), domain) == DANE_ONLY
     wrong = f'{yielding.config}: reply.dane = "offf": must be "auto", "yield", "dane-only" or "off"'
-    assert reload(yielding, tables.replace('"yield"', '"offf"')) == [f"error: configuration not reloaded: {wrong}"]
+    assert reload(yielding, tables.replace('"yield"', '"offf"')) == [
+        f"error: configuration not reloaded, the previous one stays in effect: {wrong}"
+    ]
     assert ask(endpoint(yielding), domain) == DANE_ONLY
     elsewhere = (
         '[server]\nlisten = ["inet:127.0.0.1:8462"]\n[dns]\ntimeout = 1\n[reply]\nstyle = "plain"\ndane = "off"\n'
     )
     assert reload(yielding, elsewhere) == [
-        "info: configuration reloaded, but a change of server, cache, dns, fetch takes a restart",
+        "info: configuration reloaded; restart the daemon to apply the changes in [server], [cache], [dns], [fetch]",
         "info: reply.style is plain: configured",
         "info: reply.dane is off: configured",
     ]

@@ -521,9 +521,9 @@ async def test_a_client_lost_while_it_is_sent_replies_harms_nobody(caplog: pytes
 # Clients that speak something else
 
 _LENGTH = "expected the length of a netstring"
-_AT_MOST = "expected a netstring of at most 10000 octets"
+_AT_MOST = "expected a netstring of at most 10000 bytes"
 _COMMA = "expected a comma after the netstring"
-_WORDS = "expected the name of a map, a blank and a key"
+_WORDS = "expected the name of a map, a space and a key"
 
 FOREIGN = {
     "HTTP": (b"GET /metrics HTTP/1.1\r\nHost: a.example\r\n\r\n", _LENGTH),
@@ -724,7 +724,7 @@ def test_a_unix_socket_that_another_process_listens_on(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     code = "s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); print('ready', flush=True)"
     with other_process(code, str(path)):
-        assert refusal(UnixEndpoint(str(path))) == "another process listens there"
+        assert refusal(UnixEndpoint(str(path))) == "another process is listening there"
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
     assert path.is_socket()
@@ -735,7 +735,7 @@ def test_a_unix_socket_whose_server_takes_no_more_connections(tmp_path: Path) ->
     code = "s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(0); print('ready', flush=True)"
     with other_process(code, str(path)), socket.socket(socket.AF_UNIX) as waiting:
         waiting.connect(str(path))
-        assert refusal(UnixEndpoint(str(path))) == "another process listens there"
+        assert refusal(UnixEndpoint(str(path))) == "another process is listening there"
     assert path.is_socket()
 
 
@@ -746,12 +746,12 @@ def test_an_address_of_another_machine() -> None:
 def test_a_unix_socket_where_a_file_is(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("precious")
-    assert refusal(UnixEndpoint(str(path))) == "there is a file that is no socket"
+    assert refusal(UnixEndpoint(str(path))) == "a file with this name exists, and is not a socket"
     assert path.read_text() == "precious"
 
 
 def test_a_unix_socket_where_a_folder_is(tmp_path: Path) -> None:
-    assert refusal(UnixEndpoint(str(tmp_path))) == "there is a file that is no socket"
+    assert refusal(UnixEndpoint(str(tmp_path))) == "a file with this name exists, and is not a socket"
 
 
 def test_a_unix_socket_in_no_folder(tmp_path: Path) -> None:

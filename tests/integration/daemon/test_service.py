@@ -75,15 +75,15 @@ def ready(endpoint: str) -> str:
 
 def not_configured(endpoint: str, setting: str = "server.listen") -> str:
     return (
-        f"warning: the socket unit has {endpoint}, {setting} has not: served all the same; "
-        f"name it in {setting}, or take it out of the socket unit"
+        f"warning: {endpoint} is in the socket unit but not in {setting}, and is served anyway; "
+        f"name it in {setting}, or remove it from the socket unit"
     )
 
 
 def not_passed(endpoint: str) -> str:
     return (
-        f"warning: server.listen has {endpoint}, the socket unit has not: served, but refused while the daemon "
-        "restarts; make it a ListenStream= of the socket unit, or take it out of server.listen"
+        f"warning: {endpoint} is in server.listen but not in the socket unit, so connections to it are refused while "
+        "the daemon restarts; add it to the socket unit as ListenStream=, or remove it from server.listen"
     )
 
 
@@ -147,7 +147,7 @@ def test_a_passed_socket_for_all_addresses_takes_in_the_configured_one(
 
 def test_all_addresses_cannot_be_listened_on_beside_a_passed_one(world: World, tmp_path: Path) -> None:
     config = unset(world, tmp_path, listen=["inet:0.0.0.0:8461"])
-    reason = f"address already in use; change the socket unit instead, which has {TCP}"
+    reason = f"address already in use; the socket unit has {TCP}: change the address there"
     assert refusal(tmp_path, config, [(TCP, "socketmap")]) == [
         not_configured(TCP),
         f'postfix-mtasts-daemon: error: server.listen = "inet:0.0.0.0:8461": {reason}',
@@ -157,7 +157,7 @@ def test_all_addresses_cannot_be_listened_on_beside_a_passed_one(world: World, t
 def test_the_style_follows_what_is_served(world: World, tmp_path: Path) -> None:
     config = unset(world, tmp_path) | {"reply": {"style": "auto", "dane": "auto"}}
     with tcp("0.0.0.0") as listener, Daemon(tmp_path, config, passed=[(listener, "socketmap")]) as daemon:
-        unknown = "inet:0.0.0.0:8461 can be reached from other machines, whose Postfix is unknown"
+        unknown = "other machines can connect to inet:0.0.0.0:8461, and their Postfix is unknown"
         chosen = [f"info: reply.style is plain: {unknown}", f"info: reply.dane is off: {unknown}"]
         assert daemon.log == [f"info: event loop is {EVENT_LOOP}", *chosen, ready("inet:0.0.0.0:8461")]
         daemon.hang_up()
@@ -264,7 +264,7 @@ def _descriptor(stack: ExitStack, kind: str, path: Path) -> int:
     return stack.enter_context(unix(path) if kind == "unix" else tcp()).fileno()
 
 
-_MUST_LISTEN = "must be a stream socket that listens (ListenStream= and Accept=no)"
+_MUST_LISTEN = "must be a listening stream socket (ListenStream= and Accept=no)"
 REFUSALS = {
     "an unknown name": (
         [("unix", "contrl")],
@@ -272,7 +272,7 @@ REFUSALS = {
     ),
     "two for control": (
         [("unix", "control"), ("unix", "control")],
-        "systemd passes 2 sockets with FileDescriptorName=control: must be one",
+        "systemd passes 2 sockets with FileDescriptorName=control: only one may be",
     ),
     "control over TCP": ([(TCP, "control")], f"systemd passes {TCP} as control: must be a Unix socket"),
     "UDP": (
@@ -493,9 +493,9 @@ def test_systemd_is_told_of_start_reloads_and_end(world: World, tmp_path: Path) 
             why = f"{daemon.config}: not TOML: Expected '=' after a key in a key/value pair (at line 1, column 7)"
             told = {"READY": "1", "STATUS": f"{running['STATUS']}; configuration not reloaded: {why}"}
             assert manager.next() == told
-            daemon.wait_for(f"error: configuration not reloaded: {re.escape(why)}$")
+            daemon.wait_for(f"error: configuration not reloaded, the previous one stays in effect: {re.escape(why)}$")
             assert ask(endpoint, NONE) == "NOTFOUND "
-        assert manager.next() == {"STOPPING": "1", "STATUS": "finishing what was asked"}
+        assert manager.next() == {"STOPPING": "1", "STATUS": "answering the last queries before it stops"}
         assert manager.heard() == []
 
 
@@ -563,7 +563,9 @@ def filled(stack: ExitStack, endpoint: str) -> list[Connection]:
 
 def silent(daemon: Daemon, manager: Manager, endpoint: str, reason: str) -> None:
     """It says so again and again, and gives no sign of life between."""
-    line = f"^error: no answer on {re.escape(endpoint)}: {reason}; the watchdog is not told of life$"
+    line = (
+        f"^error: test query on {re.escape(endpoint)} failed: {reason}; if this goes on, systemd restarts the daemon$"
+    )
     daemon.wait_for(line, since=len(daemon.log))
     manager.heard()
     for _ in range(3):
@@ -588,7 +590,7 @@ def test_the_watchdog_is_not_fed_while_nobody_can_be_accepted(kind: str, world: 
         silent(daemon, manager, endpoint, "too many open files")
         # One file more, and it can connect to itself, but not accept that.
         connections[0].close()
-        silent(daemon, manager, endpoint, "(none within 0.1 seconds|connection reset by peer|got b'')")
+        silent(daemon, manager, endpoint, "(no answer within 0.1 s|connection reset by peer|unexpected reply b'')")
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, limits)
         alive(manager, 1)
 
@@ -614,7 +616,7 @@ def test_a_socket_that_is_for_others_is_no_reason_to_starve_the_watchdog(
             assert set(manager.next()) == {"READY", "STATUS"}
             alive(manager)
             assert ask(f"unix:{path}", NONE) == "NOTFOUND "
-        assert [line for line in daemon.log if "no answer" in line] == []
+        assert [line for line in daemon.log if "test query" in line] == []
 
 
 # Serves nobody, and would feed the watchdog.
@@ -647,7 +649,8 @@ def test_a_socket_for_others_where_connections_wait_starves_the_watchdog(
             waiting.connect(str(path))
             assert process.stderr is not None
             assert process.stderr.readline() == (
-                f"error: no answer on unix:{path}: connections are not accepted; the watchdog is not told of life\n"
+                f"error: test query on unix:{path} failed: connections are not accepted; "
+                "if this goes on, systemd restarts the daemon\n"
             )
             manager.heard()
             for _ in range(3):
@@ -672,6 +675,6 @@ async def test_a_wrong_answer_starves_the_watchdog(
             await asyncio.sleep(0.01)
         feeding.cancel()
         await server.aclose(1)
-        wrong = "got b'9:TEMP down,'; the watchdog is not told of life"
-        assert caplog.messages == [f"no answer on unix:{tmp_path / 'socket'}: {wrong}"]
+        wrong = "unexpected reply b'9:TEMP down,'; if this goes on, systemd restarts the daemon"
+        assert caplog.messages == [f"test query on unix:{tmp_path / 'socket'} failed: {wrong}"]
         assert manager.heard() == []

@@ -78,7 +78,7 @@ def publish(dns: DnsServer, answers: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 async def test_case(dns: DnsServer, case: dict[str, Any]) -> None:
     publish(dns, case["answers"])
-    reason = "no answer" if case["name"] == "timeout" else "SERVFAIL"
+    reason = "no answer within 0.1 s" if case["name"] == "timeout" else "SERVFAIL"
     expected: RecordObservation
     match case["expect"]["outcome"]:
         case "record":
@@ -88,7 +88,7 @@ async def test_case(dns: DnsServer, case: dict[str, Any]) -> None:
             expected = RecordAbsent(300.0 if case["name"] == "wildcard-spf" else 60.0)
         case _:
             expected = failed(f"127.0.0.1 port {dns.port}: {reason}")
-    assert await resolver(dns, timeout=0.2 if reason == "no answer" else 30.0).record(DOMAIN) == expected
+    assert await resolver(dns, timeout=0.2 if reason.startswith("no answer") else 30.0).record(DOMAIN) == expected
 
 
 RECORDS: list[tuple[str, list[tuple[bytes, ...]], RecordObservation]] = [
@@ -97,9 +97,9 @@ RECORDS: list[tuple[str, list[tuple[bytes, ...]], RecordObservation]] = [
     (
         "two records",
         [(b"v=STSv1; id=1;",), (b"v=STSv1; id=2;",)],
-        RecordInvalid("2 records begin with v=STSv1;", 300.0),
+        RecordInvalid("2 records begin with v=STSv1; remove all but one", 300.0),
     ),
-    ("no id", [(b"v=STSv1;",)], RecordInvalid("no id", 300.0)),
+    ("no id", [(b"v=STSv1;",)], RecordInvalid("id is missing", 300.0)),
     (
         "not ASCII",
         [(b"v=STSv1; id=\xc3\xa9;",)],
@@ -125,7 +125,7 @@ async def test_junk_from_a_wildcard_is_no_record(dns: DnsServer) -> None:
 @pytest.mark.parametrize("ttl", [45, 3000])
 async def test_an_invalid_record_is_believed_as_long_as_dns_says(dns: DnsServer, ttl: int) -> None:
     dns.add_txt(NAME, b"v=STSv1; id=;", ttl=ttl)
-    assert await resolver(dns).record(DOMAIN) == RecordInvalid("column 10: expected name=value, got 'id=;'", ttl)
+    assert await resolver(dns).record(DOMAIN) == RecordInvalid("id is empty", ttl)
 
 
 async def test_truncated_answer_is_asked_for_over_tcp(dns: DnsServer) -> None:
@@ -185,10 +185,10 @@ FAILURES: list[tuple[str, Behaviour, str]] = [
     ("server refuses", Behaviour(rcode="REFUSED"), "{server}: REFUSED"),
     ("server does not understand", Behaviour(rcode="FORMERR"), "{server}: FORMERR"),
     ("server cannot do that", Behaviour(rcode="NOTIMP"), "{server}: NOTIMP"),
-    ("server is silent", Behaviour(silent=True), "{server}: no answer"),
-    ("server is late", Behaviour(delay=60), "{server}: no answer"),
-    ("short garbage", Behaviour(garbage=b"\x00"), "{server}: (no answer|The DNS packet passed .* is too short.)"),
-    ("long garbage", Behaviour(garbage=b"\xff" * 600), "{server}: (no answer|.* not a valid Opcode)"),
+    ("server is silent", Behaviour(silent=True), "{server}: no answer within 0.1 s"),
+    ("server is late", Behaviour(delay=60), "{server}: no answer within 0.1 s"),
+    ("short garbage", Behaviour(garbage=b"\x00"), "{server}: no answer within 0.1 s"),
+    ("long garbage", Behaviour(garbage=b"\xff" * 600), "{server}: no answer within 0.1 s"),
 ]
 
 
@@ -232,7 +232,7 @@ async def test_each_server_that_failed_is_named(dns: DnsServer) -> None:
         third.set_behaviour(".", Behaviour(silent=True))
         assert await resolver(dns, second, third, timeout=4.0).record(DOMAIN) == failed(
             f"127.0.0.1 port {dns.port}: SERVFAIL; ::1 port {second.port}: REFUSED;"
-            f" 127.0.0.2 port {third.port}: no answer"
+            f" 127.0.0.2 port {third.port}: no answer within 1 s"
         )
 
 
@@ -243,7 +243,7 @@ async def test_silent_servers_cost_one_timeout_for_all(dns: DnsServer) -> None:
         async with asyncio.timeout(11):  # Each its own would be 12 seconds.
             observation = await resolver(dns, second, third, timeout=4.0).record(DOMAIN)
     assert observation == failed(
-        "; ".join(f"{server.address} port {server.port}: no answer" for server in (dns, second, third))
+        "; ".join(f"{server.address} port {server.port}: no answer within 1 s" for server in (dns, second, third))
     )
 
 
@@ -282,7 +282,12 @@ ADDRESSES: list[tuple[str, list[tuple[str, str]], tuple[str, Behaviour] | None, 
         ("2001:db8::1",),
     ),
     ("one type fails, the other has none", [("TXT", "x")], ("A", Behaviour(rcode="SERVFAIL")), "{server}: SERVFAIL"),
-    ("one type is silent, the other has none", [("TXT", "x")], ("AAAA", Behaviour(silent=True)), "{server}: no answer"),
+    (
+        "one type is silent, the other has none",
+        [("TXT", "x")],
+        ("AAAA", Behaviour(silent=True)),
+        "{server}: no answer within 1.5 s",
+    ),
 ]
 
 

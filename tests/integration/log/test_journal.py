@@ -101,7 +101,7 @@ def test_the_journal_gets_whole_records_and_standard_error_nothing(
         assert journal.next() == record(
             Event.DECIDED,
             4,
-            "warning: domain=down.test, no policy can be had: connection to the policy host: 127.0.2.2: "
+            "warning: domain=down.test, policy unavailable: connection to the policy host: 127.0.2.2: "
             "connection refused (sts-policy-fetch-error)",
             MTASTS_DOMAIN="down.test",
             MTASTS_RESULT="unavailable",
@@ -109,7 +109,9 @@ def test_the_journal_gets_whole_records_and_standard_error_nothing(
         service.config.write_text("listen\n")
         process.send_signal(signal.SIGHUP)
         why = f"{service.config}: not TOML: Expected '=' after a key in a key/value pair (at line 1, column 7)"
-        assert journal.next() == record(Event.NOT_RELOADED, 3, f"error: configuration not reloaded: {why}")
+        assert journal.next() == record(
+            Event.NOT_RELOADED, 3, f"error: configuration not reloaded, the previous one stays in effect: {why}"
+        )
         process.send_signal(signal.SIGTERM)
         assert journal.next() == record(Event.STOPPING, 6, "info: stopping")
         assert process.wait(20) == 0

@@ -145,7 +145,7 @@ def test_more_aliases_than_anybody_has() -> None:
         if count == 16:
             assert len(query.read(wire(made)).names) == 17
         else:
-            with pytest.raises(MalformedError, match=r"^more than 16 aliases$"):
+            with pytest.raises(MalformedError, match=r"^chain of more than 16 CNAME records$"):
                 query.read(wire(made))
 
 
@@ -153,7 +153,7 @@ def test_an_alias_of_itself() -> None:
     query = Query(NAME, TXT)
     made = response(query)
     add(made.answer, NAME, 300, "CNAME", f"{NAME}.")
-    with pytest.raises(MalformedError, match=r"^more than 16 aliases$"):
+    with pytest.raises(MalformedError, match=r"^chain of more than 16 CNAME records$"):
         query.read(wire(made))
 
 
@@ -161,7 +161,7 @@ def test_records_of_a_name_that_does_not_exist() -> None:
     query = Query(NAME, TXT)
     made = response(query, rcode="NXDOMAIN")
     add(made.answer, NAME, 300, "TXT", TEXT)
-    with pytest.raises(MalformedError, match=r"^records of a name that does not exist$"):
+    with pytest.raises(MalformedError, match=r"^NXDOMAIN in a response with records$"):
         query.read(wire(made))
 
 

@@ -46,8 +46,9 @@ EVENTS: list[tuple[Callable[[], None], list[str], Fields]] = [
         partial(events.listener_not_passed, TCP),
         [
             (
-                "WARNING server.listen has inet:127.0.0.1:8461, the socket unit has not: served, but refused while the "
-                "daemon restarts; make it a ListenStream= of the socket unit, or take it out of server.listen"
+                "WARNING inet:127.0.0.1:8461 is in server.listen but not in the socket unit, so connections to it are "
+                "refused while the daemon restarts; add it to the socket unit as ListenStream=, or remove it from "
+                "server.listen"
             )
         ],
         fields(Event.LISTENER_NOT_PASSED),
@@ -56,8 +57,8 @@ EVENTS: list[tuple[Callable[[], None], list[str], Fields]] = [
         partial(events.listener_not_configured, TCP, "server.listen"),
         [
             (
-                "WARNING the socket unit has inet:127.0.0.1:8461, server.listen has not: served all the same; "
-                "name it in server.listen, or take it out of the socket unit"
+                "WARNING inet:127.0.0.1:8461 is in the socket unit but not in server.listen, and is served anyway; "
+                "name it in server.listen, or remove it from the socket unit"
             )
         ],
         fields(Event.LISTENER_NOT_CONFIGURED),
@@ -67,17 +68,25 @@ EVENTS: list[tuple[Callable[[], None], list[str], Fields]] = [
         ["INFO reply.style is plain: because", "INFO reply.dane is yield: so"],
         fields(Event.REPLY_RULES),
     ),
-    (partial(events.no_control, "no"), ["INFO no control socket: no"], fields(Event.NO_CONTROL)),
+    (
+        partial(events.no_control, "no"),
+        ["INFO no control socket, so postfix-mtasts-query cannot reach the daemon: no"],
+        fields(Event.NO_CONTROL),
+    ),
     (partial(events.reloaded, []), ["INFO configuration reloaded"], fields(Event.RELOADED)),
     (
         partial(events.reloaded, ["dns", "cache"]),
-        ["INFO configuration reloaded, but a change of dns, cache takes a restart"],
+        ["INFO configuration reloaded; restart the daemon to apply the changes in [dns], [cache]"],
         fields(Event.RELOADED),
     ),
-    (partial(events.not_reloaded, "no"), ["ERROR configuration not reloaded: no"], fields(Event.NOT_RELOADED)),
+    (
+        partial(events.not_reloaded, "no"),
+        ["ERROR configuration not reloaded, the previous one stays in effect: no"],
+        fields(Event.NOT_RELOADED),
+    ),
     (
         partial(events.not_answered, TCP, "no"),
-        ["ERROR no answer on inet:127.0.0.1:8461: no; the watchdog is not told of life"],
+        ["ERROR test query on inet:127.0.0.1:8461 failed: no; if this goes on, systemd restarts the daemon"],
         fields(Event.WATCHDOG),
     ),
     (partial(events.event_loop, "uvloop"), ["INFO event loop is uvloop"], fields(Event.EVENT_LOOP)),
@@ -104,22 +113,22 @@ EVENTS: list[tuple[Callable[[], None], list[str], Fields]] = [
     ),
     (
         decided(YieldToDane(("a.test", "b.test"))),
-        ["INFO domain=example.com, DANE goes before MTA-STS: TLSA records of a.test, b.test"],
+        ["INFO domain=example.com, DANE takes precedence over MTA-STS: TLSA records of a.test, b.test"],
         fields(Event.DECIDED, "dane"),
     ),
     (
         decided(Unavailable(FAILURE)),
-        ["WARNING domain=example.com, no policy can be had: HTTP response: status 404 (sts-policy-fetch-error)"],
+        ["WARNING domain=example.com, policy unavailable: HTTP response: status 404 (sts-policy-fetch-error)"],
         fields(Event.DECIDED, "unavailable"),
     ),
     (
         decided(Unavailable(Failure(Stage.TLSA, "SERVFAIL", None), defer=True)),
-        ["WARNING domain=example.com, mail must wait: TLSA lookup: SERVFAIL"],
+        ["WARNING domain=example.com, mail is deferred: TLSA lookup: SERVFAIL"],
         fields(Event.DECIDED, "deferred"),
     ),
     (
         partial(events.found_in_policy, DOMAIN, (Finding(1, "a"), Finding(2, "b"))),
-        ["WARNING domain=example.com, its policy file is not in order: line 1: a; line 2: b"],
+        ["WARNING domain=example.com, policy is valid, but its file should be corrected: line 1: a; line 2: b"],
         fields(Event.POLICY_FINDINGS, domain=True),
     ),
     (
@@ -144,17 +153,17 @@ EVENTS: list[tuple[Callable[[], None], list[str], Fields]] = [
     ),
     (
         partial(events.noticed, DOMAIN, NotRenewed("no", 7200, urgent=False)),
-        ["WARNING domain=example.com, policy cannot be renewed, and ends in 2 hours: no"],
+        ["WARNING domain=example.com, policy could not be renewed and expires in 2 hours: no"],
         fields(Event.POLICY_NOT_RENEWED, domain=True),
     ),
     (
         partial(events.noticed, DOMAIN, NotRenewed("no", 7200, urgent=True)),
-        ["ERROR domain=example.com, policy cannot be renewed, and ends in 2 hours: no"],
+        ["ERROR domain=example.com, policy could not be renewed and expires in 2 hours: no"],
         fields(Event.POLICY_NOT_RENEWED, domain=True),
     ),
     (
         partial(events.noticed, DOMAIN, HadExpired(NONE, 60)),
-        ["WARNING domain=example.com, its policy has ended 60 seconds ago: mode=none, max_age=86400"],
+        ["WARNING domain=example.com, its policy expired 60 seconds ago: mode=none, max_age=86400"],
         fields(Event.POLICY_EXPIRED, domain=True),
     ),
     (
@@ -164,12 +173,12 @@ EVENTS: list[tuple[Callable[[], None], list[str], Fields]] = [
     ),
     (
         partial(events.row_ignored, DOMAIN, "no"),
-        ["WARNING domain=example.com, cache.path: its row is ignored: no"],
+        ["WARNING domain=example.com, its row in cache.path is ignored: no"],
         fields(Event.ROW_IGNORED, domain=True),
     ),
     (
         partial(events.database_trouble, "no"),
-        ["ERROR cache.path: no; answers go on, and writes are tried again"],
+        ["ERROR cache.path: no; queries are still answered, and writes are tried again"],
         fields(Event.DATABASE_TROUBLE),
     ),
     (partial(events.internal_error, ValueError("x")), ["ERROR internal error"], fields(Event.INTERNAL_ERROR)),

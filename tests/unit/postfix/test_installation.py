@@ -8,8 +8,8 @@ from postfix_mtasts.postfix.reply import Style
 
 LOCAL = (InetEndpoint("127.0.0.1", 8461), InetEndpoint("::1", 8461), UnixEndpoint("/run/socket"))
 OPEN = InetEndpoint("0.0.0.0", 8461)
-KNOWS = "Postfix 3.10 knows its attributes, and checks MX names by them"
-KNOWS_NOT = "Postfix 3.9 does not know the attributes of tlsrpt"
+KNOWS = "Postfix 3.10 supports its attributes, and checks MX names with them"
+KNOWS_NOT = "Postfix 3.9 does not support the attributes of tlsrpt"
 
 
 @pytest.mark.parametrize(
@@ -20,17 +20,17 @@ KNOWS_NOT = "Postfix 3.9 does not know the attributes of tlsrpt"
         (StyleSetting.AUTO, Postfix((4, 0)), LOCAL, Style.TLSRPT, KNOWS.replace("3.10", "4.0")),
         (
             StyleSetting.AUTO,
-            NoPostfix("no postconf on this machine"),
+            NoPostfix("there is no postconf command on this machine"),
             LOCAL,
             Style.PLAIN,
-            "no postconf on this machine",
+            "there is no postconf command on this machine",
         ),
         (
             StyleSetting.AUTO,
             Postfix((3, 10)),
             (*LOCAL, OPEN),
             Style.PLAIN,
-            "inet:0.0.0.0:8461 can be reached from other machines, whose Postfix is unknown",
+            "other machines can connect to inet:0.0.0.0:8461, and their Postfix is unknown",
         ),
         (StyleSetting.TLSRPT, NoPostfix("none"), (OPEN,), Style.TLSRPT, "configured"),
         (StyleSetting.PLAIN, Postfix((3, 11)), LOCAL, Style.PLAIN, "configured"),
@@ -65,22 +65,27 @@ def test_style(
             Postfix((3, 10), "dane", "enabled"),
             LOCAL,
             DaneSetting.OFF,
-            "Postfix 3.10 applies no DANE without smtp_dns_support_level = dnssec",
+            "Postfix 3.10 does not apply DANE without smtp_dns_support_level = dnssec",
         ),
         (
             Postfix((3, 10), "dane", ""),
             LOCAL,
             DaneSetting.OFF,
-            "Postfix 3.10 applies no DANE without smtp_dns_support_level = dnssec",
+            "Postfix 3.10 does not apply DANE without smtp_dns_support_level = dnssec",
         ),
         (Postfix((3, 7), "may", "dnssec"), LOCAL, DaneSetting.OFF, "Postfix 3.7 has smtp_tls_security_level = may"),
         (Postfix((3, 7), "", ""), LOCAL, DaneSetting.OFF, "Postfix 3.7 has smtp_tls_security_level = (empty)"),
-        (NoPostfix("no postconf on this machine"), LOCAL, DaneSetting.OFF, "no postconf on this machine"),
+        (
+            NoPostfix("there is no postconf command on this machine"),
+            LOCAL,
+            DaneSetting.OFF,
+            "there is no postconf command on this machine",
+        ),
         (
             Postfix((3, 10), "dane", "dnssec"),
             (*LOCAL, OPEN),
             DaneSetting.OFF,
-            "inet:0.0.0.0:8461 can be reached from other machines, whose Postfix is unknown",
+            "other machines can connect to inet:0.0.0.0:8461, and their Postfix is unknown",
         ),
     ],
 )

@@ -159,7 +159,7 @@ def _full(domain: str, hosts: list[str]) -> str:
 
 
 def _temp(domain: str, hosts: list[str]) -> str:
-    return f"TEMP the policy of {domain} has too many mx for a reply"
+    return f"TEMP the mx lines of {domain}'s policy are too long for a reply"
 
 
 Form = Callable[[str, list[str]], str]

@@ -91,11 +91,11 @@ def test_name_of_a_key(key: str, name: str) -> None:
         pytest.param(b".example.com", "not a hostname", id="Postfix asks for parent domains"),
         pytest.param(b"example..com", "not a hostname", id="empty label"),
         pytest.param(b"example.com..", "not a hostname", id="two root dots"),
-        pytest.param(b"localhost", "a single label", id="single label"),
-        pytest.param(b"localhost.", "a single label", id="single label with a root dot"),
-        pytest.param(b"[192.0.2.1]", "an address, not a hostname", id="IPv4"),
-        pytest.param(b"[192.0.2.1]:25", "an address, not a hostname", id="IPv4 and port"),
-        pytest.param(b"1", "an address, not a hostname", id="number"),
+        pytest.param(b"localhost", "needs a dot, like example.com", id="single label"),
+        pytest.param(b"localhost.", "needs a dot, like example.com", id="single label with a root dot"),
+        pytest.param(b"[192.0.2.1]", "ends in a number, like an IP address", id="IPv4"),
+        pytest.param(b"[192.0.2.1]:25", "ends in a number, like an IP address", id="IPv4 and port"),
+        pytest.param(b"1", "ends in a number, like an IP address", id="number"),
         pytest.param(b"[IPv6:2001:db8::1]", "not a hostname", id="IPv6 literal"),
         pytest.param(b"[2001:db8::1]:25", "not a hostname", id="IPv6 and port"),
         pytest.param(b"[example.com", "not a hostname", id="no closing bracket"),
@@ -115,18 +115,20 @@ def test_name_of_a_key(key: str, name: str) -> None:
         pytest.param(b"a-.example", "not a hostname", id="hyphen last"),
         pytest.param(b"*.example.com", "not a hostname", id="wildcard"),
         pytest.param(b"x" * 64 + b".example", "not a hostname", id="label of 64"),
-        pytest.param(b"a." * 127, "too long for _mta-sts.", id="253"),
-        pytest.param(b"x" * 63 + b"." + b"a." * 90 + b"a", "too long for _mta-sts.", id="245"),
+        pytest.param(b"a." * 127, "too long to have a name with _mta-sts. before it", id="253"),
+        pytest.param(
+            b"x" * 63 + b"." + b"a." * 90 + b"a", "too long to have a name with _mta-sts. before it", id="245"
+        ),
         pytest.param(b"a." * 127 + b"a", "longer than 253 characters", id="255"),
         pytest.param(
-            ("ü." * 40).encode(), "not convertible to A-labels: Domain too long", id="over 253 only as A-labels"
+            ("ü." * 40).encode(), "cannot be converted to punycode: Domain too long", id="over 253 only as A-labels"
         ),
         pytest.param(
             "♥.example".encode(),
-            "not convertible to A-labels: Codepoint U+2665 at position 1 of '♥' not allowed",
+            "cannot be converted to punycode: Codepoint U+2665 at position 1 of '♥' not allowed",
             id="a code point that IDNA 2008 disallows",
         ),
-        pytest.param("\N{SOFT HYPHEN}".encode(), "not convertible to A-labels: Empty domain", id="maps to nothing"),
+        pytest.param("\N{SOFT HYPHEN}".encode(), "cannot be converted to punycode: Empty domain", id="maps to nothing"),
     ],
 )
 def test_no_domain(key: bytes, message: str) -> None:
