@@ -424,11 +424,13 @@ def test_a_reply_that_is_none(config: Path, tmp_path: Path, reply: bytes, reason
         pytest.param(("show",), "cache show needs a DOMAIN", True, id="show of none"),
         pytest.param(
             ("forget", "a.test", "localhost"),
-            "'localhost': a single label",
+            "'localhost': needs a dot, like example.com",
             False,
             id="a single label",
         ),
-        pytest.param(("show", "192.0.2.1"), "'192.0.2.1': an address, not a hostname", False, id="an address"),
+        pytest.param(
+            ("show", "192.0.2.1"), "'192.0.2.1': ends in a number, like an IP address", False, id="an address"
+        ),
         pytest.param(("show", ""), "'': not a hostname", False, id="empty"),
     ],
 )

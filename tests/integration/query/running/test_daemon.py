@@ -153,8 +153,8 @@ def test_warm_skips_what_is_no_domain(daemon: Daemon) -> None:
     status, output, errors = query(daemon, "warm", "-", "--json", given="localhost\n\xff\ncold.test\nuser@cold.test\n")
     assert (status, json.loads(output)) == (1, {"domains": 1, "policies": 0, "none": 1, "deferred": 0})
     assert errors == (
-        "postfix-mtasts-query: warning: -:1: 'localhost' skipped: a single label\n"
-        "postfix-mtasts-query: warning: -:2: '\\xff' skipped: a single label\n"
+        "postfix-mtasts-query: warning: -:1: 'localhost' skipped: needs a dot, like example.com\n"
+        "postfix-mtasts-query: warning: -:2: '\\xff' skipped: needs a dot, like example.com\n"
         "postfix-mtasts-query: warning: -:4: 'user@cold.test' skipped: not a hostname\n"
     )
 
@@ -210,8 +210,8 @@ def test_progress_is_for_terminals(world: World, daemon: Daemon, tmp_path: Path)
 WRONG = {
     "nothing": ((), "the following arguments are required: DOMAIN"),
     "an unknown option": (("--bogus", "a.test"), "unrecognized arguments: --bogus"),
-    "a single label": (("localhost",), "'localhost': a single label"),
-    "an address": (("[192.0.2.1]",), "'[192.0.2.1]': an address, not a hostname"),
+    "a single label": (("localhost",), "'localhost': needs a dot, like example.com"),
+    "an address": (("[192.0.2.1]",), "'[192.0.2.1]': ends in a number, like an IP address"),
     "a number": (("warm", "--concurrency", "0", "-"), "argument --concurrency: must be a number from 1 to 1000"),
 }
 
