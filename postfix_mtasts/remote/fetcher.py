@@ -16,7 +16,8 @@ import httpx
 from postfix_mtasts import __version__
 from postfix_mtasts.config import IpNetwork
 from postfix_mtasts.dns.resolver import Resolver
-from postfix_mtasts.remote.network import HTTPS_PORT, Network, NetworkError, Stream, in_words
+from postfix_mtasts.remote.network import HTTPS_PORT, Network, in_words
+from postfix_mtasts.remote.stream import NetworkError, Stream
 from postfix_mtasts.sts import policy
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.observation import (
@@ -31,6 +32,11 @@ from postfix_mtasts.sts.observation import (
 )
 
 MAX_POLICY_SIZE = 65_536  # Octets (RFC 8461, 3.3 suggests 64 KB).
+# What it costs to parse a response is bounded by these.
+_MAX_RESPONSE = 131_072  # Octets, with headers and chunk sizes: twice what a policy takes.
+_MAX_HEAD = 16_384  # Octets until the header is complete; h11 has the same limit in httpcore 0.16.
+_MAX_FIELDS = 100  # Header fields of one response.
+_MAX_INTERIM = 5  # 1xx responses; nobody has a use for one.
 _PATH = "/.well-known/mta-sts.txt"
 _HEADERS = {
     "User-Agent": f"postfix-mtasts/{__version__}",
@@ -81,6 +87,9 @@ class Fetcher:
             failure = Failure(Stage.CERTIFICATE, in_words(error), ResultType.WEBPKI_INVALID)
         except (_ResponseError, NetworkError) as error:
             failure = Failure(seen.stage, str(error))
+        except ssl.SSLEOFError as error:
+            cut = "the connection was cut before the end of the response (no TLS close_notify)"
+            failure = Failure(seen.stage, cut if seen.stage is Stage.RESPONSE else in_words(error))
         except OSError as error:
             failure = Failure(seen.stage, in_words(error))
         except httpcore.ProtocolError as error:
@@ -94,9 +103,10 @@ class Fetcher:
 
     async def _get(self, host: str, network: Network) -> bytes:
         # Only a transport: cookies, redirects and the like, which httpx's client adds, are what a policy must not meet.
-        transport = _Transport(_Connection(network), self._tls)
+        connection = _Connection(network)
         request = httpx.Request("GET", f"https://{host}:{self._port}{_PATH}", headers=_HEADERS)
-        response = await transport.handle_async_request(request)
+        response = await _Transport(connection, self._tls).handle_async_request(request)
+        connection.expect_body()
         network.trace.status = response.status_code
         network.trace.headers = _texts(response.headers.raw)
         _check_headers(response.status_code, network.trace.headers)
@@ -105,6 +115,7 @@ class Fetcher:
             body += data
             if len(body) > MAX_POLICY_SIZE:
                 raise _ResponseError(f"larger than {MAX_POLICY_SIZE // 1024} KiB")
+            await asyncio.sleep(0)  # Of a body in chunks of one octet, h11 has thousands at hand.
         return bytes(body)
 
 
@@ -145,29 +156,40 @@ class _Body(httpx.AsyncByteStream):
 
 
 class _Connection:
-    """One connection as httpcore wants it: its network backend (AsyncNetworkBackend), and its stream in one.
-
-    TLS begins with the first octet. To let httpcore upgrade a connection would cost asyncio more.
-    """
+    """One connection as httpcore wants it: its network backend (AsyncNetworkBackend), and its stream in one."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self._host, self._port = "", 0
+        self._host = ""
         self._stream: Stream | None = None
+        self._received = 0
+        self._head: bytearray | None = bytearray()  # What has come before the response was complete.
+
+    def expect_body(self) -> None:
+        """The header of the response has come."""
+        self._head = None
 
     async def connect_tcp(self, host: str, port: int, **_: object) -> "_Connection":
-        self._host, self._port = host, port
+        self._host = host
+        self._stream = await self._network.connect(host, port)
         return self
 
     async def start_tls(self, ssl_context: ssl.SSLContext, **_: object) -> "_Connection":
-        self._stream = await self._network.connect_tls(self._host, self._port, ssl_context)
+        await self._network.start_tls(self._connected(), self._host, ssl_context)
         return self
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's name
-        return await self._opened().read(max_bytes)
+        data = await self._connected().read(max_bytes)
+        self._received += len(data)
+        if self._received > _MAX_RESPONSE:
+            raise _ResponseError(f"larger than {_MAX_RESPONSE // 1024} KiB with its headers and chunks")
+        if self._head is not None:
+            self._head += data
+            _check_head(self._head)
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's name
-        await self._opened().write(buffer)
+        await self._connected().write(buffer)
 
     async def aclose(self) -> None:
         self._network.abort()
@@ -175,10 +197,21 @@ class _Connection:
     def get_extra_info(self, info: str) -> None:
         """Nothing: httpcore asks whether the host has chosen HTTP/2, which it is not offered."""
 
-    def _opened(self) -> Stream:
+    def _connected(self) -> Stream:
         if not self._stream:
-            raise AssertionError("httpcore speaks TLS with an https URL")
+            raise AssertionError("httpcore connects first")
         return self._stream
+
+
+def _check_head(received: bytearray) -> None:
+    """Hold what has come of a response against the bounds, before h11 takes its time for it. Raises _ResponseError."""
+    if len(received) > _MAX_HEAD:
+        raise _ResponseError("response headers too large")
+    heads = [part for part in received.split(b"\r\n\r\n") if part.startswith(b"HTTP/")]
+    if any(head.count(b"\n") > _MAX_FIELDS for head in heads):
+        raise _ResponseError(f"more than {_MAX_FIELDS} header fields")
+    if len(heads) > _MAX_INTERIM + 1:
+        raise _ResponseError(f"more than {_MAX_INTERIM} interim responses (1xx)")
 
 
 def _texts(headers: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:

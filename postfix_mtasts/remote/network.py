@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from postfix_mtasts.config import IpNetwork
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver
+from postfix_mtasts.remote.stream import NetworkError, Stream
 from postfix_mtasts.sts.observation import FetchTrace, Stage
 
 HTTPS_PORT = 443
 _CONNECT_TIMEOUT = 3.0  # Seconds for one address, so that there is time for the others if it does not answer.
-_NO_TIMEOUT = 3600.0  # Seconds. asyncio needs a limit for the handshake, but the caller's deadline comes long before.
 _MAX_ERROR = 200  # Characters.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052, 2.1
 # Some versions of Python take these for global: local NAT64 (RFC 8215), IPv4-compatible addresses (RFC 4291, 2.5.5.1).
@@ -38,10 +38,6 @@ _ALERT = re.compile(r"(?:(?:SSLV3|TLSV13?)_ALERT_|TLSV1_)(.+)")  # An alert that
 
 class CaError(Exception):
     """There are no CA certificates to check hosts with. The message says where they should be."""
-
-
-class NetworkError(Exception):
-    """There is no connection, for a reason that is not an error of the system, such as a failed DNS lookup."""
 
 
 def is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -129,26 +125,26 @@ class Network:
     ) -> None:
         self._resolver = resolver
         self._allow_addresses = allow_addresses
-        self.keep_certificate = keep_certificate
+        self._keep_certificate = keep_certificate
         self._stream: Stream | None = None
         self.trace = FetchTrace()
 
-    async def connect(self, host: str, port: int) -> "Stream":
+    async def connect(self, host: str, port: int) -> Stream:
         """Connect to the first address of the host that accepts the connection."""
-        connection = await self._connected(host, port)
-        self._stream = Stream(self, *await asyncio.open_connection(sock=connection))
+        self._stream = Stream(await self._connected(host, port))
         return self._stream
 
-    async def connect_tls(self, host: str, port: int, tls: ssl.SSLContext) -> "Stream":
-        """Connect to the host, start TLS, and verify the host's certificate with `tls`."""
-        connection = await self._connected(host, port)
+    async def start_tls(self, stream: Stream, host: str, tls: ssl.SSLContext) -> None:
+        """Start TLS on the connection, and verify the host's certificate with `tls`."""
         self.enter(Stage.TLS)
-        opening = asyncio.open_connection(
-            sock=connection, ssl=tls, server_hostname=host, ssl_handshake_timeout=_NO_TIMEOUT
-        )
-        self._stream = Stream(self, *await opening)
-        self._stream.note_tls()
-        return self._stream
+        await stream.start_tls(tls, host)
+        established = stream.tls
+        cipher = established.cipher() if established else None
+        if established and cipher:
+            self.trace.tls = f"{established.version()} {cipher[0]}"
+            if self._keep_certificate:
+                self.trace.certificate = established.getpeercert(binary_form=True) or b""
+        self.enter(Stage.RESPONSE)
 
     def enter(self, stage: Stage) -> None:
         """Note that the next stage begins."""
@@ -192,42 +188,6 @@ class Network:
     def _is_allowed(self, text: str) -> bool:
         address = ipaddress.ip_address(text)
         return is_global(address) or any(address in network for network in self._allow_addresses)
-
-
-class Stream:
-    """An open connection."""
-
-    def __init__(self, network: Network, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._network = network
-        self._reader = reader
-        self._writer = writer
-
-    async def start_tls(self, tls: ssl.SSLContext, host: str) -> None:
-        """Start TLS on this connection, and verify the host's certificate with `tls`."""
-        self._network.enter(Stage.TLS)
-        await self._writer.start_tls(tls, server_hostname=host, ssl_handshake_timeout=_NO_TIMEOUT)
-        self.note_tls()
-
-    def note_tls(self) -> None:
-        """Note the TLS version and the cipher in the trace, and the certificate if it is kept."""
-        tls = self._writer.get_extra_info("ssl_object")
-        self._network.trace.tls = f"{tls.version()} {tls.cipher()[0]}"
-        if self._network.keep_certificate:
-            self._network.trace.certificate = tls.getpeercert(binary_form=True)
-        self._network.enter(Stage.RESPONSE)
-
-    async def read(self, max_octets: int) -> bytes:
-        """Return what was received, up to `max_octets` bytes, and b"" when the host has closed the connection."""
-        return await self._reader.read(max_octets)
-
-    async def write(self, data: bytes) -> None:
-        """Send data, and wait until the buffer has room for more."""
-        self._writer.write(data)
-        await self._writer.drain()
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._writer.transport.abort()
 
 
 async def _connect(address: str, port: int) -> socket.socket:

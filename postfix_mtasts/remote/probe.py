@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from postfix_mtasts.config import IpNetwork
 from postfix_mtasts.dns.resolver import Resolver
-from postfix_mtasts.remote.network import HTTPS_PORT, Network, NetworkError, Stream, in_words
+from postfix_mtasts.remote.network import HTTPS_PORT, Network, in_words
+from postfix_mtasts.remote.stream import NetworkError, Stream
 from postfix_mtasts.sts.observation import Stage
 
 SMTP_PORT = 25
@@ -79,11 +80,11 @@ class Prober:
         try:
             async with asyncio.timeout(_DEADLINE):
                 if port == HTTPS_PORT:
-                    await network.connect_tls(host, port, tls)
+                    await network.start_tls(await network.connect(host, port), host, tls)
                 else:
                     stream = await network.connect(host, port)
                     await self._ask_for_tls(stream)
-                    await stream.start_tls(tls, host)
+                    await network.start_tls(stream, host, tls)
         except TimeoutError:
             return f"timed out after {_DEADLINE:g} s"
         except (_SmtpError, NetworkError) as error:

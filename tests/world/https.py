@@ -17,15 +17,18 @@ import concurrent.futures
 import contextlib
 import enum
 import http
+import re
 import socket
 import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from tests.world.dns import LoopServer
+from tests.world.keyupdate import CIPHER, key_updates
 
 _T = TypeVar("_T")
 _CHUNK = 65536
@@ -55,6 +58,13 @@ class Flood:
     size: int
 
 
+@dataclass(frozen=True)
+class KeyUpdates:
+    """Send so many KeyUpdate records of TLS 1.3, before anything else is sent. The context must have a keylog file."""
+
+    count: int
+
+
 class Hold:
     """Wait until a test calls `release`; `reached` is set when a connection waits here."""
 
@@ -80,7 +90,7 @@ class End(enum.Enum):
 
 
 HANG = Hold()
-Step = bytes | Drip | Flood | Hold | End
+Step = bytes | Drip | Flood | KeyUpdates | Hold | End
 
 
 def answer(
@@ -175,6 +185,8 @@ class HttpsServer(LoopServer):
                     for byte in step.data:
                         await self._send(connection, bytes([byte]))
                         await self._sleep(step.interval)
+                case KeyUpdates():
+                    await connection.update_keys(step.count)
                 case Hold():
                     await step.wait()
                 case End.RESET:
@@ -250,6 +262,16 @@ class _Connection:
             self._outgoing.write(data)
         else:
             self._tls.write(data)
+        await self._flush()
+
+    async def update_keys(self, count: int) -> None:
+        assert self._tls is not None
+        cipher = self._tls.cipher()
+        assert cipher is not None
+        assert cipher[0] == CIPHER
+        log = Path(self._tls.context.keylog_filename).read_text()
+        secret = re.findall(r"^SERVER_TRAFFIC_SECRET_0 \w+ (\w+)$", log, re.MULTILINE)[-1]
+        self._outgoing.write(key_updates(bytes.fromhex(secret), count))
         await self._flush()
 
     def reset(self) -> None:

@@ -102,6 +102,13 @@ GOOD: list[tuple[str, list[Step], str]] = [
     ("until the connection ends", [HEAD + b"\r\n" + BODY], TEXT),
     ("HTTP/1.0", [answer(TEXT).replace(b"HTTP/1.1", b"HTTP/1.0")], TEXT),
     ("after an interim response", [b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", answer(TEXT)], TEXT),
+    ("after five interim responses", [b"HTTP/1.1 103 Early Hints\r\n\r\n" * 5, answer(TEXT)], TEXT),
+    ("a hundred header fields", [answer(TEXT, headers=[("X", "")] * 98)], TEXT),
+    (
+        "in chunks of one octet",
+        [answer(chunked(BODY + b"\n" * 10_000, 1), headers=[("Transfer-Encoding", "chunked")])],
+        TEXT + "\n" * 10_000,
+    ),
     ("encoding identity", [answer(TEXT, headers=[("Content-Encoding", "Identity")])], TEXT),
     ("header fields are not only ASCII", [answer(TEXT, headers=[("X-Powered-By", "café")])], TEXT),
     ("exactly 64 KiB", [answer(TEXT + COMMENT)], TEXT + COMMENT),
@@ -230,6 +237,8 @@ CHUNKED = [("Transfer-Encoding", "chunked")]
 CUT_SHORT = re.compile("peer closed connection without sending complete message body .*")
 NOT_HTTP = "the answer is not HTTP/1.1"
 TOO_LONG = "larger than 64 KiB"
+CUT = "the connection was cut before the end of the response (no TLS close_notify)"
+TOO_MANY_INTERIM = "more than 5 interim responses (1xx)"
 
 # What the server sends instead of a handshake, and the reason. Patterns stand for the words of OpenSSL and of h11.
 NO_HANDSHAKE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
@@ -239,7 +248,7 @@ NO_HANDSHAKE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
         "the answer is not valid TLS",
     ),
     ("a reset", [End.RESET], "connection reset by peer"),
-    ("the end", [End.CUT], "the connection was closed"),
+    ("the end", [End.CUT], "the host closed the connection"),
 ]
 # What the server sends instead of a response, and the reason.
 NO_RESPONSE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
@@ -249,7 +258,20 @@ NO_RESPONSE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
     ("a reset in the body", [answer(TEXT)[:-5], End.RESET], "connection reset by peer"),
     ("a reset in a body of unknown length", [HEAD + b"\r\n" + BODY, End.RESET], "connection reset by peer"),
     ("the end in the body", [answer(TEXT)[:-5]], CUT_SHORT),
-    ("the end in the body, without TLS's own", [answer(TEXT)[:-5], End.CUT], CUT_SHORT),
+    ("the end in the body, without TLS's own", [answer(TEXT)[:-5], End.CUT], CUT),
+    ("the end of a body of unknown length, without TLS's own", [HEAD + b"\r\n" + BODY, End.CUT], CUT),
+    ("the end after some lines of it", [HEAD + b"\r\n" + BODY[:-3], End.CUT], CUT),
+    ("the end in the header, without TLS's own", [HEAD, End.CUT], CUT),
+    ("an interim response without end", [b"HTTP/1.1 103 Early Hints\r\n\r\n" * 6, answer(TEXT)], TOO_MANY_INTERIM),
+    ("interim responses without end", [b"HTTP/1.1 103 Early Hints\r\n\r\n" * 50_000], TOO_MANY_INTERIM),
+    ("too many header fields", [answer(TEXT, headers=[("X", "")] * 99)], "more than 100 header fields"),
+    ("thousands of header fields", [HEAD + b"X:\r\n" * 24_000 + b"\r\n"], "more than 100 header fields"),
+    ("a header of 16 KiB", [answer(TEXT, headers=[("X", "x" * 17_000)])], "response headers too large"),
+    (
+        "chunks of one octet with extensions",
+        [answer(b"1;xxxxxxxxxxxxxxxx\r\na\r\n" * 20_000, headers=CHUNKED)],
+        "larger than 128 KiB with its headers and chunks",
+    ),
     ("the end between chunks", [answer(chunked(BODY, 7)[:-5], headers=CHUNKED)], CUT_SHORT),
     ("broken chunks", [answer(b"zz\r\n", headers=CHUNKED)], re.compile("illegal chunk header.*")),
     ("garbage", [b"\x00\x01\r\n\r\n"], NOT_HTTP),

@@ -1,0 +1,48 @@
+"""What a host that sends without end gets of the event loop, counted: octets, and rounds in between."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from postfix_mtasts.remote.stream import MAX_RECEIVED
+from postfix_mtasts.sts.observation import Stage
+from tests.integration.remote.test_fetcher import DOMAIN, HOST, World, ca, failed, world
+from tests.world.https import Flood, KeyUpdates
+
+__all__ = ["ca", "world"]  # Fixtures.
+SMALLEST = 4096  # Octets that are taken at once.
+RECORD = 27  # Octets of a KeyUpdate.
+
+
+@contextlib.asynccontextmanager
+async def counted_rounds() -> AsyncIterator[list[int]]:
+    """How many rounds the event loop has made since the beginning, in a list of one."""
+    rounds = [0]
+
+    async def count() -> None:
+        while True:
+            await asyncio.sleep(0)
+            rounds[0] += 1
+
+    counting = asyncio.create_task(count())
+    yield rounds
+    counting.cancel()
+
+
+async def test_key_updates_without_end(world: World, tmp_path: Path) -> None:
+    """Each costs OpenSSL new keys: it gets them in small slices, and not without end."""
+    context = world.ca.issue(HOST).server_context()
+    context.num_tickets = 0
+    context.keylog_filename = str(tmp_path / "keys")
+    world.https.site(HOST, context, KeyUpdates(2 * MAX_RECEIVED // RECORD))
+    async with counted_rounds() as rounds:
+        observation = await world.fetcher().fetch(DOMAIN, "1")
+    assert observation == failed(Stage.RESPONSE, "the host sent more than 512 KiB without an end")
+    assert rounds[0] >= MAX_RECEIVED // SMALLEST
+
+
+async def test_a_handshake_without_end(world: World) -> None:
+    world.https.site(HOST, None, bytes.fromhex("16 0303 4000") + bytes(0x4000), Flood(10_000_000))
+    observation = await world.fetcher().fetch(DOMAIN, "1")
+    assert observation == failed(Stage.TLS, "the answer is not valid TLS")
