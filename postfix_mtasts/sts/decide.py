@@ -11,7 +11,8 @@ in what that observed, until a decision has no action. All rules about the cache
   answer of DNS prolongs it.
 - A live policy is answered at once. Its record is looked up behind the answer; another id means a fetch.
 - A fetch that failed is not repeated for the same id before its time.
-- A policy is fetched again daily, whatever its record says, for as long as Postfix asks for the domain.
+- A policy is fetched again daily, whatever its record says, for as long as Postfix asks for the domain. It is forgotten
+  when nobody asks and it has expired, or the next mail would be a first contact.
 - A clock that jumps neither revives, nor deletes, nor freezes anything: what was noted in the future was long ago.
 """
 
@@ -35,15 +36,15 @@ from postfix_mtasts.sts.observation import (
 from postfix_mtasts.sts.policy import Mode, Policy
 from postfix_mtasts.sts.schedule import (
     CHECK_AFTER,
-    FORGET_AFTER,
-    FORGET_GRACE,
     MAX_FAILED,
     NOTE_AT_LEAST,
     NOTE_AT_MOST,
     USE_COUNTS_FOR,
     failed_fetch,
+    forget_at,
     holds_off,
     is_recent,
+    is_unused,
     refresh_interval,
     urgent_at,
 )
@@ -153,10 +154,11 @@ def _asked(entry: Entry, now: float) -> Decision:
 
 
 def _due(entry: Entry, now: float) -> Decision:
-    if entry.last_used <= now and not is_recent(entry.last_used, now, FORGET_AFTER):
-        if entry.unused_at is None or entry.unused_at > now:
-            return Decision(replace(entry, unused_at=now))
-        return Decision(entry if now < entry.unused_at + FORGET_GRACE else None)
+    if is_unused(entry, now):
+        is_noted = entry.unused_at is not None and entry.unused_at <= now
+        if now < forget_at(entry if is_noted else replace(entry, unused_at=None)):
+            return Decision(entry)
+        return Decision(None if is_noted else replace(entry, unused_at=now))
     live = entry.live(now)
     # Whatever the record says: the body may change under the same id, and DNS may be all that is down (RFC 8461, 10.2).
     if (

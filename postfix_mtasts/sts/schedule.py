@@ -21,8 +21,8 @@ REFRESH_JITTER = 0.1  # An interval is up to so much shorter.
 SHORTEST_REFRESH = 5 * _MINUTE  # A policy that would be due more often is not refreshed, and expires.
 URGENT = 0.25  # With less of max_age left, a policy that cannot be renewed is about to be lost.
 USE_COUNTS_FOR = _DAY  # The time of the last use is accurate to a day, so that a query seldom costs a write.
-FORGET_AFTER = 30 * _DAY  # Without a query from Postfix.
-FORGET_GRACE = _DAY  # A domain must look unused for so long, in case the clock has jumped.
+UNUSED_AFTER = 30 * _DAY  # Without a query from Postfix; then a policy is no longer refreshed.
+FORGET_GRACE = _DAY  # A domain must look unused and expired for so long, in case the clock has jumped.
 
 
 def dane_ttl(dane: DaneObservation) -> float:
@@ -33,7 +33,7 @@ def dane_ttl(dane: DaneObservation) -> float:
 def due_spans(entry: Entry, cached: CachedPolicy) -> tuple[tuple[float | None, float | None], ...]:
     """From when and until when `Due` has something to do. None stands for the beginning and the end of time."""
     return (
-        (refresh_at(entry, cached), cached.expires_at()),
+        (refresh_at(entry, cached), min(cached.expires_at(), entry.last_used + UNUSED_AFTER)),
         (forget_at(entry), None),
         (None, cached.fetched_at),  # The clock was ahead when the policy was fetched.
     )
@@ -62,22 +62,26 @@ def outranked_within(cached: CachedPolicy, now: float) -> tuple[float, float]:
 
 
 def refresh_at(entry: Entry, cached: CachedPolicy) -> float:
-    """When `Due` will have the policy of an entry fetched, if it still lives then."""
-    if entry.unused_at is not None:
-        return forget_at(entry)
+    """When `Due` will have the policy of an entry fetched, if it still lives then and the domain is still in use."""
     due = cached.fetched_at + refresh_interval(cached)
     failed = failed_fetch(entry, cached.record_id)
     return max(due, failed.at + wait(failed)) if failed else due
 
 
+def is_unused(entry: Entry, now: float) -> bool:
+    """Whether Postfix has not asked for so long that the policy is no longer refreshed."""
+    return entry.last_used <= now and not is_recent(entry.last_used, now, UNUSED_AFTER)
+
+
 def forget_at(entry: Entry) -> float:
-    """When `Due` will find a domain unused, or have it forgotten."""
-    return entry.last_used + FORGET_AFTER if entry.unused_at is None else entry.unused_at + FORGET_GRACE
+    """When `Due` will note that a domain is unused, or have it forgotten: never while its policy lives."""
+    unused = entry.last_used + UNUSED_AFTER if entry.unused_at is None else entry.unused_at + FORGET_GRACE
+    return max(unused, entry.cached.expires_at()) if entry.cached else unused
 
 
 def is_recent(then: float, now: float, span: float) -> bool:
     """Whether a time lies within the last `span` seconds. A time in the future does not: a clock was wrong."""
-    return 0 <= now - then < span
+    return then <= now < then + span
 
 
 def failed_fetch(entry: Entry, record_id: str) -> FailedFetch | None:

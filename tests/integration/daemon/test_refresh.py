@@ -19,7 +19,7 @@ from postfix_mtasts.remote.network import tls_context
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import CachedPolicy, Entry
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
-from postfix_mtasts.sts.schedule import FORGET_AFTER, FORGET_GRACE
+from postfix_mtasts.sts.schedule import FORGET_GRACE, UNUSED_AFTER
 from tests.world.ca import Ca
 from tests.world.dns import DnsServer
 
@@ -27,6 +27,7 @@ NOW = 1_700_000_000.0
 DAY = 86400.0
 P1 = Policy(Mode.ENFORCE, 604800, (MxPattern("mail.example.com"),))
 DUE = Entry(CachedPolicy(P1, str(P1), "A", NOW - 2 * DAY), checked_at=NOW, last_used=NOW - DAY)
+UNUSED = Entry(CachedPolicy(P1, str(P1), "A", NOW - 8 * DAY), checked_at=NOW, last_used=NOW - UNUSED_AFTER)
 
 
 @pytest.fixture
@@ -95,13 +96,10 @@ async def test_a_few_are_done_at_once(store: Store, lookup: Lookup, dns: DnsServ
         pytest.param(replace(DUE, cached=CachedPolicy(P1, str(P1), "A", NOW - DAY / 2)), False, id="younger"),
         pytest.param(replace(DUE, cached=CachedPolicy(P1, str(P1), "A", NOW - 8 * DAY)), False, id="expired"),
         pytest.param(replace(DUE, cached=CachedPolicy(P1, str(P1), "A", NOW + 60)), True, id="fetched tomorrow"),
-        pytest.param(replace(DUE, last_used=NOW - FORGET_AFTER), True, id="unused"),
-        pytest.param(
-            replace(DUE, last_used=NOW - FORGET_AFTER, unused_at=NOW - DAY / 2), False, id="seen unused half a day ago"
-        ),
-        pytest.param(
-            replace(DUE, last_used=NOW - FORGET_AFTER, unused_at=NOW - FORGET_GRACE), True, id="to be forgotten"
-        ),
+        pytest.param(replace(DUE, last_used=NOW - UNUSED_AFTER - 1), False, id="unused: it lives on"),
+        pytest.param(UNUSED, True, id="unused and expired"),
+        pytest.param(replace(UNUSED, unused_at=NOW - DAY / 2), False, id="seen unused half a day ago"),
+        pytest.param(replace(UNUSED, unused_at=NOW - FORGET_GRACE), True, id="to be forgotten"),
     ],
 )
 async def test_which_are_due(store: Store, entry: Entry, is_due: bool) -> None:
@@ -111,7 +109,7 @@ async def test_which_are_due(store: Store, entry: Entry, is_due: bool) -> None:
 
 
 async def test_who_is_not_used_is_forgotten(store: Store, lookup: Lookup, dns: DnsServer) -> None:
-    store.put(domain(1), replace(DUE, last_used=NOW - FORGET_AFTER, unused_at=NOW - FORGET_GRACE))
+    store.put(domain(1), replace(UNUSED, unused_at=NOW - FORGET_GRACE))
     await store.flush()
     await refresh.tick(store, lookup, NOW)
     await store.flush()

@@ -12,7 +12,7 @@ from postfix_mtasts.cache.row import RowError, parse_row, print_row
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch, NoPolicy, Note
 from postfix_mtasts.sts.observation import Failure, ResultType, Stage
 from postfix_mtasts.sts.policy import MAX_AGE_LIMIT, Mode, MxPattern, Policy
-from postfix_mtasts.sts.schedule import FORGET_AFTER, FORGET_GRACE, refresh_at
+from postfix_mtasts.sts.schedule import FORGET_GRACE, UNUSED_AFTER, refresh_at
 from tests.unit.strategies import cached_policies, entries, json_values
 
 CACHED = CachedPolicy(
@@ -32,8 +32,9 @@ ENTRY = Entry(
     last_used=1_700_150_000.125,
     unused_at=1_702_800_000.0,
 )
-# The last four are what the database searches: when it is due again (a day after it was found unused, or when the clock
-# shows a time before the fetch), when it expires, whether it could not be renewed, and when that becomes urgent.
+# The last four are what the database searches: when it is due (to be refreshed; to be forgotten, a day after it was
+# found unused; or because the clock shows a time before the fetch), when it expires, whether it could not be renewed,
+# and when that becomes urgent.
 ROW = (
     '{"version": 1, "mode": "enforce", "max_age": 604800, "mx": ["mail.example.com", "*.Example.net"],'
     ' "text": "version: STSv1\\r\\nmode: enforce\\r\\nx: \\u00fc\\u2028\\u0000\\r\\n",'
@@ -43,9 +44,11 @@ ROW = (
     ' "reason": "expired on\\n2026-01-01", "result_type": "sts-webpki-invalid"},'
     ' {"record_id": "20160831085700Z", "count": 1, "at": 1700000600.0, "stage": "TXT lookup",'
     ' "reason": "SERVFAIL", "result_type": null}],'
-    ' "due": [[1702886400.0, 1700604800.25], [1702886400.0, null], [null, 1700000000.25]],'
+    ' "due": [[1700082381.0527358, 1700604800.25], [1702886400.0, null], [null, 1700000000.25]],'
     ' "expires_at": 1700604800.25, "renewal_fails": true, "urgent_at": 1700453600.25}'
 )
+EXPIRES = 1_700_604_800.25
+USED = Entry(CACHED, last_used=1_700_100_000.0)
 NO_TIMES: tuple[object, ...] = (True, "1", [], 1e12, -1e12, 10**12, float("nan"))
 DERIVED = ("due", "expires_at", "renewal_fails", "urgent_at")  # Printed for the database to search, and not read.
 
@@ -125,46 +128,58 @@ def test_an_entry_without_a_policy_has_no_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "refresh", "forget", "fails"),
+    ("entry", "refresh", "until", "forget", "fails"),
     [
         pytest.param(
             Entry(CACHED, last_used=1_700_100_000.0),
             refresh_at(Entry(CACHED), CACHED),
-            1_700_100_000.0 + FORGET_AFTER,
+            EXPIRES,
+            1_700_100_000.0 + UNUSED_AFTER,
             False,
             id="in use",
         ),
         pytest.param(
             Entry(CACHED, last_used=1_700_100_000.0, unused_at=1_703_000_000.0),
-            1_703_000_000.0 + FORGET_GRACE,
+            refresh_at(Entry(CACHED), CACHED),
+            EXPIRES,
             1_703_000_000.0 + FORGET_GRACE,
             False,
             id="found unused: next it is forgotten",
         ),
         pytest.param(
-            Entry(CACHED, failed=(FailedFetch(CACHED.record_id, 1, 1_700_400_000.0, TLS_FAILURE),)),
+            Entry(CACHED, last_used=EXPIRES - UNUSED_AFTER - 86400),
+            refresh_at(Entry(CACHED), CACHED),
+            EXPIRES - 86400,
+            EXPIRES,
+            False,
+            id="not used until it expires: not refreshed, and not forgotten before",
+        ),
+        pytest.param(
+            replace(USED, failed=(FailedFetch(CACHED.record_id, 1, 1_700_400_000.0, TLS_FAILURE),)),
             1_700_400_300.0,
-            FORGET_AFTER,
+            EXPIRES,
+            1_700_100_000.0 + UNUSED_AFTER,
             True,
             id="failed: five minutes later",
         ),
         pytest.param(
-            Entry(
-                replace(CACHED, policy=Policy(Mode.NONE, 604800, ())),
+            replace(
+                USED,
+                cached=replace(CACHED, policy=Policy(Mode.NONE, 604800, ())),
                 failed=(FailedFetch(CACHED.record_id, 1, 1_700_400_000.0, TLS_FAILURE),),
             ),
             1_700_400_300.0,
-            FORGET_AFTER,
+            EXPIRES,
+            1_700_100_000.0 + UNUSED_AFTER,
             False,
             id="failed, but nobody needs a policy in mode none",
         ),
     ],
 )
-def test_what_the_database_searches(entry: Entry, refresh: float, forget: float, fails: bool) -> None:
+def test_what_the_database_searches(entry: Entry, refresh: float, until: float, forget: float, fails: bool) -> None:
     fields = json.loads(print_row(entry))
-    expires = 1_700_604_800.25
-    due = [[refresh, expires], [forget, None], [None, CACHED.fetched_at]]
-    assert [fields[name] for name in DERIVED] == [due, expires, fails, expires - 604800 / 4]
+    due = [[refresh, until], [forget, None], [None, CACHED.fetched_at]]
+    assert [fields[name] for name in DERIVED] == [due, EXPIRES, fails, EXPIRES - 604800 / 4]
     assert 0.9 * 86400 <= refresh_at(Entry(CACHED), CACHED) - CACHED.fetched_at <= 86400
 
 

@@ -38,7 +38,7 @@ from postfix_mtasts.sts.observation import (
 )
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 from postfix_mtasts.sts.record import Record
-from postfix_mtasts.sts.schedule import BACK_OFF, FORGET_AFTER, FORGET_GRACE, dane_ttl, forget_at, refresh_at
+from postfix_mtasts.sts.schedule import BACK_OFF, FORGET_GRACE, UNUSED_AFTER, dane_ttl, forget_at, refresh_at
 
 START = 1_700_000_000.0
 MX = (MxPattern("mail.example.com"),)
@@ -107,8 +107,9 @@ class Line:
             assert after.cached == CachedPolicy(observation.policy, observation.text, observation.record_id, now)
             assert answer == Apply(observation.policy, fetched=True)
             return
-        unused = now - before.last_used >= FORGET_AFTER
-        assert (after and after.cached == before.cached) or (after is None and unused), "lost without a fetch"
+        unused = now - before.last_used >= UNUSED_AFTER
+        is_lost = after is None and unused and not before.live(now)
+        assert (after and after.cached == before.cached) or is_lost, "lost without a fetch"
         live = before.live(now)
         if isinstance(answer, Apply):
             assert live, "an answer from an expired policy"
@@ -153,6 +154,7 @@ def test_the_times_that_the_database_searches_are_those_at_which_something_is_to
     now += later
     if entry.cached:
         refresh = refresh_at(entry, entry.cached) <= now <= entry.cached.expires_at()
+        refresh &= now < entry.last_used + UNUSED_AFTER
         assert (decide(entry, Due(), now) != Decision(entry)) == (refresh or forget_at(entry) <= now)
 
 
@@ -280,21 +282,39 @@ def failed(entry: Entry, times: int, now: float) -> Entry:
             id="until the note is too old",
         ),
         pytest.param(
-            replace(LIVE, last_used=START - FORGET_AFTER, unused_at=START - FORGET_GRACE + 1),
+            replace(aged(31 * 86400), last_used=START - UNUSED_AFTER, checked_at=0.0),
             Due(),
-            Decision(replace(LIVE, last_used=START - FORGET_AFTER, unused_at=START - FORGET_GRACE + 1)),
+            Decision(replace(aged(31 * 86400), last_used=START - UNUSED_AFTER, checked_at=0.0)),
+            id="a policy of a domain that is not used any more lives on",
+        ),
+        pytest.param(
+            replace(LIVE, last_used=START - UNUSED_AFTER, unused_at=START - FORGET_GRACE),
+            Due(),
+            Decision(replace(LIVE, last_used=START - UNUSED_AFTER, unused_at=START - FORGET_GRACE)),
+            id="and is not forgotten, however long ago that was noted",
+        ),
+        pytest.param(
+            replace(LIVE, cached=EXPIRED, last_used=START - UNUSED_AFTER),
+            Due(),
+            Decision(replace(LIVE, cached=EXPIRED, last_used=START - UNUSED_AFTER, unused_at=START)),
+            id="when it has expired, it is noted as unused",
+        ),
+        pytest.param(
+            replace(LIVE, cached=EXPIRED, last_used=START - UNUSED_AFTER, unused_at=START - FORGET_GRACE + 1),
+            Due(),
+            Decision(replace(LIVE, cached=EXPIRED, last_used=START - UNUSED_AFTER, unused_at=START - FORGET_GRACE + 1)),
             id="not forgotten within the grace",
         ),
         pytest.param(
-            replace(LIVE, last_used=START - FORGET_AFTER, unused_at=START - FORGET_GRACE),
+            replace(LIVE, cached=EXPIRED, last_used=START - UNUSED_AFTER, unused_at=START - FORGET_GRACE),
             Due(),
             Decision(None),
             id="forgotten after it",
         ),
         pytest.param(
-            replace(LIVE, last_used=START - FORGET_AFTER, unused_at=START + 1),
+            replace(LIVE, cached=EXPIRED, last_used=START - UNUSED_AFTER, unused_at=START + 1),
             Due(),
-            Decision(replace(LIVE, last_used=START - FORGET_AFTER, unused_at=START)),
+            Decision(replace(LIVE, cached=EXPIRED, last_used=START - UNUSED_AFTER, unused_at=START)),
             id="the grace begins anew after a clock was set back",
         ),
         pytest.param(
@@ -388,8 +408,12 @@ def test_fetches_that_failed_together_are_not_tried_together() -> None:
 
 def test_when_an_entry_is_to_be_looked_at() -> None:
     unused = replace(LIVE, unused_at=START + 31 * 86400)
-    times = [(refresh_at(entry, CachedPolicy(P1, "", "A", START)), forget_at(entry)) for entry in (LIVE, unused)]
-    assert times == [(pytest.approx(START + 86400, rel=0, abs=8640), START + 30 * 86400), (START + 32 * 86400,) * 2]
+    long_lived = aged(365 * 86400)
+    noted = replace(long_lived, unused_at=START + 31 * 86400)
+    refresh = refresh_at(LIVE, CachedPolicy(P1, "", "A", START))
+    assert refresh == pytest.approx(START + 86400, rel=0, abs=8640)
+    times = [forget_at(entry) for entry in (LIVE, unused, long_lived, noted)]
+    assert times == [START + 30 * 86400, START + 32 * 86400, START + 365 * 86400, START + 365 * 86400]
 
 
 def test_failures_of_many_ids_are_bounded() -> None:
