@@ -30,7 +30,8 @@ async def look_up(resolver: Resolver, hop: NextHop) -> DaneObservation:
     seen = await asyncio.gather(*(_host(resolver, host, hop.port) for host in hosts.records[:_MAX_HOSTS]))
     usable = [one for one in seen if isinstance(one, DaneUsable)]
     if usable:
-        return DaneUsable(tuple(one.hosts[0] for one in usable), min([hosts.ttl, *(one.ttl for one in usable)]))
+        ttl = min([hosts.ttl, *(one.ttl for one in usable)])
+        return DaneUsable(tuple(one.hosts[0] for one in usable), ttl, covers_all=len(usable) == len(hosts.records))
     for one in seen:
         if isinstance(one, DaneFailed):
             return one

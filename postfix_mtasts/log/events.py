@@ -160,8 +160,9 @@ def decided(domain: PolicyDomain, answer: Answer) -> None:
             text, result = f"fetched: {_policy(policy)}", policy.mode.value
         case NoPolicy(reason):
             text, result = f"no policy: {reason}", "no-policy"
-        case YieldToDane(hosts):
-            text, result = f"DANE takes precedence over MTA-STS: TLSA records of {', '.join(hosts)}", "dane"
+        case YieldToDane(hosts, only):
+            others = "; no mail to the other MX hosts, which the enforced policy protects" if only else ""
+            text, result = f"DANE takes precedence over MTA-STS: TLSA records of {', '.join(hosts)}{others}", "dane"
         case Unavailable(failure, defer):
             kind = f" ({failure.result_type.value})" if failure.result_type else ""
             text = f"{'mail is deferred' if defer else 'policy unavailable'}: {failure}{kind}"

@@ -71,8 +71,9 @@ class ReplyRules:
 def beside_dane(answer: Answer, dane: DaneObservation) -> Answer:
     """Return the answer that follows with DANE: MTA-STS must not "override a failing DANE validation" (RFC 8461, 2)."""
     match dane:
-        case DaneUsable(hosts):
-            return YieldToDane(hosts)
+        case DaneUsable(hosts, covers_all=covers_all):
+            enforced = isinstance(answer, Apply) and answer.policy.mode is Mode.ENFORCE
+            return YieldToDane(hosts, only=enforced and not covers_all)
         case DaneFailed(failure):
             return Unavailable(failure, defer=True)
         case DaneAbsent():
@@ -93,9 +94,9 @@ def reply_to(domain: PolicyDomain, answer: Answer, rules: ReplyRules) -> Reply:
             return next(_with_attributes("may", domain, policy), NOTFOUND)
         case Apply() | NoPolicy():
             return NOTFOUND
-        case YieldToDane():
+        case YieldToDane(only=only):
             # This reply has no attributes of tlsrpt: with them, Postfix would check the MX hosts by the policy.
-            return Reply(Status.OK, "dane-only") if rules.dane is DaneSetting.DANE_ONLY else NOTFOUND
+            return Reply(Status.OK, "dane-only") if only or rules.dane is DaneSetting.DANE_ONLY else NOTFOUND
         case Unavailable(failure, defer):
             # Mail is sent "as though the domain has not implemented MTA-STS" (RFC 8461, 3.3), except where the answer
             # says to defer.

@@ -38,6 +38,7 @@ class YieldToDane:
     """These MX hosts have TLSA records, which take precedence over the domain's policy (RFC 8461, 2)."""
 
     hosts: tuple[str, ...]
+    only: bool = False  # Mail must not go to the other MX hosts: the policy is enforced, and they have no such records.
 
 
 Answer = Apply | NoPolicy | Unavailable | YieldToDane

@@ -154,6 +154,7 @@ class DaneUsable:
 
     hosts: tuple[str, ...]
     ttl: float
+    covers_all: bool = True  # There is no other MX host.
 
 
 @dataclass(frozen=True, slots=True)

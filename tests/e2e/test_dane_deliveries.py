@@ -425,6 +425,7 @@ FIRST_GOOD, FIRST_BAD = "_25._tcp.mx TLSA {first[3 1 1]}\n", f"_25._tcp.mx TLSA 
 SECOND_GOOD = "_25._tcp.mx2 TLSA {second[3 1 1]}\n"
 FORGED_FIRST = (Spoilt("_25._tcp.mx.{domain}", "TLSA"),)
 YIELDS = (NOTFOUND, DANE_ONLY)
+ONLY = (DANE_ONLY, DANE_ONLY)  # Both with `yield` and with `dane-only`: not all hosts have records.
 
 
 def after(first: Outcome, second: Outcome) -> Outcome:
@@ -446,39 +447,40 @@ HOSTS = [
     Hosts(
         "first alone has records",
         TWO + FIRST_GOOD,
-        YIELDS,
+        ONLY,
         dict.fromkeys(("yield", "dane-only", "alone"), VERIFIED) | {"off": after(SELF_SIGNED, VERIFIED)},
         ["alone", "dane-only", "yield"],
         ["off"],
     ),
     Hosts(
-        # The price of `yield`: Postfix's level `dane` is `may` for a host without records, and MTA-STS is not.
+        # Postfix's level `dane` is `may` for a host without records. MTA-STS asks for more, so it must not be used.
         "second alone has records",
         TWO + SECOND_GOOD,
-        YIELDS,
-        {"yield": UNTRUSTED, "dane-only": VERIFIED, "alone": VERIFIED, "off": after(SELF_SIGNED, VERIFIED)},
-        ["yield"],
-        ["alone", "dane-only", "off"],
+        ONLY,
+        dict.fromkeys(("yield", "dane-only", "alone"), VERIFIED) | {"off": after(SELF_SIGNED, VERIFIED)},
+        [],
+        ["alone", "dane-only", "off", "yield"],
     ),
     Hosts(
-        # The same price.
+        # Whoever keeps Postfix from the first must not have the mail go to the second as at `may`.
         "first fails and second has none",
         TWO + FIRST_BAD,
-        YIELDS,
+        ONLY,
         {
-            "yield": after(NO_MATCH, TRUSTED),
+            "yield": NO_MATCH._replace(text=NO_TLSA.text),
             "dane-only": NO_MATCH._replace(text=NO_TLSA.text),
             "alone": NO_MATCH._replace(text=NO_TLSA.text),
             "off": VERIFIED,
         },
         ["off"],
-        ["yield"],
+        [],
         "good",
     ),
     Hosts(
+        # Whether the first has records is unknown, so it is not counted on.
         "first forged",
         TWO + FIRST_GOOD + SECOND_GOOD,
-        YIELDS,
+        ONLY,
         dict.fromkeys(("yield", "dane-only", "alone", "off"), VERIFIED),
         ["off"],
         ["alone", "dane-only", "yield"],

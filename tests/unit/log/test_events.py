@@ -112,6 +112,16 @@ EVENTS: list[tuple[Callable[[], None], list[str], Fields]] = [
         fields(Event.DECIDED, "no-policy"),
     ),
     (
+        decided(YieldToDane(("a.test",), only=True)),
+        [
+            (
+                "INFO domain=example.com, DANE takes precedence over MTA-STS: TLSA records of a.test;"
+                " no mail to the other MX hosts, which the enforced policy protects"
+            )
+        ],
+        fields(Event.DECIDED, "dane"),
+    ),
+    (
         decided(YieldToDane(("a.test", "b.test"))),
         ["INFO domain=example.com, DANE takes precedence over MTA-STS: TLSA records of a.test, b.test"],
         fields(Event.DECIDED, "dane"),

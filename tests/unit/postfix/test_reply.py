@@ -318,6 +318,17 @@ def test_a_domain_with_dane_is_left_to_postfix_or_told_to_use_it(style: Style) -
     }
 
 
+@pytest.mark.parametrize("dane", [setting for setting in DaneSetting if setting is not DaneSetting.DANE_ONLY])
+def test_mail_goes_to_hosts_with_tlsa_records_only_if_the_policy_protects_the_others(dane: DaneSetting) -> None:
+    """Postfix's level `dane` is `may` for them, which is less than the policy asks."""
+    some = DaneUsable(("mx1.example.com",), 300.0, covers_all=False)
+    answers = [beside_dane(answer, some) for answer in (ENFORCED, IN_TESTING, *REST)]
+    only, left = YieldToDane(("mx1.example.com",), only=True), YieldToDane(("mx1.example.com",))
+    assert answers == [only, left, left, left, left]
+    replies = [reply_to(DOMAIN, answer, ReplyRules(Style.TLSRPT, dane=dane)).encode() for answer in (only, left)]
+    assert replies == [b"12:OK dane-only,", b"9:NOTFOUND ,"]
+
+
 @pytest.mark.parametrize("answer", [ENFORCED, IN_TESTING, *REST])
 def test_dane_goes_before_every_answer(answer: Answer) -> None:
     assert beside_dane(answer, DaneUsable(("mx1.example.com", "mx2.example.com"), 300.0)) == YieldToDane(
