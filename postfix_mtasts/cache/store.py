@@ -29,10 +29,11 @@ GATHER_READS = 0.001  # The same for readings, when several came at once.
 RETRY_AFTER = 60.0  # Seconds after a write that failed.
 _PAGE = 100  # Rows that are read at once.
 _COMPLAIN_AFTER = 60.0  # Seconds between two lines in the log.
+_MAX_IGNORED = 1000  # Rows that cannot be understood, of which the log hears.
 
 
 class StoreError(Exception):
-    """The database could not be read, so that what it holds of a domain is unknown; says why."""
+    """The database, or the row of a domain, could not be read, so that what it holds is unknown; says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class Store:
         self._reading = asyncio.Lock()
         self._many_read = False  # Whether the last reading was of several keys.
         self._complained_at = -_COMPLAIN_AFTER
+        self._forgotten = 0  # How many domains were, so far.
+        self._ignored: set[PolicyDomain] = set()  # Of these, the log has heard that their rows cannot be understood.
         self._trouble: str | None = None  # Until the database can be used, and nothing waits for it.
         self._trouble_since: float | None = None
         self.on_damage: Callable[[], None] = lambda: None  # Called when the database has been begun anew.
@@ -80,20 +83,25 @@ class Store:
             self._complain(error)
 
     async def get(self, domain: PolicyDomain) -> Entry | None:
-        """What is stored of a domain. A row that cannot be understood counts as none. Raises StoreError."""
-        waiting = self._waiting.get(domain)
+        """What is stored of a domain. Raises StoreError, also if its row cannot be understood: it may be a policy."""
+        row = None
+        forgotten = -1
+        # What was forgotten while its row was being read must not come back with it.
+        while not (waiting := self._waiting.get(domain)) and forgotten != self._forgotten:
+            forgotten = self._forgotten
+            try:
+                row = await self._row(domain.name)
+            except DatabaseError as error:
+                self._complain(error)
+                raise StoreError(str(error)) from error
         if waiting:
             entry, stays = waiting
             return entry if stays else None
         try:
-            row = await self._row(domain.name)
             return None if row is None else parse_row(row)
-        except DatabaseError as error:
-            self._complain(error)
-            raise StoreError(str(error)) from error
         except RowError as error:
-            events.row_ignored(domain, str(error))
-            return None
+            self._ignore(domain, error)
+            raise StoreError(str(error)) from error
 
     def put(self, domain: PolicyDomain, entry: Entry) -> None:
         """Have an entry written, one with a policy."""
@@ -103,6 +111,7 @@ class Store:
     def forget(self, domain: PolicyDomain, entry: Entry) -> None:
         """Have an entry deleted, unless somebody else has seen it used since."""
         self._waiting[domain] = (entry, False)
+        self._forgotten += 1
         self._has_waiting.set()
 
     async def due(self, now: float) -> list[PolicyDomain]:
@@ -206,6 +215,12 @@ class Store:
         if not self._waiting:
             self._trouble = self._trouble_since = None
         return result
+
+    def _ignore(self, domain: PolicyDomain, error: RowError) -> None:
+        """Once a domain: until its row is written over, each query reads it again."""
+        if domain not in self._ignored and len(self._ignored) < _MAX_IGNORED:
+            self._ignored.add(domain)
+            events.row_ignored(domain, str(error))
 
     def _complain(self, error: DatabaseError) -> None:
         """Once a minute, but always when the administrator has a file to look at."""

@@ -27,8 +27,9 @@ from postfix_mtasts.sts.domain import NextHop, PolicyDomain, PolicyDomainError, 
 from postfix_mtasts.sts.entry import Answer, Apply, Entry, Unavailable
 from postfix_mtasts.sts.observation import Asked, Due, Failure, Observation, PolicyFetched, Stage
 
-# With so many discoveries under way, none is begun behind an answer: the next query will, when DNS is well again.
-_MAX_BEHIND = 100
+# With so many lookups under way behind answers, no other is begun: the next query will, when DNS is well again. They
+# have places of their own, so that new domains, which may all hang, do not keep known policies from being checked.
+MAX_BEHIND = 100
 # Of the event loop, by what they cost: a policy is twenty times the work of a record, most of it the TLS handshake.
 _ROUNDS_FOR_RECORD, _ROUNDS_FOR_POLICY = 1, 7
 
@@ -58,6 +59,7 @@ class Lookup:
         self._answer_within = answer_within
         self._clock = clock
         self._discoveries: SingleFlight[PolicyDomain, Answer] = SingleFlight()
+        self._behind: set[PolicyDomain] = set()  # Domains that were answered, and are being looked up again.
         self._turns = Turns()
         store.on_damage = self._store_all
 
@@ -100,8 +102,8 @@ class Lookup:
                 answer, until = decision.answer, min(until, decision.until)
                 if not answer:
                     answer = await self._discover(hop, decision, rules)
-                elif decision.action and len(self._discoveries) < _MAX_BEHIND:
-                    self._discoveries.begin(hop.domain, lambda: self._run(hop.domain, decision))
+                elif decision.action:
+                    self._begin_behind(hop.domain, decision)
                 return await self._beside_dane(hop, answer, until) if rules.heeds_dane(answer) else (answer, until)
         except TimeoutError:
             failure = Failure(Stage.DISCOVERY, f"no result within {self._answer_within:g} s; it goes on")
@@ -157,6 +159,14 @@ class Lookup:
         if rules.dane is not DaneSetting.OFF:
             self._dane.begin(hop)
         return await self._discoveries.result(hop.domain, lambda: self._run(hop.domain, decision))
+
+    def _begin_behind(self, domain: PolicyDomain, decision: Decision) -> None:
+        """Perform the action of a decision, unless enough is under way behind answers."""
+        if domain in self._behind or len(self._behind) >= MAX_BEHIND:
+            return
+        self._behind.add(domain)
+        task = self._discoveries.begin(domain, lambda: self._run(domain, decision))
+        task.add_done_callback(lambda _: self._behind.discard(domain))
 
     async def _beside_dane(self, hop: NextHop, answer: Answer, until: float) -> tuple[Answer, float]:
         """What DANE leaves of an answer that holds until some time; and until when that holds."""

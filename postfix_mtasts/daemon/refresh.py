@@ -1,19 +1,25 @@
 """Renews policies before they expire, and forgets those that Postfix no longer asks for.
 
 Each minute it works on a share of the domains that are due, four at a time. So when many domains are due at once, after
-a start or a long outage, the work is spread over hours.
+a start or a long outage, the work is spread over hours. Whoever has many domains due, such as one host that hangs and
+gives all its names a short max_age, takes turns with the owners of others, and holds up each place for seconds only.
 """
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import itertools
+from collections.abc import Callable, Sequence
 
 from postfix_mtasts.cache.store import Store
 from postfix_mtasts.daemon.lookup import Lookup
+from postfix_mtasts.sts.domain import PolicyDomain
 
 TICK = 60.0  # Seconds.
 SHARE = 1 / 180  # Of the domains that are due, for each round. So all of them are done in three hours.
 AT_LEAST = 10  # Domains for each round.
 CONCURRENCY = 4
+PATIENCE = 15.0  # Seconds for a domain; the fetch goes on behind.
+_OWNER_LABELS = 2  # By the last labels of a domain its owner is told, near enough: example.com, but all of co.uk too.
 
 
 async def run(store: Store, lookup: Lookup, clock: Callable[[], float]) -> None:
@@ -25,11 +31,21 @@ async def run(store: Store, lookup: Lookup, clock: Callable[[], float]) -> None:
 
 async def tick(store: Store, lookup: Lookup, now: float) -> None:
     """Do one round, at the time `now` in seconds since the epoch."""
-    due = await store.due(now)
+    due = by_turns(await store.due(now))
     some = iter(due[: max(AT_LEAST, round(len(due) * SHARE))])
 
     async def work() -> None:
         for domain in some:
-            await lookup.renew(domain)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await lookup.renew(domain)
 
     await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
+
+
+def by_turns(domains: Sequence[PolicyDomain]) -> list[PolicyDomain]:
+    """The same domains: the first of each owner, in their order, then the second of each, and so on."""
+    owners: dict[tuple[str, ...], list[PolicyDomain]] = {}
+    for domain in domains:
+        owners.setdefault(tuple(domain.name.split(".")[-_OWNER_LABELS:]), []).append(domain)
+    return [domain for turn in itertools.zip_longest(*owners.values()) for domain in turn if domain]

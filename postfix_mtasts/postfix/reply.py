@@ -111,7 +111,11 @@ def temporary_failure(reason: str) -> Reply:
 
 def _enforce(domain: PolicyDomain, policy: Policy, style: Style) -> Reply:
     """Return the most detailed reply that is not too long for Postfix. A reply that is too long is never cut."""
-    plain = _plain(_distinct(policy.mx))
+    patterns = [pattern for pattern in _distinct(policy.mx) if "." in pattern]
+    if not patterns:
+        return temporary_failure(f"the mx lines of {domain}'s policy name no MX host: they have no dot")
+    # Without a dot are Postfix's own words in match=: `hostname` would allow every MX host, `nexthop` another one.
+    plain = _plain(patterns)
     if style is Style.TLSRPT:
         for reply in _with_attributes(plain, domain, policy):
             return reply

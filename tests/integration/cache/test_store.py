@@ -491,7 +491,11 @@ FOREIGN: dict[str, tuple[str, object, str | None]] = {
 
 async def _foreign_row(path: Path) -> list[object]:
     async with opened(path) as store:
-        found: list[object] = [await store.get(DOMAIN), await store.get(OTHER)]
+        with pytest.raises(StoreError) as raised:
+            await store.get(DOMAIN)
+        with pytest.raises(StoreError, match=f"^{re.escape(str(raised.value))}$"):
+            await store.get(DOMAIN)
+        found: list[object] = [str(raised.value), await store.get(OTHER)]
         await store.due(NOW)
         store.put(DOMAIN, NEWER)
         found += [await store.flush(), await store.get(DOMAIN)]
@@ -500,17 +504,31 @@ async def _foreign_row(path: Path) -> list[object]:
 
 
 @pytest.mark.parametrize(("expression", "value", "reason"), FOREIGN.values(), ids=FOREIGN.keys())
-async def test_a_row_that_cannot_be_understood_counts_as_none_and_is_written_over(
+async def test_a_row_that_cannot_be_understood_is_unknown_and_is_written_over(
     path: Path, expression: str, value: object, reason: str | None
 ) -> None:
     await put(path, {OTHER: ENTRY})
     with sqlite(path) as connection:
         connection.execute(f"INSERT INTO policies (key, value) VALUES (?, {expression})", (DOMAIN.name, value))
     found, (line,) = in_a_child(_foreign_row, path)
-    assert found == [None, ENTRY, True, NEWER, NEWER, ENTRY, [OTHER, DOMAIN]]
-    beginning = "warning: domain=a.example, its row in cache.path is ignored: "
-    assert line.startswith(beginning)
-    assert re.fullmatch(".+" if reason is None else re.escape(reason), line.removeprefix(beginning))
+    why, *rest = found
+    assert rest == [ENTRY, True, NEWER, NEWER, ENTRY, [OTHER, DOMAIN]]
+    assert line == f"warning: domain=a.example, its row in cache.path is ignored: {why}"
+    assert re.fullmatch(".+" if reason is None else re.escape(reason), str(why))
+
+
+async def test_what_is_forgotten_while_it_is_read_does_not_come_back(path: Path) -> None:
+    await put(path, {DOMAIN: ENTRY, OTHER: ENTRY})
+    async with opened(path) as store:
+        reading = [asyncio.create_task(store.get(domain)) for domain in (DOMAIN, OTHER, DOMAIN)]
+        await asyncio.sleep(0)  # They have begun.
+        store.forget(DOMAIN, ENTRY)
+        assert await asyncio.gather(*reading) == [None, ENTRY, None]
+        reading = [asyncio.create_task(store.get(domain)) for domain in (OTHER, DOMAIN)]
+        await asyncio.sleep(0)
+        store.forget(OTHER, ENTRY)
+        assert await store.flush()
+        assert await asyncio.gather(*reading) == [None, None]
 
 
 async def _foreign_keys(path: Path) -> list[object]:

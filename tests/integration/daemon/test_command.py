@@ -909,6 +909,22 @@ def test_a_row_that_cannot_be_understood_is_said_and_replaced(world: World, tmp_
     assert stored_policies(path) == {domain: policy(domain)}
 
 
+def test_a_row_that_cannot_be_understood_defers_when_dns_fails_too(world: World, tmp_path: Path) -> None:
+    """There may be a policy in it: the mail must not go out without."""
+    domain = "row-and-dns.test"
+    path = tmp_path / "policies.sqlite"
+    store_entries(path, {domain: fetched(policy(domain))})
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE policies SET value = ?", ('{"version": 2}',))
+    world.dns.set_behaviour(f"_mta-sts.{domain}", Behaviour(rcode="SERVFAIL"))
+    with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
+        replies = [ask(socket_of(daemon), domain) for _ in range(2)]
+        assert replies == ["TEMP TXT lookup: 127.0.0.1: SERVFAIL"] * 2
+        ignored, *decided = about(daemon, domain)
+    assert ignored == f"warning: domain={domain}, its row in cache.path is ignored: version 2, not 1"
+    assert decided == [f"warning: domain={domain}, mail is deferred: TXT lookup: 127.0.0.1: SERVFAIL"] * 2
+
+
 # With DNS and the policy hosts gone
 
 

@@ -13,7 +13,7 @@ from postfix_mtasts.cache.memory import Memory
 from postfix_mtasts.cache.store import Store
 from postfix_mtasts.config import DaneSetting, InetEndpoint, OnFailure
 from postfix_mtasts.daemon.dane import Dane
-from postfix_mtasts.daemon.lookup import Lookup
+from postfix_mtasts.daemon.lookup import MAX_BEHIND, Lookup
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.postfix.reply import ReplyRules, Style
 from postfix_mtasts.postfix.socketmap import Request
@@ -209,3 +209,24 @@ async def test_what_dane_says_ends_a_ready_reply_too(world: Service, tmp_path: P
         asked = await world.ask("has.test", times=3)
     assert asked == [(None, SECURE), (None, SECURE), (SECURE, SECURE)]
     assert ready == [SECURE, SECURE, None]
+
+
+async def test_known_policies_are_looked_up_again_though_new_domains_hang(world: Service, tmp_path: Path) -> None:
+    """However many hang: the others have places of their own."""
+    hanging = [f"hangs{number}.test" for number in range(2 * MAX_BEHIND)]
+    for name in hanging:
+        world.dns.set_behaviour(f"_mta-sts.{name}", Behaviour(silent=True))
+    async with world.running(tmp_path):
+        assert await world.ask("has.test") == [(None, SECURE)]
+        waiting = [asyncio.create_task(world.lookup.reply(request(name))) for name in hanging]
+        while len({query.name for query in world.dns.queries}) < len(hanging) + 2:
+            await asyncio.sleep(0.01)
+        world.now += 301
+        asked = len([query for query in world.dns.queries if query.name == HAS.record_name()])
+        assert await world.ask("has.test") == [(None, SECURE)]
+        while len([query for query in world.dns.queries if query.name == HAS.record_name()]) == asked:
+            await asyncio.sleep(0.01)
+        assert not any(task.done() for task in waiting)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)

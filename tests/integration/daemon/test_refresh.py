@@ -114,3 +114,19 @@ async def test_who_is_not_used_is_forgotten(store: Store, lookup: Lookup, dns: D
     await refresh.tick(store, lookup, NOW)
     await store.flush()
     assert (await store.get(domain(1)), fetched_from(dns)) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("due", "turns"),
+    [
+        pytest.param([], [], id="nothing"),
+        pytest.param(["a.test", "b.test"], ["a.test", "b.test"], id="two owners"),
+        pytest.param(
+            ["1.bad.test", "2.bad.test", "bad.test", "3.bad.test", "a.test", "x.b.test"],
+            ["1.bad.test", "a.test", "x.b.test", "2.bad.test", "bad.test", "3.bad.test"],
+            id="one that has many takes turns",
+        ),
+    ],
+)
+def test_owners_take_turns(due: list[str], turns: list[str]) -> None:
+    assert refresh.by_turns([PolicyDomain(name) for name in due]) == [PolicyDomain(name) for name in turns]

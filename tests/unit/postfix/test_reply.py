@@ -228,7 +228,11 @@ def _check_reply(domain: PolicyDomain, policy: Policy) -> None:
         assert (plain, tlsrpt) == (Reply(Status.NOTFOUND), Reply(Status.NOTFOUND))
         return
     once = [p.text for i, p in enumerate(policy.mx) if p.text.lower() not in [q.text.lower() for q in policy.mx[:i]]]
-    match = ":".join(one.removeprefix("*") for one in once)
+    with_dot = [one for one in once if "." in one]
+    if not with_dot:
+        assert plain.status is tlsrpt.status is Status.TEMP
+        return
+    match = ":".join(one.removeprefix("*") for one in with_dot)
     attributes = [("match", match), ("servername", "hostname")]
     assert plain.status is tlsrpt.status is Status.OK
     assert _tokens(plain.text) == ("secure", attributes)
@@ -301,6 +305,18 @@ def test_other_modes_are_answered_the_same_whatever_becomes_of_testing(policy: P
 ENFORCED = Apply(_policy(Mode.ENFORCE, 1, "a.example"))
 IN_TESTING = Apply(_policy(Mode.TESTING, 1, "a.example"))
 REST = (Apply(_policy(Mode.NONE, 1)), NoPolicy("none"), Unavailable(DNS_FAILURE))
+
+
+# With match=hostname, Postfix would accept every MX host, and with nexthop the domain's own name.
+@pytest.mark.parametrize("word", ["hostname", "nexthop", "dot-nexthop", "localhost"])
+@pytest.mark.parametrize("style", Style)
+def test_patterns_without_a_dot_never_reach_match(word: str, style: Style) -> None:
+    both = Apply(_policy(Mode.ENFORCE, 1, word, "mx.example.com"))
+    reply = reply_to(DOMAIN, both, ReplyRules(style)).text
+    assert reply.split(" ")[:3] == ["secure", "match=mx.example.com", "servername=hostname"]
+    alone = Apply(_policy(Mode.ENFORCE, 1, word))
+    reason = f"the mx lines of {DOMAIN}'s policy name no MX host: they have no dot"
+    assert reply_to(DOMAIN, alone, ReplyRules(style)) == Reply(Status.TEMP, reason)
 
 
 @pytest.mark.parametrize("style", Style)
