@@ -230,4 +230,4 @@ class Lookup:
 
 def _lasting(entry: Entry) -> Entry:
     """What of an entry is worth a write. The rest is written along, and found out again after a restart."""
-    return replace(entry, note=None, checked_at=0.0)
+    return replace(entry, note=None, checked_at=0.0, expiry_told_at=None)

@@ -78,6 +78,10 @@ class _Connection(asyncio.Protocol):
         self._takes_replies = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        connection = transport.get_extra_info("socket")
+        if connection.family != socket.AF_UNIX:
+            # A client that vanished without a word would hold its descriptor for ever.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
 

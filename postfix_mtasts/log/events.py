@@ -18,6 +18,7 @@ from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import Answer, Apply, NoPolicy, Unavailable, YieldToDane
 from postfix_mtasts.sts.policy import Finding, Mode, Policy
 
+_MAX_MX = 10  # Patterns in a line of the log; a policy may have thousands.
 _log = logging.getLogger("postfix_mtasts")
 
 
@@ -216,7 +217,8 @@ def internal_error(error: BaseException) -> None:
 
 def _policy(policy: Policy) -> str:
     words = f"mode={policy.mode.value}, max_age={policy.max_age}"
-    return f"{words}, mx={':'.join(map(str, policy.mx))}" if policy.mx else words
+    more = f" and {len(policy.mx) - _MAX_MX} more" if len(policy.mx) > _MAX_MX else ""
+    return f"{words}, mx={':'.join(map(str, policy.mx[:_MAX_MX]))}{more}" if policy.mx else words
 
 
 def span(seconds: float) -> str:

@@ -16,7 +16,7 @@ import httpx
 from postfix_mtasts import __version__
 from postfix_mtasts.config import IpNetwork
 from postfix_mtasts.dns.resolver import Resolver
-from postfix_mtasts.remote.network import HTTPS_PORT, Network, in_words
+from postfix_mtasts.remote.network import HTTPS_PORT, SHORTAGE, Network, in_words
 from postfix_mtasts.remote.stream import NetworkError, Stream
 from postfix_mtasts.sts import policy
 from postfix_mtasts.sts.domain import PolicyDomain
@@ -37,6 +37,7 @@ _MAX_RESPONSE = 131_072  # Octets, with headers and chunk sizes: twice what a po
 _MAX_HEAD = 16_384  # Octets until the header is complete; h11 has the same limit in httpcore 0.16.
 _MAX_FIELDS = 100  # Header fields of one response.
 _MAX_INTERIM = 5  # 1xx responses; nobody has a use for one.
+_STOPPED = 5.0  # Seconds that a process which was stopped heeds a deadline too late; a busy one is not so late.
 _PATH = "/.well-known/mta-sts.txt"
 _HEADERS = {
     "User-Agent": f"postfix-mtasts/{__version__}",
@@ -78,11 +79,16 @@ class Fetcher:
         """The policy of a domain whose record has this id, or why there is none."""
         network = Network(self._resolver, self._allow_addresses, keep_certificate=self._keep_certificate)
         seen = network.trace
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._timeout
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout_at(until):
                 seen.body = await self._get(domain.policy_host(), network)
         except TimeoutError:
-            failure = Failure(seen.stage, f"timed out after {self._timeout:g} s")
+            # Who was stopped, or suspended, over the end of the time cannot say that the host was slow.
+            was_stopped = clock() > until + _STOPPED
+            words = "this machine was stopped meanwhile" if was_stopped else f"timed out after {self._timeout:g} s"
+            failure = Failure(seen.stage, words, is_local=was_stopped)
         except ssl.SSLCertVerificationError as error:
             failure = Failure(Stage.CERTIFICATE, in_words(error), ResultType.WEBPKI_INVALID)
         except (_ResponseError, NetworkError) as error:
@@ -91,7 +97,7 @@ class Fetcher:
             cut = "the connection was cut before the end of the response (no TLS close_notify)"
             failure = Failure(seen.stage, cut if seen.stage is Stage.RESPONSE else in_words(error))
         except OSError as error:
-            failure = Failure(seen.stage, in_words(error))
+            failure = Failure(seen.stage, in_words(error), is_local=error.errno in SHORTAGE)
         except httpcore.ProtocolError as error:
             failure = Failure(seen.stage, _protocol_words(error))
         else:

@@ -7,6 +7,7 @@ connection got.
 """
 
 import asyncio
+import errno
 import ipaddress
 import os
 import pathlib
@@ -25,8 +26,11 @@ HTTPS_PORT = 443
 _CONNECT_TIMEOUT = 3.0  # Seconds for one address, so that there is time for the others if it does not answer.
 _MAX_ERROR = 200  # Characters.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052, 2.1
-# Some versions of Python take these for global: local NAT64 (RFC 8215), IPv4-compatible addresses (RFC 4291, 2.5.5.1).
-_LOCAL_V6 = (ipaddress.IPv6Network("64:ff9b:1::/48"), ipaddress.IPv6Network("::/96"))
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # RFC 4291, 2.4; nothing else of IPv6 is routed in the Internet.
+# Some versions of Python take these for global: for protocols (RFC 6890), for documentation (RFC 9637).
+_NOT_GLOBAL = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv6Network("3fff::/20"))
+# These errors say that this machine lacks something, such as file descriptors, and nothing about a host.
+SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 # What OpenSSL calls some errors, and what an administrator should read.
@@ -46,14 +50,13 @@ def is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     For an IPv6 address with an IPv4 address in it, the IPv4 address counts.
     """
     if isinstance(address, ipaddress.IPv6Address):
-        if address.is_site_local or any(address in network for network in _LOCAL_V6):
-            return False
-        inner = address.ipv4_mapped or address.sixtofour
         if address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner:
-            return is_global(inner)
-    return address.is_global and not address.is_multicast
+            return is_global(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        if address.sixtofour:
+            return is_global(address.sixtofour)
+        if address not in _GLOBAL_UNICAST:
+            return False
+    return address.is_global and not address.is_multicast and not any(address in network for network in _NOT_GLOBAL)
 
 
 def tls_context(ca_file: str) -> ssl.SSLContext:
@@ -169,6 +172,8 @@ class Network:
             except TimeoutError:
                 failures.append(f"{address}: no answer within {_CONNECT_TIMEOUT:g} s")
             except OSError as error:
+                if error.errno in SHORTAGE:
+                    raise
                 failures.append(f"{address}: {in_words(error)}")
         raise NetworkError("; ".join(failures))
 

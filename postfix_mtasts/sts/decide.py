@@ -39,6 +39,7 @@ from postfix_mtasts.sts.schedule import (
     MAX_FAILED,
     NOTE_AT_LEAST,
     NOTE_AT_MOST,
+    TELL_AGAIN_AFTER,
     USE_COUNTS_FOR,
     failed_fetch,
     forget_at,
@@ -131,6 +132,8 @@ def decide(entry: Entry, observation: Observation | RefreshRequested, now: float
             return _no_record(entry, NoPolicy("no _mta-sts TXT record"), ttl, now)
         case RecordInvalid(reason, ttl):
             return _no_record(entry, NoPolicy(f"invalid _mta-sts TXT record: {reason}"), ttl, now)
+        case DnsFailed(failure) | FetchFailed(failure) if failure.is_local:
+            return _unable(entry, failure, now)
         case DnsFailed(failure):
             return _no_record(entry, Unavailable(failure), NOTE_AT_LEAST, now)
         case PolicyFetched():
@@ -223,10 +226,19 @@ def _fetch_failed(entry: Entry, failure: Failure, record_id: str, now: float) ->
     return _without_policy(entry, Unavailable(failure), NOTE_AT_LEAST, now)
 
 
+def _unable(entry: Entry, failure: Failure, now: float) -> Decision:
+    """This machine could not look: nothing is known, and nothing is noted of the domain."""
+    live = entry.live(now)
+    return Decision(entry, Apply(live.policy) if live else Unavailable(failure, defer=True))
+
+
 def _without_policy(entry: Entry, answer: NoPolicy | Unavailable, ttl: float, now: float) -> Decision:
     notices: tuple[Notice, ...] = ()
-    if entry.cached and entry.cached.policy.mode is not Mode.NONE:
+    had_one = entry.cached is not None and entry.cached.policy.mode is not Mode.NONE
+    told_at = entry.expiry_told_at
+    if entry.cached and had_one and (told_at is None or not is_recent(told_at, now, TELL_AGAIN_AFTER)):
         notices = (HadExpired(entry.cached.policy, now - entry.cached.expires_at()),)
+        entry = replace(entry, expiry_told_at=now)
     if entry.unread:
         # What might be known is not known: nothing is noted, and mail must not pass for a failure of two things.
         return Decision(entry, replace(answer, defer=True) if isinstance(answer, Unavailable) else answer)

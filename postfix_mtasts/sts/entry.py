@@ -96,6 +96,7 @@ class Entry:
     checked_at: float = 0.0  # When the record was last looked up.
     last_used: float = 0.0  # When Postfix last asked for the domain, accurate to a day.
     unused_at: float | None = None  # When the domain was first found unused.
+    expiry_told_at: float | None = None  # When the log was last told that the policy has expired. Not stored.
     unread: bool = False  # The database could not be read, so it may have a policy of the domain.
 
     def live(self, now: float) -> CachedPolicy | None:

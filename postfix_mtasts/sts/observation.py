@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from postfix_mtasts.sts.policy import Finding, Policy
 from postfix_mtasts.sts.record import Record
 
+MAX_REASON = 300  # Characters of a failure's reason.
+
 
 class ResultType(enum.Enum):
     """The names of RFC 8460, 4.3.2 for a failure to get a policy."""
@@ -40,6 +42,12 @@ class Failure:
     stage: Stage
     reason: str
     result_type: ResultType | None = ResultType.FETCH_ERROR
+    is_local: bool = False  # The reason lies with this machine: nothing follows for the domain.
+
+    def __post_init__(self) -> None:
+        """Keep the reason short: strangers have a say in it, and it is logged, and kept for each domain."""
+        if len(self.reason) > MAX_REASON:
+            object.__setattr__(self, "reason", f"{self.reason[: MAX_REASON - 3]}...")
 
     def __str__(self) -> str:
         return f"{self.stage.value}: {self.reason}"

@@ -21,6 +21,7 @@ REFRESH_JITTER = 0.1  # An interval is up to so much shorter.
 SHORTEST_REFRESH = 5 * _MINUTE  # A policy that would be due more often is not refreshed, and expires.
 URGENT = 0.25  # With less of max_age left, a policy that cannot be renewed is about to be lost.
 USE_COUNTS_FOR = _DAY  # The time of the last use is accurate to a day, so that a query seldom costs a write.
+TELL_AGAIN_AFTER = _DAY  # The log hears so often of the same expired policy.
 UNUSED_AFTER = 30 * _DAY  # Without a query from Postfix; then a policy is no longer refreshed.
 FORGET_GRACE = _DAY  # A domain must look unused and expired for so long, in case the clock has jumped.
 

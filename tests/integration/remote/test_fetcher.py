@@ -661,7 +661,7 @@ async def test_only_allowed_addresses_are_connected_to(world: World) -> None:
         assert (world.https.connections, allowed.connections) == (0, 1)
 
 
-GLOBAL = ["1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101", "2002:101:101::1"]
+GLOBAL = ["1.1.1.1", "2606:4700:4700::1111", "64:ff9b::101:101", "2002:101:101::1"]
 NOT_GLOBAL = [
     *(address for addresses in INSIDE for address in addresses),
     "172.16.0.1",
@@ -674,6 +674,16 @@ NOT_GLOBAL = [
     "224.0.0.1",
     "ff0e::1",
     "2001:db8::1",
+    "192.0.0.9",
+    "192.0.0.170",
+    "3fff::1",
+    "5f00::1",
+    "4000::1",
+    "::ffff:0:1.1.1.1",
+    "::ffff:1.1.1.1",
+    "::1.1.1.1",
+    "64:ff9b:1::101:101",
+    "fec0::1",
     "::ffff:10.0.0.1",
     "64:ff9b::a00:1",
     "2002:a00:1::1",

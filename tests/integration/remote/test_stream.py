@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from postfix_mtasts.remote.stream import MAX_RECEIVED
-from postfix_mtasts.sts.observation import Stage
+from postfix_mtasts.sts.observation import Failure, FetchFailed, Stage
 from tests.integration.remote.test_fetcher import DOMAIN, HOST, World, ca, failed, world
-from tests.world.https import Flood, KeyUpdates
+from tests.world.https import HANG, Flood, KeyUpdates
 
 __all__ = ["ca", "world"]  # Fixtures.
 SMALLEST = 4096  # Octets that are taken at once.
@@ -46,3 +47,15 @@ async def test_a_handshake_without_end(world: World) -> None:
     world.https.site(HOST, None, bytes.fromhex("16 0303 4000") + bytes(0x4000), Flood(10_000_000))
     observation = await world.fetcher().fetch(DOMAIN, "1")
     assert observation == failed(Stage.TLS, "the answer is not valid TLS")
+
+
+async def test_a_process_that_was_stopped_does_not_blame_the_host(world: World) -> None:
+    """The deadline has passed long ago when it is seen, and the host had no chance to answer."""
+    world.serve(HANG)
+    fetching = asyncio.create_task(world.fetcher(timeout=1.0).fetch(DOMAIN, "1"))
+    while not world.https.requests:
+        await asyncio.sleep(0.01)
+    time.sleep(7)  # As SIGSTOP does; longer than any busy machine takes for a round of the loop.
+    observation = await fetching
+    failure = Failure(Stage.RESPONSE, "this machine was stopped meanwhile", is_local=True)
+    assert observation == FetchFailed(failure, "1")

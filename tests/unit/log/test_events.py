@@ -23,6 +23,7 @@ DOMAIN = PolicyDomain("example.com")
 TCP = InetEndpoint("127.0.0.1", 8461)
 ENFORCE = Policy(Mode.ENFORCE, 86400, (MxPattern("mx.example.com"),))
 NONE = Policy(Mode.NONE, 86400, ())
+MANY = Policy(Mode.ENFORCE, 60, tuple(MxPattern(f"mx{number}.test") for number in range(1000)))
 FAILURE = Failure(Stage.RESPONSE, "status 404")
 
 Fields = dict[str, str]
@@ -110,6 +111,16 @@ EVENTS: list[tuple[Callable[[], None], list[str], Fields]] = [
         decided(NoPolicy("no record: 100 %s")),
         ["INFO domain=example.com, no policy: no record: 100 %s"],
         fields(Event.DECIDED, "no-policy"),
+    ),
+    (
+        decided(Apply(MANY)),
+        [
+            (
+                "INFO domain=example.com, fetched: mode=enforce, max_age=60, mx="
+                f"{':'.join(f'mx{number}.test' for number in range(10))} and 990 more"
+            )
+        ],
+        fields(Event.DECIDED, "enforce"),
     ),
     (
         decided(YieldToDane(("a.test",), only=True)),

@@ -16,7 +16,7 @@ from postfix_mtasts.sts.decide import (
     RefreshRequested,
     decide,
 )
-from postfix_mtasts.sts.entry import Apply, CachedPolicy, Entry, FailedFetch, NoPolicy, Note, Unavailable
+from postfix_mtasts.sts.entry import Answer, Apply, CachedPolicy, Entry, FailedFetch, NoPolicy, Note, Unavailable
 from postfix_mtasts.sts.observation import (
     Asked,
     DaneAbsent,
@@ -182,6 +182,13 @@ FETCHED = PolicyFetched(P1, str(P1), "A")
 LIVE = Entry(CachedPolicy(P1, str(P1), "A", START), checked_at=START, last_used=START)
 EXPIRED = CachedPolicy(P1, str(P1), "A", START - 604810)
 
+LOCAL = Failure(Stage.CONNECT, "too many open files", is_local=True)
+LOCAL_ANSWERS: list[tuple[str, Entry, Answer]] = [
+    ("nothing is noted", Entry(), Unavailable(LOCAL, defer=True)),
+    ("no failure is counted", LIVE, Apply(P1)),
+    ("nor for an expired policy", replace(LIVE, cached=EXPIRED), Unavailable(LOCAL, defer=True)),
+]
+
 
 def aged(max_age: int) -> Entry:
     policy = replace(P1, max_age=max_age)
@@ -234,11 +241,34 @@ def failed(entry: Entry, times: int, now: float) -> Entry:
                     failed=(FailedFetch("A", 1, START, FAILURE),),
                     cached=EXPIRED,
                     note=Note(Unavailable(FAILURE), 60.0),
+                    expiry_told_at=START,
                 ),
                 Unavailable(FAILURE),
                 notices=(HadExpired(P1, 10.0),),
             ),
             id="and an expired policy is spoken of",
+        ),
+        pytest.param(
+            replace(LIVE, cached=EXPIRED, expiry_told_at=START - 86399),
+            RecordAbsent(60.0),
+            Decision(
+                replace(
+                    LIVE,
+                    cached=EXPIRED,
+                    expiry_told_at=START - 86399,
+                    note=Note(NoPolicy("no _mta-sts TXT record"), 60.0),
+                ),
+                NoPolicy("no _mta-sts TXT record"),
+            ),
+            id="but once a day",
+        ),
+        *(
+            pytest.param(entry, observation, Decision(entry, answer), id=f"{what} of this machine: {name}")
+            for what, observation in {
+                "a failed lookup": DnsFailed(LOCAL),
+                "a failed fetch": FetchFailed(LOCAL, "A"),
+            }.items()
+            for name, entry, answer in LOCAL_ANSWERS
         ),
         pytest.param(
             Entry(note=Note(Unavailable(FAILURE), 60.0), failed=(FailedFetch("B", 1, START, FAILURE),)),
