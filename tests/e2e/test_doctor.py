@@ -489,7 +489,7 @@ async def test_without_a_word_a_service_runs_in_a_chroot_as_compatibility_level_
             {"smtp_tls_CAfile": "/dev/null"},
             in_main_cf(
                 "error",
-                "smtp_tls_CAfile = /dev/null: no certificate in PEM form",
+                "smtp_tls_CAfile = /dev/null: the file has no certificate in PEM format",
                 f"Postfix cannot use TLS at all, and {HELD_BACK}",
                 "smtp_tls_CAfile",
                 SYSTEM_CAS,
@@ -862,7 +862,9 @@ async def test_a_wrong_configuration_of_the_daemon(doctor: Doctor) -> None:
 
 
 async def test_cas_of_the_daemon(doctor: Doctor) -> None:
-    expected = finding("error", 'fetch.ca_file = "/dev/null": no certificate in PEM form', "the daemon does not start")
+    expected = finding(
+        "error", 'fetch.ca_file = "/dev/null": the file has no certificate in PEM format', "the daemon does not start"
+    )
     assert await doctor(config={"fetch": {"ca_file": "/dev/null"}}) == expected + line()
 
 
