@@ -4,14 +4,18 @@ dnspython's own messages are what they are held against.
 """
 
 import contextlib
+import struct
 from collections.abc import Callable
+from typing import Any
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
 import dns.rdata
 import dns.rrset
+import dns.wire
 import pytest
 from dns.rdatatype import AAAA, CNAME, MX, TLSA, TXT, A, RdataType
 from hypothesis import given
@@ -24,9 +28,11 @@ TEXT = '"v=STSv1; id=1;"'
 SOA = "ns.example. hostmaster.example. 1 2 3 4 900"
 
 
-def response(query: Query, *, rcode: str = "NOERROR", flags: int = 0) -> dns.message.Message:
-    made = dns.message.make_response(dns.message.from_wire(query.wire), recursion_available=True)
-    made.set_rcode(dns.rcode.from_text(rcode))
+def response(
+    query: Query, *, rcode: str | int = "NOERROR", flags: int = 0, recursive: bool = True
+) -> dns.message.Message:
+    made = dns.message.make_response(dns.message.from_wire(query.wire), recursion_available=recursive)
+    made.set_rcode(dns.rcode.Rcode.make(rcode))
     made.flags |= flags
     return made
 
@@ -46,10 +52,13 @@ def texts(answer: Answer) -> list[str]:
 
 @pytest.mark.parametrize("kind", [TXT, A, AAAA, MX, CNAME, TLSA])
 def test_query(kind: RdataType) -> None:
-    made = Query(NAME, kind).wire
-    expected = dns.message.make_query(f"{NAME}.", kind, flags=dns.flags.RD | dns.flags.AD)
-    expected.id = int.from_bytes(made[:2])
-    assert made == expected.to_wire()
+    query = Query(NAME, kind)
+    for made, edns in (query.wire, 0), (query.without_edns().wire, False):
+        expected = dns.message.make_query(
+            f"{NAME}.", kind, use_edns=edns, payload=1232, flags=dns.flags.RD | dns.flags.AD
+        )
+        expected.id = int.from_bytes(made[:2])
+        assert made == expected.to_wire()
 
 
 def test_ids_differ() -> None:
@@ -125,13 +134,89 @@ def test_a_ttl_with_the_first_bit_is_none() -> None:
     assert query.read(octets.replace(b"\x7f\xff\xff\xff", b"\x80\0\0\1")).ttl == 0.0
 
 
-@pytest.mark.parametrize("rcode", ["FORMERR", "SERVFAIL", "NOTIMP", "REFUSED", "YXDOMAIN"])
-def test_failure(rcode: str) -> None:
+# Those above 15 are told by the OPT record too. The names of some are known to later versions of dnspython only.
+@pytest.mark.parametrize(
+    ("rcode", "name"),
+    [
+        (1, "FORMERR"),
+        (2, "SERVFAIL"),
+        (4, "NOTIMP"),
+        (5, "REFUSED"),
+        (6, "YXDOMAIN"),
+        (12, "RCODE12"),
+        (16, "BADVERS"),
+        (19, "BADMODE"),
+        (23, "BADCOOKIE"),
+        (32, "RCODE32"),
+        (4095, "RCODE4095"),
+    ],
+)
+def test_failure(rcode: int, name: str) -> None:
     query = Query(NAME, TXT)
     octets = wire(response(query, rcode=rcode))
     assert query.is_answered_by(octets)
-    with pytest.raises(ResponseError, match=f"^{rcode}$"):
+    with pytest.raises(ResponseError, match=f"^{name}$"):
         query.read(octets)
+
+
+@pytest.mark.parametrize("rcode", ["FORMERR", "NOTIMP", "SERVFAIL", "REFUSED", "NOERROR"])
+def test_a_server_that_does_not_know_edns(rcode: str) -> None:
+    query = Query(NAME, TXT)
+    plain = query.without_edns()
+    refused = [one.is_refused_for_edns(wire(response(one, rcode=rcode))) for one in (query, plain)]
+    assert refused == [rcode in {"FORMERR", "NOTIMP"}, False]
+    assert query.wire[:2] != plain.wire[:2]  # A second response to the first query is none to this one.
+
+
+def test_a_failure_in_a_broken_message() -> None:
+    query = Query(NAME, TXT)
+    octets = wire(response(query, rcode="SERVFAIL"))
+    with pytest.raises(ResponseError, match=r"^SERVFAIL$"):
+        query.read(octets[:-1])
+    with pytest.raises(ResponseError, match=r"^SERVFAIL$"):
+        query.read(octets[:4] + bytes(8))
+
+
+NS = ("NS", "ns.example.")
+SOA_RECORD = ("SOA", SOA)
+# Whether the response has the flags RA and AA, its RCODE, answer and authority, and whether it is an answer.
+REFERRALS: list[tuple[str, bool, bool, str, tuple[str, str] | None, tuple[str, str] | None, bool]] = [
+    ("a referral", False, False, "NOERROR", None, NS, False),
+    ("nothing at all", False, False, "NOERROR", None, None, False),
+    ("from a resolver", True, False, "NOERROR", None, NS, True),
+    ("from a server of the zone", False, True, "NOERROR", None, None, True),
+    ("nothing, says the zone", False, False, "NOERROR", None, SOA_RECORD, True),
+    ("no such name", False, False, "NXDOMAIN", None, None, True),
+    ("a record", False, False, "NOERROR", ("TXT", TEXT), NS, True),
+    ("an alias", False, False, "NOERROR", ("CNAME", "a.example."), NS, True),
+    ("other records", False, False, "NOERROR", ("A", "192.0.2.1"), NS, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("recursive", "authoritative", "rcode", "answer", "authority", "is_answer"),
+    [row[1:] for row in REFERRALS],
+    ids=[row[0] for row in REFERRALS],
+)
+def test_a_referral_is_no_answer(
+    recursive: bool,
+    authoritative: bool,
+    rcode: str,
+    answer: tuple[str, str] | None,
+    authority: tuple[str, str] | None,
+    is_answer: bool,
+) -> None:
+    query = Query(NAME, TXT)
+    made = response(query, rcode=rcode, flags=dns.flags.AA if authoritative else 0, recursive=recursive)
+    if answer:
+        add(made.answer, NAME, 300, *answer)
+    if authority:
+        add(made.authority, "example.com", 300, *authority)
+    if is_answer:
+        query.read(wire(made))
+    else:
+        with pytest.raises(ResponseError, match=r"^not a resolver: it does not offer recursion$"):
+            query.read(wire(made))
 
 
 def test_more_aliases_than_anybody_has() -> None:
@@ -166,7 +251,7 @@ def test_records_of_a_name_that_does_not_exist() -> None:
 
 
 def test_what_belongs_to_a_query() -> None:
-    query = Query(NAME, TXT)
+    query = Query(NAME, TXT).without_edns()
     good = wire(response(query))
     header, question = good[:12], good[12:]
     failed = header[:3] + bytes([header[3] | dns.rcode.SERVFAIL])
@@ -256,7 +341,7 @@ def nothing() -> tuple[Query, bytes]:
 def test_a_message_that_ends_too_early(whole: Callable[[], tuple[Query, bytes]]) -> None:
     query, octets = whole()
     query.read(octets)
-    for end in range(len(query.wire), len(octets)):
+    for end in range(len(query.without_edns().wire), len(octets)):
         with pytest.raises(MalformedError):
             query.read(octets[:end])
 
@@ -271,5 +356,141 @@ def test_garbage_is_malformed_or_an_answer(
     for position, octet in changes:
         broken[position : position + len(octet)] = octet
     if query.is_answered_by(bytes(broken)):
-        with contextlib.suppress(MalformedError):
+        with contextlib.suppress(ResponseError):
             query.read(bytes(broken))
+
+
+@given(
+    rcode=st.integers(0, 4095),
+    edns=st.booleans(),
+    padding=st.integers(0, 20),
+    records=RECORDS,
+)
+def test_the_same_rcode_as_dnspython(
+    rcode: int, edns: bool, padding: int, records: list[tuple[str, int, tuple[str, str]]]
+) -> None:
+    query = Query(NAME, TXT)
+    made = response(query, rcode=rcode if edns else rcode & 15)
+    made.use_edns(
+        0 if edns else False,
+        made.ednsflags,
+        options=[dns.edns.GenericOption(dns.edns.OptionType.PADDING, bytes(padding))],
+    )
+    for owner, ttl, (type_, rdata) in records:
+        add(made.authority, owner, ttl, type_, rdata)
+        add(made.additional, owner, ttl, type_, rdata)
+    octets = wire(made)
+    expected = dns.message.from_wire(octets).rcode()
+    assert expected == (rcode if edns else rcode & 15)
+    if expected in {dns.rcode.NOERROR, dns.rcode.NXDOMAIN}:
+        query.read(octets)
+        return
+    with pytest.raises(ResponseError) as error:
+        query.read(octets)
+    assert str(error.value) in {dns.rcode.to_text(expected), f"RCODE{expected}"}
+
+
+# What the owner of a domain can put into a response, and how much of it is read.
+
+POINTER = b"\xc0\x0c"  # To the question.
+
+
+def record(kind: RdataType, data: bytes, owner: bytes = POINTER) -> bytes:
+    return owner + struct.pack("!HHIH", kind, 1, 300, len(data)) + data
+
+
+def message(query: Query, *counts: int, records: bytes = b"") -> bytes:
+    question = query.without_edns().wire[12:]
+    return query.wire[:2] + struct.pack("!5H", 0x8180, 1, *counts) + question + records
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often dnspython's parser was asked for these."""
+    counts = {"get_struct": 0, "get_counted_bytes": 0}
+
+    def count(name: str) -> None:
+        original = getattr(dns.wire.Parser, name)
+
+        def counted(*args: Any) -> Any:
+            counts[name] += 1
+            return original(*args)
+
+        monkeypatch.setattr(dns.wire.Parser, name, counted)
+
+    for name in counts:
+        count(name)
+    return counts
+
+
+@pytest.mark.parametrize("section", [0, 1, 2], ids=["answer", "authority", "additional"])
+@pytest.mark.parametrize("number", [100, 101, 5000])
+def test_a_hundred_records_of_a_section_are_read(calls: dict[str, int], section: int, number: int) -> None:
+    query = Query(NAME, A)
+    counts = [0, 0, 0]
+    counts[section] = number
+    octets = message(query, *counts, records=number * record(A, b"\xc0\0\2\1"))
+    if number == 100:
+        assert len(query.read(octets).records) == (100 if section == 0 else 0)
+        assert calls["get_struct"] == 100
+    else:
+        with pytest.raises(MalformedError, match=r"^more than 100 records in one section$"):
+            query.read(octets)
+        assert calls["get_struct"] == 0
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("size", [8192, 8194, 60000])
+def test_eight_kilobytes_of_text_are_read(calls: dict[str, int], number: int, size: int) -> None:
+    """All of empty strings, which are most work."""
+    query = Query(NAME, TXT)
+    octets = message(query, number, 0, 0, records=number * record(TXT, bytes(size // number)))
+    if size == 8192:
+        assert sum(len(rdata.strings) for rdata in query.read(octets).records) == 8192
+    else:
+        with pytest.raises(MalformedError, match=r"^more than 8192 bytes of TXT records$"):
+            query.read(octets)
+    assert calls["get_counted_bytes"] <= 8192
+
+
+def test_text_at_other_names_does_not_count() -> None:
+    query = Query(NAME, TXT)
+    records = record(TXT, bytes(9000), b"\1x" + POINTER) + record(TXT, b"\1x")
+    assert texts(query.read(message(query, 2, 0, 0, records=records))) == ['"x"']
+
+
+class Watched(bytes):
+    """A message that counts how often it is looked into."""
+
+    looks = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        self.looks += 1
+        return super().__getitem__(key)
+
+
+def test_a_long_chain_of_pointers_is_not_followed() -> None:
+    """Each points to the one before it. The answers have names at the end of the chain."""
+    query = Query(NAME, MX)
+    start = len(message(query, 0, 0, 0)) + 11
+    chain = b"\0\0" + b"".join(struct.pack("!H", 0xC000 | start + at) for at in range(0, 15000, 2))
+    end = struct.pack("!H", 0xC000 | start + len(chain) - 2)
+    answers = 99 * record(MX, b"\0\1" + end, owner=end)
+    octets = Watched(message(query, 100, 0, 0, records=record(TXT, chain, owner=b"\0") + answers))
+    with pytest.raises(MalformedError):
+        query.read(octets)
+    assert octets.looks < 1000
+
+
+def test_the_longest_name_has_a_pointer_before_each_label() -> None:
+    """127 labels of one letter, the last one first, then pointers that lead back to the one before."""
+    query = Query(NAME, MX)
+    at = len(message(query, 0, 0, 0)) + 12
+    parts = b"\1a\0"
+    for _ in range(126):
+        previous = at if len(parts) == 3 else at + len(parts) - 4
+        parts += b"\1a" + struct.pack("!H", 0xC000 | previous)
+    whole = struct.pack("!H", 0xC000 | at + len(parts) - 4)
+    records = record(TXT, b"\xff" + parts, owner=b"\0") + record(MX, b"\0\1" + whole)
+    answer = query.read(message(query, 2, 0, 0, records=records))
+    assert [rdata.exchange.to_text() for rdata in answer.records] == [127 * "a."]
