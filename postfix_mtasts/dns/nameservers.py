@@ -5,6 +5,7 @@ connected. So the kernel drops datagrams from other addresses, and reports at on
 """
 
 import asyncio
+import errno
 import socket
 from collections.abc import Sequence
 
@@ -15,10 +16,20 @@ _MAX_DATAGRAM = 4096  # Bytes. Without EDNS(0) a response has at most 512 (RFC 1
 # Seconds to wait before all nameservers are asked again. The pause doubles each time, up to the second number.
 _PAUSE, _MAX_PAUSE = 0.1, 1.0
 PORT = 53
+# These errors say that this machine lacks something, such as file descriptors, and nothing about another one.
+SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 class DnsError(Exception):
     """No nameserver answered. The message says why, for each of them."""
+
+
+class LocalShortageError(DnsError):
+    """This machine lacks what a query takes, as `error` says. The nameservers were not asked, or not all of them."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(_in_words(error))
+        self.error = error
 
 
 class MalformedAnswerError(DnsError):
@@ -50,6 +61,8 @@ class Nameservers:
                 except TimeoutError as error:
                     failures.setdefault(server, error)  # This attempt may be too short for the server to refuse again.
                 except (ResponseError, OSError, EOFError) as error:
+                    if isinstance(error, OSError) and error.errno in SHORTAGE:
+                        raise LocalShortageError(error) from error
                     failures[server] = error
             final = all(isinstance(failure, ResponseError) for failure in failures.values())
             if final or loop.time() + pause + _PAUSE > until:  # After the pause there is no time for an answer.
@@ -105,6 +118,8 @@ def _reason(failure: Exception, timeout_each: float) -> str:
         return f"no answer within {timeout_each:.2g} s"
     if isinstance(failure, EOFError):
         return "closed the TCP connection"
-    if isinstance(failure, OSError):
-        return (failure.strerror or str(failure)).lower()
-    return str(failure)
+    return _in_words(failure) if isinstance(failure, OSError) else str(failure)
+
+
+def _in_words(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -20,7 +20,7 @@ from dns.rdatatype import AAAA, CNAME, MX, TLSA, TXT, A, RdataType
 
 from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.dns.message import Answer, Query, ResponseError, text
-from postfix_mtasts.dns.nameservers import PORT, DnsError, Nameservers
+from postfix_mtasts.dns.nameservers import PORT, DnsError, LocalShortageError, Nameservers
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.observation import (
     DnsFailed,
@@ -78,7 +78,8 @@ class Resolver:
         try:
             answer = await self._lookup(domain.record_name(), TXT)
         except DnsError as error:
-            return DnsFailed(Failure(Stage.RECORD, str(error), result_type=None))
+            is_local = isinstance(error, LocalShortageError)
+            return DnsFailed(Failure(Stage.RECORD, str(error), result_type=None, is_local=is_local))
         strings = [rdata.strings for rdata in answer.records]
         found = _rrset(answer, [b"".join(parts) for parts in strings])
         texts = RecordTexts(answer.names, found.records, found.ttl, found.secure)

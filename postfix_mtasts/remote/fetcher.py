@@ -15,8 +15,9 @@ import httpx
 
 from postfix_mtasts import __version__
 from postfix_mtasts.config import IpNetwork
+from postfix_mtasts.dns.nameservers import SHORTAGE
 from postfix_mtasts.dns.resolver import Resolver
-from postfix_mtasts.remote.network import HTTPS_PORT, SHORTAGE, Network, in_words
+from postfix_mtasts.remote.network import HTTPS_PORT, Network, in_words
 from postfix_mtasts.remote.stream import NetworkError, Stream
 from postfix_mtasts.sts import policy
 from postfix_mtasts.sts.domain import PolicyDomain

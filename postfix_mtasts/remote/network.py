@@ -7,7 +7,6 @@ connection got.
 """
 
 import asyncio
-import errno
 import ipaddress
 import os
 import pathlib
@@ -17,7 +16,7 @@ import ssl
 from collections.abc import Sequence
 
 from postfix_mtasts.config import IpNetwork
-from postfix_mtasts.dns.nameservers import DnsError
+from postfix_mtasts.dns.nameservers import SHORTAGE, DnsError, LocalShortageError
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.remote.stream import NetworkError, Stream
 from postfix_mtasts.sts.observation import FetchTrace, Stage
@@ -29,8 +28,6 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052, 2.1
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # RFC 4291, 2.4; nothing else of IPv6 is routed in the Internet.
 # Some versions of Python take these for global: for protocols (RFC 6890), for documentation (RFC 9637).
 _NOT_GLOBAL = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv6Network("3fff::/20"))
-# These errors say that this machine lacks something, such as file descriptors, and nothing about a host.
-SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 # What OpenSSL calls some errors, and what an administrator should read.
@@ -180,6 +177,8 @@ class Network:
     async def _addresses(self, host: str) -> list[str]:
         try:
             addresses = await self._resolver.addresses(host)
+        except LocalShortageError as shortage:
+            raise shortage.error from shortage
         except DnsError as error:
             raise NetworkError(str(error)) from error
         self.trace.addresses = addresses

@@ -926,6 +926,42 @@ def test_a_row_that_cannot_be_understood_defers_when_dns_fails_too(world: World,
     assert decided == [f"warning: domain={domain}, mail is deferred: TXT lookup: 127.0.0.1: SERVFAIL"] * 2
 
 
+def test_mail_is_deferred_while_the_daemon_lacks_descriptors(world: World, tmp_path: Path) -> None:
+    """That is no fault of the domain: nothing is noted, and the policy is found as soon as there are some again."""
+    domain = "descriptors.test"
+    world.publish(domain, policy(domain))
+    with Daemon(tmp_path, world.configuration(tmp_path)) as daemon, connected(tmp_path) as client:
+        assert exchange(client, "label") == "NOTFOUND "  # The connection is accepted.
+        open_now = len(list(Path(f"/proc/{daemon.pid}/fd").iterdir()))
+        limits = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (open_now, limits[1]))
+        assert exchange(client, domain) == "TEMP TXT lookup: too many open files"
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, limits)
+        assert exchange(client, domain) == secure(domain)
+        assert about(daemon, domain) == [
+            f"warning: domain={domain}, mail is deferred: TXT lookup: too many open files",
+            applied(domain),
+        ]
+
+
+@contextmanager
+def connected(folder: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(str(folder / "socket"))
+        yield client
+
+
+def exchange(client: socket.socket, key: str) -> str:
+    """The reply to one query on an open connection."""
+    query = f"postfix {key}".encode()
+    client.sendall(b"%d:%s," % (len(query), query))
+    reply = b""
+    while not reply.endswith(b","):
+        reply += client.recv(65536)
+    return reply.partition(b":")[2].removesuffix(b",").decode()
+
+
 # With DNS and the policy hosts gone
 
 
