@@ -1,8 +1,8 @@
-"""The database file: SQLite through sqlitedict, one row a domain. For one thread; nothing here knows the event loop.
+"""The database file: SQLite through sqlitedict, with one row for each domain. It is used by one thread.
 
-WAL with synchronous=NORMAL: after a crash a row is the old one or the new one, never half. A file that is damaged is
-set aside under a name with the time, and what can be read of it is taken over into a new one. Two daemons may share a
-file: of two rows for a domain, the one with the later fetch stays, whoever writes last.
+With WAL and synchronous=NORMAL, a row is the old one or the new one after a crash, never half of each. A damaged file
+is renamed to a name with the time, and the rows that can still be read are copied to a new file. Two daemons may share
+a file: of two rows for a domain, the one with the later fetch stays, whichever is written last.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _NO_TIME = 1e300  # Later than any, in seconds.
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
-# sqlitedict's thread dies, and its caller waits for ever, when a later row of an answer cannot be had. So each answer
+# When sqlitedict cannot fetch a later row of a result, its thread dies, and its caller waits for ever. So each result
 # is one row, of types that need no decoding.
 _CREATE = "CREATE TABLE IF NOT EXISTS policies (key TEXT PRIMARY KEY, value BLOB)"
 _GET = "SELECT (SELECT ifnull(CAST(value AS BLOB), x'') FROM policies WHERE key = ?)"
@@ -47,7 +47,7 @@ _PUT = """
         AND json_extract(old.value, '$.fetched_at') > new.after AND json_extract(old.value, '$.fetched_at') <= new.until
     END, false)
 """
-# A row that another daemon has seen used since stays.
+# ?2 is when the domain was last used. A row stays if another daemon has seen it used later.
 _FORGET = """
     DELETE FROM policies WHERE key = ?1 AND NOT (json_valid(value) AND json_extract(value, '$.last_used') > ?2)
 """

@@ -1,7 +1,7 @@
-"""Entries at hand, in a bounded space. What is dropped here is still in the store, or was only a "no policy".
+"""Entries in memory, in a bounded number. What is dropped here is still in the store, or was only a "no policy".
 
-Policies and "no policy" notes have bounds of their own: no flood of domains without a policy can push a policy out.
-With an entry go the replies that were made of it.
+Policies and "no policy" notes have separate bounds, so that no flood of domains without a policy can push out a policy.
+When an entry is dropped, so are the replies that were made of it.
 """
 
 import time
@@ -18,7 +18,7 @@ _V = TypeVar("_V")
 
 
 class Bounded(Generic[_K, _V]):
-    """At most `limit` values by their keys; the least recently used one goes first, and `on_drop` is told its key."""
+    """At most `limit` values by their keys. The least recently used one is dropped, and `on_drop` is told its key."""
 
     def __init__(self, limit: int, on_drop: Callable[[_K], None] = lambda key: None) -> None:
         self._limit = limit
@@ -53,7 +53,7 @@ class Bounded(Generic[_K, _V]):
 
 
 class Memory:
-    """At most `policies` entries with a policy and `notes` entries without; the least recently used one goes first."""
+    """At most `policies` entries with a policy and `notes` entries without. The least recently used one is dropped."""
 
     def __init__(self, *, policies: int, notes: int, clock: Callable[[], float] = time.time) -> None:
         self.ready = Ready(clock)

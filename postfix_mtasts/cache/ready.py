@@ -1,7 +1,7 @@
-"""Replies that lie ready: the bytes to send for the bytes that came, for as long as they hold.
+"""Ready replies: the bytes to send for the bytes of a request, for as long as they hold.
 
-They are derived from what is known of a domain, and dropped with it. When there are too many, all are dropped: each is
-made again when it is asked for.
+They are derived from the entry of a domain, and dropped when it changes. When there are too many, all are dropped, and
+each is made again when it is asked for.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,9 @@
-"""Entries that outlive the process: what is to be written waits in memory, and goes to the database as soon as it can.
+"""Entries that outlive the process. They wait in memory until they are written to the database.
 
-While one batch is written, the next gathers. What waits is found by `get` as if it were written. If it cannot be
-written, it goes on waiting: a full disk or a locked database loses nothing while the daemon runs, and is tried again.
-The log hears of trouble once a minute. What is to be read gathers in the same way: to hand a call over to the thread
-costs much more than to find out that a domain is not stored.
+While one batch is written, the next one gathers. `get` finds an entry that waits as if it were written. An entry that
+could not be written goes on waiting, so a full disk or a locked database loses nothing while the daemon runs. The log
+hears of trouble once a minute. Reads gather too: handing a call to the thread costs much more than finding out that a
+domain is not stored.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ _T = TypeVar("_T")
 
 BATCH = 1000  # Entries in one transaction.
 GATHER_WRITES = 0.05  # Seconds after one transaction until the next.
-GATHER_READS = 0.001  # The same for readings, when several came at once.
+GATHER_READS = 0.001  # Seconds that reads gather, if several came at once before.
 RETRY_AFTER = 60.0  # Seconds after a write that failed.
-_PAGE = 100  # Rows that are read at once.
+_PAGE = 100  # Rows read at once for a list.
 _COMPLAIN_AFTER = 60.0  # Seconds between two lines in the log.
 _MAX_IGNORED = 1000  # Rows that cannot be understood, of which the log hears.
 
@@ -38,7 +38,7 @@ class StoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """What is stored, if that can be read; what is wrong with the database, and since when; how much waits for it."""
+    """The counts of what is stored, if they can be read; the trouble with the database; how many writes wait."""
 
     counts: Counts | None
     trouble: str | None
@@ -47,7 +47,7 @@ class StoreStatus:
 
 
 class _Read:
-    """Keys that are read together, and their rows when that has been done."""
+    """Keys that are read together, and their rows once they have been read."""
 
     def __init__(self) -> None:
         self.keys: set[str] = set()
@@ -74,7 +74,7 @@ class Store:
         self.on_damage: Callable[[], None] = lambda: None  # Called when the database has been begun anew.
 
     async def open(self) -> None:
-        """Raises StoreError if the database cannot be used and waiting will not help; less is only logged."""
+        """Open the database. Raises StoreError if it cannot be used and waiting will not help."""
         try:
             await self._call(self._database.open)
         except DatabaseError as error:
@@ -104,7 +104,7 @@ class Store:
             raise StoreError(str(error)) from error
 
     def put(self, domain: PolicyDomain, entry: Entry) -> None:
-        """Have an entry written, one with a policy."""
+        """Have an entry written. It must have a policy."""
         self._waiting[domain] = (entry, True)
         self._has_waiting.set()
 
@@ -115,7 +115,7 @@ class Store:
         self._has_waiting.set()
 
     async def due(self, now: float) -> list[PolicyDomain]:
-        """The domains that are due; those whose policies expire first. None if the database cannot be read."""
+        """The domains that are due, ordered by when their policies expire. None if the database cannot be read."""
         try:
             keys = await self._call(self._database.due, now)
         except DatabaseError as error:
@@ -124,7 +124,7 @@ class Store:
         return [PolicyDomain(key) for key in keys if _is_domain(key)]
 
     async def rows(self) -> AsyncIterator[tuple[PolicyDomain, str]]:
-        """All domains that are stored, in no order, and their rows as they stand there. Raises StoreError."""
+        """All stored domains with their rows, in no order. Raises StoreError."""
         told = {domain: entry for domain, (entry, stays) in self._waiting.items() if stays}
         for domain, entry in told.items():
             yield domain, print_row(entry)
@@ -137,7 +137,7 @@ class Store:
                     yield domain, row
 
     async def status(self) -> StoreStatus:
-        """How the database is, found out now."""
+        """Try to read and to write the database, and say how that went."""
         counts = None
         try:
             counts = await self._call(self._database.count, self._clock())
@@ -147,13 +147,13 @@ class Store:
         return StoreStatus(counts, self._trouble, self._trouble_since, len(self._waiting))
 
     async def run(self) -> None:
-        """Write what waits, for ever."""
+        """Write what waits, forever."""
         while True:
             await self._has_waiting.wait()
             await asyncio.sleep(GATHER_WRITES if await self.flush() else RETRY_AFTER)
 
     async def flush(self) -> bool:
-        """Write what waits now; True if it is on disk, otherwise it goes on waiting."""
+        """Write what waits now. False if that failed: then it goes on waiting."""
         self._has_waiting.clear()
         while self._waiting:
             try:
@@ -217,13 +217,13 @@ class Store:
         return result
 
     def _ignore(self, domain: PolicyDomain, error: RowError) -> None:
-        """Once a domain: until its row is written over, each query reads it again."""
+        """Tell the log once for each domain. Each query reads its row again until that is overwritten."""
         if domain not in self._ignored and len(self._ignored) < _MAX_IGNORED:
             self._ignored.add(domain)
             events.row_ignored(domain, str(error))
 
     def _complain(self, error: DatabaseError) -> None:
-        """Once a minute, but always when the administrator has a file to look at."""
+        """Tell the log once a minute, but always of a file that was set aside."""
         if self._trouble_since is None:
             self._trouble_since = self._clock()
         self._trouble = str(error)

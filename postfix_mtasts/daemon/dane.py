@@ -1,4 +1,4 @@
-"""What is known of the TLSA records of next hops, for as long as DNS says, and apart from their policies."""
+"""What DNS says of the TLSA records of next hops, for as long as it may be cached."""
 
 import time
 from collections.abc import Callable

@@ -65,7 +65,7 @@ class Lookup:
 
     @property
     def rules(self) -> ReplyRules:
-        """How answers are put."""
+        """How answers are phrased for Postfix."""
         return self._rules
 
     @rules.setter
@@ -129,7 +129,7 @@ class Lookup:
         entry = await self.entry(domain)
         await self._discoveries.after(domain)  # It would bring back what it began with.
         entry = self._memory.get(domain) or entry
-        # Whenever it was last used, by another daemon too.
+        # Infinity is later than any use that another daemon may have noted.
         self._keep(domain, replace(entry, last_used=math.inf), None)
         return entry != Entry()
 
@@ -144,13 +144,13 @@ class Lookup:
         except StoreError:
             return Entry(unread=True)
         if entry := self._memory.get(domain):
-            return entry  # Somebody was faster, and may have found out more.
+            return entry  # Another task was faster, and may know more.
         if stored:
             self._memory.put(domain, stored)
         return stored or Entry()
 
     async def aclose(self) -> None:
-        """Give up all work that is under way."""
+        """Cancel all discoveries."""
         for under_way in (self._discoveries, self._dane):
             await under_way.aclose()
 
@@ -195,7 +195,7 @@ class Lookup:
         return await self._run(domain, self._decide(domain, self._memory.get(domain) or entry, request))
 
     async def _perform(self, domain: PolicyDomain, action: Action) -> Observation:
-        # However many domains are new, those that are known are answered meanwhile.
+        # Steps take turns, so that known domains are answered meanwhile, however many are new.
         match action:
             case LookUpRecord():
                 await self._turns.take(_ROUNDS_FOR_RECORD)
@@ -229,5 +229,5 @@ class Lookup:
 
 
 def _lasting(entry: Entry) -> Entry:
-    """What of an entry is worth a write. The rest is written along, and found out again after a restart."""
+    """The part of an entry whose change is worth a write. The rest is written with it, or looked up after a restart."""
     return replace(entry, note=None, checked_at=0.0, expiry_told_at=None)

@@ -1,4 +1,4 @@
-"""How work is shared out: one piece for a key at a time; and the steps of many pieces one by one."""
+"""Runs one task at a time for each key, and spreads the steps of many tasks over the rounds of the event loop."""
 
 import asyncio
 import collections
@@ -10,16 +10,13 @@ _T = TypeVar("_T")
 
 
 class SingleFlight(Generic[_K, _T]):
-    """What is under way, by its keys: who comes meanwhile waits for it; who gives up does not end it."""
+    """At most one task for each key. Whoever asks meanwhile waits for it, and whoever gives up does not end it."""
 
     def __init__(self) -> None:
         self._tasks: dict[_K, asyncio.Task[_T]] = {}
 
-    def __len__(self) -> int:
-        return len(self._tasks)
-
     def begin(self, key: _K, start: Callable[[], Coroutine[Any, Any, _T]]) -> asyncio.Task[_T]:
-        """The work for a key, begun if none is under way."""
+        """The task for a key, which is started if there is none."""
         task = self._tasks.get(key)
         if not task:
             task = asyncio.create_task(start())
@@ -28,16 +25,16 @@ class SingleFlight(Generic[_K, _T]):
         return task
 
     async def result(self, key: _K, start: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """What the work for a key comes to."""
+        """The result of the task for a key, which is started if there is none."""
         return await asyncio.shield(self.begin(key, start))
 
     async def after(self, key: _K) -> None:
-        """Wait until none is under way for a key, whatever it comes to."""
+        """Wait until there is no task for a key, whatever its result."""
         while task := self._tasks.get(key):
             await asyncio.wait([task])
 
     async def aclose(self) -> None:
-        """Give up all of it."""
+        """Cancel all tasks."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -45,14 +42,14 @@ class SingleFlight(Generic[_K, _T]):
 
 
 class Turns:
-    """Lets steps begin one by one, rounds of the event loop apart, so that all else gets its turn in between."""
+    """Lets steps begin one by one, with rounds of the event loop in between for everything else."""
 
     def __init__(self) -> None:
         self._waiting: collections.deque[tuple[asyncio.Future[None], int]] = collections.deque()
         self._goes_round = False
 
     async def take(self, rounds: int) -> None:
-        """Wait for a turn; after it so many rounds pass before the next one."""
+        """Wait for a turn. After it, so many rounds pass before the next one."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((turn, rounds))
         if not self._goes_round:
@@ -66,7 +63,7 @@ class Turns:
             return
         while self._waiting:
             turn, rounds = self._waiting.popleft()
-            if not turn.done():  # Not given up.
+            if not turn.done():  # Otherwise, its task was cancelled.
                 turn.set_result(None)
                 self._give_after(rounds)
                 return

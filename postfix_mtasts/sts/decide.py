@@ -1,4 +1,4 @@
-"""The life of a cached policy: what an observation makes of an entry, what Postfix is told, what is to be done next.
+"""The life of a cached policy: what an observation changes in an entry, the answer to Postfix, and what to do next.
 
     decide(entry, observation, now) -> Decision(entry, answer, action, notices)
 
@@ -53,7 +53,7 @@ from postfix_mtasts.sts.schedule import (
 
 @dataclass(frozen=True, slots=True)
 class RefreshRequested:
-    """An administrator wants the policy fetched now, whatever its age, id and failures; DNS says this of its record."""
+    """An administrator wants the policy fetched now, whatever its age, id and failures. `record` is what DNS says now."""
 
     record: RecordObservation
 
@@ -92,7 +92,7 @@ class NotRenewed:
 
 @dataclass(frozen=True, slots=True)
 class HadExpired:
-    """The domain is answered without a policy, though it had one until `since` seconds ago."""
+    """The domain is answered without a policy. Its policy expired `since` seconds ago."""
 
     policy: Policy
     since: float
@@ -188,7 +188,7 @@ def _record_found(entry: Entry, record_id: str, now: float) -> Decision:
 
 
 def _no_record(entry: Entry, answer: NoPolicy | Unavailable, ttl: float, now: float) -> Decision:
-    """DNS shows no way to a policy. That alone ends no live one (RFC 8461, 3.1 and 3.3)."""
+    """DNS has no record, or gave no answer. That alone does not end a live policy (RFC 8461, 3.1 and 3.3)."""
     told = entry.note
     entry = replace(entry, checked_at=now)
     live = entry.live(now)
@@ -240,7 +240,7 @@ def _without_policy(entry: Entry, answer: NoPolicy | Unavailable, ttl: float, no
         notices = (HadExpired(entry.cached.policy, now - entry.cached.expires_at()),)
         entry = replace(entry, expiry_told_at=now)
     if entry.unread:
-        # What might be known is not known: nothing is noted, and mail must not pass for a failure of two things.
+        # The store may have a policy, so nothing is noted. If the lookup has failed too, mail is deferred.
         return Decision(entry, replace(answer, defer=True) if isinstance(answer, Unavailable) else answer)
     return Decision(replace(entry, note=noted(answer, ttl)), answer, notices=notices)
 
