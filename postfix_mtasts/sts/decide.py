@@ -53,7 +53,7 @@ from postfix_mtasts.sts.schedule import (
 
 @dataclass(frozen=True, slots=True)
 class RefreshRequested:
-    """An administrator wants the policy fetched now, whatever its age, id and failures. `record` is what DNS says now."""
+    """An administrator wants the policy fetched now, whatever its age, id and failures. `record` is what DNS says."""
 
     record: RecordObservation
 
