@@ -16,7 +16,7 @@ _STRING = 255  # Octets in one string of a TXT record.
 # Ambiguous vectors are answered as their `expect` says, but for these.
 RECORDS_OF_OUR_OWN = {
     "two-identical-sts-records": True,  # An RRset has no duplicates (RFC 2181, 5): there is one record.
-    "long-record-60k-ext": False,  # What a nameserver sends is bounded, and a record with all its fields has under 200 octets.
+    "long-record-60k-ext": False,  # Of a name, 8 KiB are read. A record with all its fields has under 200 octets.
 }
 POLICIES_OF_OUR_OWN: dict[str, list[str] | None] = {
     # Files like these exist, nothing in them is unclear, and to refuse them would leave the domain unprotected.
