@@ -36,6 +36,7 @@ from postfix_mtasts.sts.record import RecordError, find_record
 
 _T = TypeVar("_T")
 
+_MAX_ADDRESSES = 16  # Of a host. Each may cost a connection; the owner of a domain may list as many as he likes.
 RESOLV_CONF = pathlib.Path("/etc/resolv.conf")
 # "If no nameserver entries are present, the default is to use the name server on the local machine" (resolv.conf(5)).
 _LOCAL_NAMESERVER = "127.0.0.1"
@@ -70,7 +71,7 @@ class Resolver:
     ) -> None:
         self._timeout = timeout
         self._resolv_conf = None if nameservers else resolv_conf
-        self._resolv_conf_read: tuple[int, int] | None = None
+        self._resolv_conf_read: tuple[int, int, int] | None = None
         self._nameservers = Nameservers(nameservers, timeout)
 
     async def record(self, domain: PolicyDomain) -> RecordObservation:
@@ -90,7 +91,7 @@ class Resolver:
         return RecordFound(record, texts) if record else RecordAbsent(found.ttl, texts)
 
     async def addresses(self, host: str) -> tuple[str, ...]:
-        """Look up the addresses of a host, and return IPv6 and IPv4 addresses alternately.
+        """Look up the addresses of a host, and return IPv6 and IPv4 addresses alternately, at most 16.
 
         Raises DnsError if a lookup failed and the other one found no address.
         """
@@ -149,7 +150,7 @@ class Resolver:
 
     async def _host(self, name: str, kind: RdataType) -> RRset[str]:
         answer = await self._lookup(name, kind)
-        return _rrset(answer, [rdata.address for rdata in answer.records])
+        return _rrset(answer, [rdata.address for rdata in answer.records[:_MAX_ADDRESSES]])
 
     async def _addresses(self, host: str, kind: RdataType) -> list[str]:
         return [rdata.address for rdata in (await self._lookup(host, kind)).records]
@@ -168,9 +169,9 @@ class Resolver:
             return
         try:
             status = self._resolv_conf.stat()
-            version = (status.st_mtime_ns, status.st_ino)
+            version = (status.st_mtime_ns, status.st_ino, status.st_size)
         except OSError:
-            version = (0, 0)
+            version = (0, 0, 0)
         if version == self._resolv_conf_read:
             return
         self._resolv_conf_read = version
@@ -198,4 +199,4 @@ def _hosts(resolv_conf: str) -> list[str]:
 
 
 def _alternately(lists: list[list[str]]) -> tuple[str, ...]:
-    return tuple(one for turn in itertools.zip_longest(*lists) for one in turn if one)
+    return tuple(one for turn in itertools.zip_longest(*lists) for one in turn if one)[:_MAX_ADDRESSES]

@@ -371,3 +371,34 @@ async def test_standard_port_is_not_named(tmp_path: Path) -> None:
             server.set_behaviour(".", Behaviour(rcode="SERVFAIL"))
         asked = Resolver(timeout=30.0, resolv_conf=resolv_conf)
         assert await asked.record(DOMAIN) == failed("::1: SERVFAIL; 127.0.0.1: SERVFAIL")
+
+
+@pytest.mark.usefixtures("namespace")
+async def test_resolv_conf_edited_within_a_tick_of_the_clock(tmp_path: Path) -> None:
+    """Only its size has changed."""
+    resolv_conf = tmp_path / "resolv.conf"
+    resolv_conf.write_text("nameserver 127.0.0.1\n")
+    os.utime(resolv_conf, (1, 1))
+    with DnsServer("127.0.0.1", 53), DnsServer("127.0.0.2", 53) as second:
+        second.add_txt(NAME, b"v=STSv1; id=1;")
+        asked = Resolver(timeout=30.0, resolv_conf=resolv_conf)
+        assert await asked.record(DOMAIN) == RecordAbsent(60.0)
+        resolv_conf.write_text("nameserver 127.0.0.2\n# more\n")
+        os.utime(resolv_conf, (1, 1))
+        assert await asked.record(DOMAIN) == FOUND
+
+
+async def test_sixteen_addresses_of_a_host_count(dns: DnsServer) -> None:
+    dns.add(HOST, "A", *(f"192.0.2.{number}" for number in range(90)))
+    addresses = await resolver(dns).addresses(HOST)
+    assert addresses == tuple(f"192.0.2.{number}" for number in range(16))
+    assert (await resolver(dns).host(HOST)).records == addresses
+    dns.add(HOST, "AAAA", *(f"2001:db8::{number}" for number in range(90)))
+    assert len(await resolver(dns).addresses(HOST)) == 16
+
+
+async def test_more_text_than_anybody_has(dns: DnsServer) -> None:
+    for number in range(40):
+        dns.add_txt(NAME, b"v=STSv1; id=1;" if not number else b"%d" % number + 240 * b"x")
+    reason = f"127.0.0.1 port {dns.port}: more than 8192 bytes of TXT records"
+    assert await resolver(dns).record(DOMAIN) == failed(reason)
