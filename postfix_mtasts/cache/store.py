@@ -115,7 +115,7 @@ class Store:
         self._has_waiting.set()
 
     async def due(self, now: float) -> list[PolicyDomain]:
-        """The domains that are due, ordered by when their policies expire. None if the database cannot be read."""
+        """The domains that are due, ordered by when their policies expire. Empty if the database cannot be read."""
         try:
             keys = await self._call(self._database.due, now)
         except DatabaseError as error:

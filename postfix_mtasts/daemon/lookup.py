@@ -27,8 +27,8 @@ from postfix_mtasts.sts.domain import NextHop, PolicyDomain, PolicyDomainError, 
 from postfix_mtasts.sts.entry import Answer, Apply, Entry, Unavailable
 from postfix_mtasts.sts.observation import Asked, Due, Failure, Observation, PolicyFetched, Stage
 
-# With so many lookups under way behind answers, no other is begun: the next query will, when DNS is well again. They
-# have places of their own, so that new domains, which may all hang, do not keep known policies from being checked.
+# At most so many known policies are looked up again at once; the next query will, when DNS is well again. New domains,
+# which may all hang, do not count, so that they do not keep known policies from being checked.
 MAX_BEHIND = 100
 # Of the event loop, by what they cost: a policy is twenty times the work of a record, most of it the TLS handshake.
 _ROUNDS_FOR_RECORD, _ROUNDS_FOR_POLICY = 1, 7

@@ -201,7 +201,7 @@ def noticed(domain: PolicyDomain, notice: Notice) -> None:
 
 def row_ignored(domain: PolicyDomain, reason: str) -> None:
     """The stored data of a domain cannot be parsed. It is ignored, and overwritten by the next policy."""
-    _tell(Event.ROW_IGNORED, logging.WARNING, "its row in cache.path is ignored: %s", reason, domain=domain)
+    _tell(Event.ROW_IGNORED, logging.WARNING, "its row in cache.path cannot be understood: %s", reason, domain=domain)
 
 
 def database_trouble(reason: str) -> None:

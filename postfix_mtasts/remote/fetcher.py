@@ -38,7 +38,7 @@ _MAX_RESPONSE = 131_072  # Octets, with headers and chunk sizes: twice what a po
 _MAX_HEAD = 16_384  # Octets until the header is complete; h11 has the same limit in httpcore 0.16.
 _MAX_FIELDS = 100  # Header fields of one response.
 _MAX_INTERIM = 5  # 1xx responses; nobody has a use for one.
-_STOPPED = 5.0  # Seconds that a process which was stopped heeds a deadline too late; a busy one is not so late.
+_STOPPED = 5.0  # If a deadline fires so many seconds late, the process was stopped. Load alone delays it less.
 _PATH = "/.well-known/mta-sts.txt"
 _HEADERS = {
     "User-Agent": f"postfix-mtasts/{__version__}",
@@ -86,7 +86,7 @@ class Fetcher:
             async with asyncio.timeout_at(until):
                 seen.body = await self._get(domain.policy_host(), network)
         except TimeoutError:
-            # Who was stopped, or suspended, over the end of the time cannot say that the host was slow.
+            # If this process was stopped beyond the deadline, the host was not necessarily slow.
             was_stopped = clock() > until + _STOPPED
             words = "this machine was stopped meanwhile" if was_stopped else f"timed out after {self._timeout:g} s"
             failure = Failure(seen.stage, words, is_local=was_stopped)
@@ -170,7 +170,7 @@ class _Connection:
         self._host = ""
         self._stream: Stream | None = None
         self._received = 0
-        self._head: bytearray | None = bytearray()  # What has come before the response was complete.
+        self._head: bytearray | None = bytearray()  # What has come while the header is incomplete; None after that.
 
     def expect_body(self) -> None:
         """The header of the response has come."""

@@ -1,7 +1,8 @@
 """An open connection as a stream of octets, without TLS and with it.
 
-TLS runs in memory, between the socket and OpenSSL, and not in asyncio's transport. So what a hostile host sends is read
-in small slices, with the event loop in between, and is counted before OpenSSL sees it. And the end that a host
+OpenSSL works on buffers in memory, and this module moves octets between them and the socket, in place of asyncio's
+transport. So what a hostile host sends is read in small slices, with the event loop in between, and is counted before
+OpenSSL sees it. And the end that a host
 authenticates (close_notify) differs from a connection that somebody on the way has cut (RFC 8446, 6.1).
 """
 
@@ -14,14 +15,14 @@ from typing import TypeVar
 
 _T = TypeVar("_T")
 
-# Octets that OpenSSL gets at once: of the smallest records that it takes time to process (KeyUpdate), that is 150.
+# Octets given to OpenSSL at once: at most some 150 KeyUpdate records, the smallest that cost it work.
 _SLICE = 4096
 # Octets of one connection, from its beginning. A policy of 64 KiB with its certificates needs less than a third.
 MAX_RECEIVED = 524_288
 
 
 class NetworkError(Exception):
-    """There is no connection, for a reason that is not an error of the system, such as a failed DNS lookup."""
+    """The connection failed, or was given up, for a reason that is not an error of the system."""
 
 
 class Stream:

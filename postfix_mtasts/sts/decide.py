@@ -12,7 +12,7 @@ in what that observed, until a decision has no action. All rules about the cache
 - A live policy is answered at once. Its record is looked up behind the answer; another id means a fetch.
 - A fetch that failed is not repeated for the same id before its time.
 - A policy is fetched again daily, whatever its record says, for as long as Postfix asks for the domain. It is forgotten
-  when nobody asks and it has expired, or the next mail would be a first contact.
+  only when nobody asks and it has expired. Otherwise the next mail would be a first contact.
 - A clock that jumps neither revives, nor deletes, nor freezes anything: what was noted in the future was long ago.
 """
 
@@ -246,7 +246,7 @@ def _without_policy(entry: Entry, answer: NoPolicy | Unavailable, ttl: float, no
 
 
 def _not_renewed(live: CachedPolicy, reason: str, now: float) -> tuple[Notice, ...]:
-    """Alert "if … attempts to update a policy fail … except if the mode is none" (RFC 8461, 10.2)."""
+    """Tell the administrator, unless the mode is none (RFC 8461, 3.3 and 10.2)."""
     if live.policy.mode is Mode.NONE:
         return ()
     return (NotRenewed(reason, live.expires_at() - now, urgent=now > urgent_at(live)),)

@@ -13,15 +13,15 @@ _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
 
 CHECK_AFTER = 5 * _MINUTE  # How old a lookup of the record may be: Postfix's minimal_backoff_time.
 NOTE_AT_LEAST, NOTE_AT_MOST = _MINUTE, _HOUR  # How long "no policy" is believed, whatever TTL DNS gives.
-BACK_OFF = (5 * _MINUTE, 15 * _MINUTE, _HOUR, 6 * _HOUR)  # "at least five minutes" (RFC 8461, 3.3), then longer.
-BACK_OFF_JITTER = 0.2  # A wait is up to so much longer, from the second one on.
-MAX_FAILED = 8  # The failures of so many record ids of a domain are remembered.
+BACK_OFF = (5 * _MINUTE, 15 * _MINUTE, _HOUR, 6 * _HOUR)  # "five minutes or longer" (RFC 8461, 3.3).
+BACK_OFF_JITTER = 0.2  # From the second one on, a wait is lengthened by up to this fraction.
+MAX_FAILED = 8  # Record ids of a domain whose failures are remembered.
 REFRESH_AFTER = _DAY  # Or after half of max_age, whichever comes first (RFC 8461, 10.2).
-REFRESH_JITTER = 0.1  # An interval is up to so much shorter.
+REFRESH_JITTER = 0.1  # An interval is shortened by up to this fraction.
 SHORTEST_REFRESH = 5 * _MINUTE  # A policy that would be due more often is not refreshed, and expires.
 URGENT = 0.25  # With less of max_age left, a policy that cannot be renewed is about to be lost.
 USE_COUNTS_FOR = _DAY  # The time of the last use is accurate to a day, so that a query seldom costs a write.
-TELL_AGAIN_AFTER = _DAY  # The log hears so often of the same expired policy.
+TELL_AGAIN_AFTER = _DAY  # Seconds before the log repeats that a policy has expired.
 UNUSED_AFTER = 30 * _DAY  # Without a query from Postfix; then a policy is no longer refreshed.
 FORGET_GRACE = _DAY  # A domain must look unused and expired for so long, in case the clock has jumped.
 
@@ -55,10 +55,7 @@ def urgent_at(cached: CachedPolicy) -> float:
 
 
 def outranked_within(cached: CachedPolicy, now: float) -> tuple[float, float]:
-    """After when, and until when, another daemon must have fetched the policy for its row to stay in place of ours.
-
-    The later fetch stays. One that is noted in the future does not count: a clock was wrong.
-    """
+    """A stored row stays if another daemon fetched it within this interval: after ours, and not in the future."""
     return cached.fetched_at, now
 
 
@@ -104,10 +101,10 @@ def wait(failed: FailedFetch) -> float:
 
 
 def refresh_interval(cached: CachedPolicy) -> float:
-    """How long after its fetch a policy is fetched again; longer than it lives if it is too short for that."""
+    """How long after its fetch a policy is fetched again. One that is too short-lived for that is never due."""
     interval = min(REFRESH_AFTER, cached.policy.max_age / 2)
     if interval < SHORTEST_REFRESH:
-        return cached.policy.max_age + 1.0  # When it has ended: never.
+        return cached.policy.max_age + 1.0  # After its end: never.
     return interval * (1 - REFRESH_JITTER * _jitter(cached.text, cached.fetched_at))
 
 

@@ -513,7 +513,7 @@ async def test_a_row_that_cannot_be_understood_is_unknown_and_is_written_over(
     found, (line,) = in_a_child(_foreign_row, path)
     why, *rest = found
     assert rest == [ENTRY, True, NEWER, NEWER, ENTRY, [OTHER, DOMAIN]]
-    assert line == f"warning: domain=a.example, its row in cache.path is ignored: {why}"
+    assert line == f"warning: domain=a.example, its row in cache.path cannot be understood: {why}"
     assert re.fullmatch(".+" if reason is None else re.escape(reason), str(why))
 
 

@@ -904,7 +904,7 @@ def test_a_row_that_cannot_be_understood_is_said_and_replaced(world: World, tmp_
     with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
         assert [ask(socket_of(daemon), domain) for _ in range(2)] == [secure(domain)] * 2
         assert about(daemon, domain) == [
-            f"warning: domain={domain}, its row in cache.path is ignored: version 2, not 1",
+            f"warning: domain={domain}, its row in cache.path cannot be understood: version 2, not 1",
             applied(domain),
         ]
     assert stored_policies(path) == {domain: policy(domain)}
@@ -922,7 +922,7 @@ def test_a_row_that_cannot_be_understood_defers_when_dns_fails_too(world: World,
         replies = [ask(socket_of(daemon), domain) for _ in range(2)]
         assert replies == ["TEMP TXT lookup: 127.0.0.1: SERVFAIL"] * 2
         ignored, *decided = about(daemon, domain)
-    assert ignored == f"warning: domain={domain}, its row in cache.path is ignored: version 2, not 1"
+    assert ignored == f"warning: domain={domain}, its row in cache.path cannot be understood: version 2, not 1"
     assert decided == [f"warning: domain={domain}, mail is deferred: TXT lookup: 127.0.0.1: SERVFAIL"] * 2
 
 

@@ -194,7 +194,7 @@ EVENTS: list[tuple[Callable[[], None], list[str], Fields]] = [
     ),
     (
         partial(events.row_ignored, DOMAIN, "no"),
-        ["WARNING domain=example.com, its row in cache.path is ignored: no"],
+        ["WARNING domain=example.com, its row in cache.path cannot be understood: no"],
         fields(Event.ROW_IGNORED, domain=True),
     ),
     (
