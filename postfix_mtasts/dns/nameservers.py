@@ -10,9 +10,8 @@ import socket
 from collections.abc import Sequence
 
 from postfix_mtasts.config import InetEndpoint
-from postfix_mtasts.dns.message import Answer, MalformedError, Query, ResponseError
+from postfix_mtasts.dns.message import MAX_DATAGRAM, Answer, MalformedError, Query, ResponseError
 
-_MAX_DATAGRAM = 4096  # Bytes. Without EDNS(0) a response has at most 512 (RFC 1035, 4.2.1).
 # Seconds to wait before all nameservers are asked again. The pause doubles each time, up to the second number.
 _PAUSE, _MAX_PAUSE = 0.1, 1.0
 PORT = 53
@@ -75,6 +74,9 @@ class Nameservers:
 
 async def _query_server(server: InetEndpoint, query: Query) -> Answer:
     response = await _over_udp(server, query)
+    if query.is_refused_for_edns(response):
+        query = query.without_edns()
+        response = await _over_udp(server, query)
     if query.is_truncated(response):
         response = await _over_tcp(server, query)
     return query.read(response)
@@ -88,7 +90,7 @@ async def _over_udp(server: InetEndpoint, query: Query) -> bytes:
         datagrams.send(query.wire)
         response = b""
         while not query.is_answered_by(response):
-            response = await loop.sock_recv(datagrams, _MAX_DATAGRAM)
+            response = await loop.sock_recv(datagrams, MAX_DATAGRAM)
         return response
 
 

@@ -50,11 +50,12 @@ class Query(NamedTuple):
 
 @dataclass(frozen=True)
 class Behaviour:
-    """How a name answers: with this rcode (and extended DNS error), not at all, `delay` seconds later, after `release`,
-    with nothing but the TC bit over UDP, or with these bytes."""
+    """How a name answers: with this rcode (and extended DNS error), to queries with EDNS with that one, not at all,
+    `delay` seconds later, after `release`, with nothing but the TC bit over UDP, or with these bytes."""
 
     rcode: str | None = None
     ede: int | None = None
+    without_edns: str | None = None
     silent: bool = False
     delay: float = 0.0
     release: concurrent.futures.Future[None] | None = None
@@ -137,7 +138,8 @@ class LoopServer(abc.ABC):
 class DnsServer(LoopServer):
     """Serves from `__enter__` to `__exit__`; the methods may be called from any thread.
 
-    `queries` is what was asked. `negative_ttl` is the TTL of the SOA beside negative answers where the data has none;
+    `queries` is what was asked, and `payloads` the UDP payload size that each query offers; 0 is one without EDNS.
+    `negative_ttl` is the TTL of the SOA beside negative answers where the data has none;
     None leaves the SOA out. Answers made of names below the zones in `authenticated` carry the AD bit where the query
     asks for it.
     """
@@ -145,6 +147,7 @@ class DnsServer(LoopServer):
     def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
         super().__init__(address, port)
         self.queries: list[Query] = []
+        self.payloads: list[int] = []
         self.negative_ttl: int | None = 60
         self.authenticated: set[str] = set()
         self._lock = threading.Lock()
@@ -231,6 +234,10 @@ class DnsServer(LoopServer):
         with self._lock:
             for _ in range(_CHAIN_LIMIT):
                 behaviour = self._behaviour(names[-1], dns.rdatatype.to_text(question.rdtype))
+                if behaviour.without_edns is not None and query.edns >= 0:
+                    response.set_rcode(dns.rcode.from_text(behaviour.without_edns))
+                    response.use_edns(False)
+                    return response, behaviour
                 if behaviour.rcode is not None:
                     response.set_rcode(dns.rcode.from_text(behaviour.rcode))
                     if behaviour.ede is not None and query.edns >= 0:
@@ -335,6 +342,7 @@ class DnsServer(LoopServer):
             return None
         name = question.name.to_text(omit_final_dot=True)
         self.queries.append(Query(name, dns.rdatatype.to_text(question.rdtype), transport))
+        self.payloads.append(query.payload)
         response, behaviour = self._answer(query)
         if behaviour.delay:
             await self._sleep(behaviour.delay)

@@ -197,3 +197,37 @@ async def test_broken_tcp(octets: bytes, word: str) -> None:
         with pytest.raises(DnsError) as error:
             await asked(server, timeout=2)
     assert str(error.value) == f"127.0.0.1 port {server.port}: {word}"
+
+
+@pytest.mark.parametrize("rcode", ["FORMERR", "NOTIMP"])
+async def test_a_nameserver_without_edns(rcode: str) -> None:
+    with DnsServer() as server:
+        server.set_behaviour(".", Behaviour(without_edns=rcode))
+        server.add_txt(NAME, b"x")
+        assert await asked(at(server), timeout=60) == ['"x"']
+        assert server.payloads == [1232, 0]
+
+
+async def test_more_than_512_bytes_where_tcp_is_blocked() -> None:
+    """Nobody listens for TCP."""
+    texts = [f'"{number}{200 * "x"}"' for number in range(5)]
+
+    def replies(query: bytes, _: Peer) -> list[bytes]:
+        asked = dns.message.from_wire(query)
+        made = dns.message.make_response(asked)
+        made.answer.append(dns.rrset.from_text(f"{NAME}.", 300, "IN", "TXT", *texts))
+        octets: bytes = made.to_wire(want_shuffle=False)
+        return [octets if len(octets) <= max(asked.payload, 512) else reply(query, TRUNCATED)]
+
+    async with datagrams(replies) as server:
+        assert await asked(server, timeout=5) == texts
+
+
+async def test_a_referral_is_passed_over() -> None:
+    async with datagrams(lambda query, _: [reply(query, 0)]) as referring:
+        with DnsServer() as server:
+            server.add_txt(NAME, b"x")
+            assert await asked(referring, at(server), timeout=60) == ['"x"']
+            with pytest.raises(DnsError) as error:
+                await asked(referring, timeout=60)
+    assert str(error.value) == f"127.0.0.1 port {referring.port}: not a resolver: it does not offer recursion"
