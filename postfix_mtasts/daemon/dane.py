@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from postfix_mtasts.cache.memory import Bounded
 from postfix_mtasts.daemon.work import SingleFlight
 from postfix_mtasts.dns import tlsa
-from postfix_mtasts.dns.nameservers import DnsError
+from postfix_mtasts.dns.nameservers import DnsError, LocalShortageError
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
-from postfix_mtasts.sts.observation import DaneAbsent, DaneObservation
+from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, Failure, Stage
 from postfix_mtasts.sts.schedule import dane_ttl
 
 
@@ -64,6 +64,9 @@ class Dane:
     async def _look_up(self, hop: NextHop) -> DaneObservation:
         try:
             observation = await tlsa.look_up(self._resolver, hop)
+        except LocalShortageError as error:
+            # This machine could not ask, while Postfix may well know the MX hosts.
+            return DaneFailed(Failure(Stage.TLSA, f"MX lookup: {error}", result_type=None, is_local=True))
         except DnsError as error:
             # Without MX hosts Postfix cannot deliver. As soon as it can, it must be known if the domain is signed.
             return DaneAbsent(f"MX lookup: {error}", 0.0)

@@ -2,6 +2,8 @@
 
 import asyncio
 import ipaddress
+import os
+import resource
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +21,8 @@ from postfix_mtasts.postfix.reply import ReplyRules, Style
 from postfix_mtasts.postfix.socketmap import Request
 from postfix_mtasts.remote.fetcher import Fetcher
 from postfix_mtasts.remote.network import tls_context
-from postfix_mtasts.sts.domain import PolicyDomain
+from postfix_mtasts.sts.domain import NextHop, PolicyDomain
+from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, Failure, Stage
 from tests.world.ca import Ca
 from tests.world.dns import Behaviour, DnsServer
 from tests.world.https import HttpsServer
@@ -230,3 +233,20 @@ async def test_known_policies_are_looked_up_again_though_new_domains_hang(world:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_dane_is_unknown_while_this_machine_lacks_descriptors(world: Service) -> None:
+    """The MX lookup has not failed: it was not made, and nothing is kept of it."""
+    world.dns.add("has.test", "MX", "10 mx.has.test.")
+    dane = Dane(Resolver([InetEndpoint(world.dns.address, world.dns.port)], timeout=30), 10)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)  # The lowest number that a file can have now.
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        found = await dane.of(NextHop(HAS))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert found == DaneFailed(Failure(Stage.TLSA, "MX lookup: too many open files", None, is_local=True))
+    assert dane.at_hand(NextHop(HAS)) is None
+    assert await dane.of(NextHop(HAS)) == DaneAbsent("the MX records are not signed with DNSSEC", 300.0)
