@@ -1,20 +1,19 @@
-"""Asks nameservers in turn until one answers: over UDP, and over TCP if the response is truncated (RFC 1035, 4.2).
-
-Each query has its own socket, so that the port is as hard to guess as the query id (RFC 5452, 9.2). The socket is
-connected. So the kernel drops datagrams from other addresses, and reports at once if the nameserver's port is closed.
-"""
+"""Asks nameservers in turn, and again and again, until one of them answers or the time is over."""
 
 import asyncio
 import errno
-import socket
 from collections.abc import Sequence
 
 from postfix_mtasts.config import InetEndpoint
-from postfix_mtasts.dns.message import MAX_DATAGRAM, Answer, MalformedError, Query, ResponseError
+from postfix_mtasts.dns.exchange import Exchange
+from postfix_mtasts.dns.message import Answer, MalformedError, Query, ResponseError
 
+PORT = 53
+_PATIENCE = 1.0  # Seconds with one nameserver before the next one is asked too. Unbound's first wait is shorter.
 # Seconds to wait before all nameservers are asked again. The pause doubles each time, up to the second number.
 _PAUSE, _MAX_PAUSE = 0.1, 1.0
-PORT = 53
+_ASKED_LAST = 60.0  # Seconds for which a nameserver that was silent, while another one answered, is asked last.
+_MAX_LATE = 1.0  # Seconds after the deadline. Later, this machine had not the time to hear what the nameservers said.
 # These errors say that this machine lacks something, such as file descriptors, and nothing about another one.
 SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
@@ -24,11 +23,7 @@ class DnsError(Exception):
 
 
 class LocalShortageError(DnsError):
-    """This machine lacks what a query takes, as `error` says. The nameservers were not asked, or not all of them."""
-
-    def __init__(self, error: OSError) -> None:
-        super().__init__(_in_words(error))
-        self.error = error
+    """This machine lacks what a query takes, as the message says. Nothing is known of the nameservers."""
 
 
 class MalformedAnswerError(DnsError):
@@ -43,85 +38,102 @@ class Nameservers:
         self._timeout = timeout
         # The limit for one attempt. It leaves time for the last server when all others are silent.
         self._timeout_each = timeout / (len(servers) + 1)
+        self._silent_until: dict[InetEndpoint, float] = {}
 
     async def ask(self, query: Query) -> Answer:
         """Return the first answer from any of the nameservers. Raises DnsError."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout
         failures: dict[InetEndpoint, Exception] = {}
+        exchange = Exchange(query, self._timeout_each)
+        try:
+            answer = await self._ask(exchange, failures, until)
+        finally:
+            exchange.close()
+        if answer:
+            return answer
+        if loop.time() > until + _MAX_LATE:
+            raise LocalShortageError("this machine was stopped or overloaded")
+        malformed = all(isinstance(failures.get(server), MalformedError) for server in self._servers)
+        raise (MalformedAnswerError if malformed else DnsError)(self._summary(failures))
+
+    async def _ask(self, exchange: Exchange, failures: dict[InetEndpoint, Exception], until: float) -> Answer | None:
+        """The first answer, or None if all have failed, or the time is over. Notes each server's failure."""
+        loop = asyncio.get_running_loop()
         pause = _PAUSE
-        while True:
-            for server in self._servers:
-                if isinstance(failures.get(server), ResponseError):
-                    continue  # Its next response would be the same.
+        servers = self._in_order(loop.time())
+        while servers and loop.time() < until:
+            for server in servers:
                 try:
-                    async with asyncio.timeout_at(min(until, loop.time() + self._timeout_each)):
-                        return await _query_server(server, query)
-                except TimeoutError as error:
-                    failures.setdefault(server, error)  # This attempt may be too short for the server to refuse again.
-                except (ResponseError, OSError, EOFError) as error:
-                    if isinstance(error, OSError) and error.errno in SHORTAGE:
-                        raise LocalShortageError(error) from error
-                    failures[server] = error
-            final = all(isinstance(failure, ResponseError) for failure in failures.values())
-            if final or loop.time() + pause + _PAUSE > until:  # After the pause there is no time for an answer.
-                break
-            await asyncio.sleep(pause)
+                    exchange.send(server)
+                except OSError as error:
+                    _note(failures, server, error)
+                    continue
+                patience = min(until, loop.time() + min(_PATIENCE, self._timeout_each))
+                if found := await self._listen(exchange, failures, patience, server):
+                    answer, answering = found
+                    self._note_silent(servers[: servers.index(answering)], failures, loop.time())
+                    return answer
+            servers = [server for server in servers if not isinstance(failures.get(server), ResponseError)]
+            if servers and (found := await self._listen(exchange, failures, min(until, loop.time() + pause))):
+                return found[0]
             pause = min(2 * pause, _MAX_PAUSE)
-        malformed = all(isinstance(failure, MalformedError) for failure in failures.values())
-        raise (MalformedAnswerError if malformed else DnsError)(_summary(failures, self._timeout_each))
+        return None
+
+    async def _listen(
+        self,
+        exchange: Exchange,
+        failures: dict[InetEndpoint, Exception],
+        until: float,
+        asked: InetEndpoint | None = None,
+    ) -> tuple[Answer, InetEndpoint] | None:
+        """An answer that comes until then, and whose it is; None as soon as the server that was asked has failed."""
+        while heard := await exchange.heard(until):
+            server, response = heard
+            try:
+                if isinstance(response, OSError):
+                    raise response
+                if answer := await exchange.read(server, response):
+                    return answer, server
+            except (ResponseError, OSError, EOFError) as error:
+                _note(failures, server, error)
+                if server == asked:
+                    break
+        return None
+
+    def _in_order(self, now: float) -> Sequence[InetEndpoint]:
+        """The nameservers, those last that were silent not long ago."""
+        if not self._silent_until:
+            return self._servers
+        return sorted(self._servers, key=lambda server: self._silent_until.get(server, 0.0) > now)
+
+    def _note_silent(self, before: Sequence[InetEndpoint], failures: dict[InetEndpoint, Exception], now: float) -> None:
+        for server in before:
+            if server not in failures:
+                self._silent_until[server] = now + _ASKED_LAST
+
+    def _summary(self, failures: dict[InetEndpoint, Exception]) -> str:
+        """The failure of each server, as in `192.0.2.1: SERVFAIL; 192.0.2.2: no answer within 5 s`."""
+        return "; ".join(
+            f"{server.host if server.port == PORT else f'{server.host} port {server.port}'}: "
+            f"{_reason(failures[server]) if server in failures else f'no answer within {self._timeout:g} s'}"
+            for server in self._servers
+        )
 
 
-async def _query_server(server: InetEndpoint, query: Query) -> Answer:
-    response = await _over_udp(server, query)
-    if query.is_refused_for_edns(response):
-        query = query.without_edns()
-        response = await _over_udp(server, query)
-    if query.is_truncated(response):
-        response = await _over_tcp(server, query)
-    return query.read(response)
+def _note(failures: dict[InetEndpoint, Exception], server: InetEndpoint, error: Exception) -> None:
+    """Note why a server failed. Raises LocalShortageError if the cause is this machine."""
+    if isinstance(error, OSError) and error.errno in SHORTAGE:
+        raise LocalShortageError(_reason(error)) from error
+    failures[server] = error
 
 
-async def _over_udp(server: InetEndpoint, query: Query) -> bytes:
-    loop = asyncio.get_running_loop()
-    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as datagrams:
-        datagrams.connect((server.host, server.port))
-        datagrams.send(query.wire)
-        response = b""
-        while not query.is_answered_by(response):
-            response = await loop.sock_recv(datagrams, MAX_DATAGRAM)
-        return response
-
-
-async def _over_tcp(server: InetEndpoint, query: Query) -> bytes:
-    reader, writer = await asyncio.open_connection(server.host, server.port)
-    try:
-        writer.write(len(query.wire).to_bytes(2) + query.wire)
-        response = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
-    finally:
-        writer.transport.abort()
-    if not query.is_answered_by(response):
-        raise MalformedError("not a response to our query")
-    return response
-
-
-def _summary(failures: dict[InetEndpoint, Exception], timeout_each: float) -> str:
-    """The failure of each server, as in `192.0.2.1: SERVFAIL; 192.0.2.2: no answer within 1.7 s`."""
-    return "; ".join(
-        f"{server.host if server.port == PORT else f'{server.host} port {server.port}'}: "
-        f"{_reason(failure, timeout_each)}"
-        for server, failure in failures.items()
-    )
-
-
-def _reason(failure: Exception, timeout_each: float) -> str:
-    if isinstance(failure, TimeoutError):
-        return f"no answer within {timeout_each:.2g} s"
-    if isinstance(failure, EOFError):
-        return "closed the TCP connection"
-    return _in_words(failure) if isinstance(failure, OSError) else str(failure)
-
-
-def _in_words(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+def _reason(error: Exception) -> str:
+    match error:
+        case TimeoutError():
+            return "no answer over TCP"
+        case EOFError():
+            return "closed the TCP connection"
+        case OSError():
+            return (error.strerror or str(error)).lower()
+    return str(error)

@@ -92,7 +92,9 @@ class Fetcher:
             failure = Failure(seen.stage, words, is_local=was_stopped)
         except ssl.SSLCertVerificationError as error:
             failure = Failure(Stage.CERTIFICATE, in_words(error), ResultType.WEBPKI_INVALID)
-        except (_ResponseError, NetworkError) as error:
+        except NetworkError as error:
+            failure = Failure(seen.stage, str(error), is_local=error.is_local)
+        except _ResponseError as error:
             failure = Failure(seen.stage, str(error))
         except ssl.SSLEOFError as error:
             cut = "the connection was cut before the end of the response (no TLS close_notify)"

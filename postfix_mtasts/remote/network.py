@@ -178,7 +178,7 @@ class Network:
         try:
             addresses = await self._resolver.addresses(host)
         except LocalShortageError as shortage:
-            raise shortage.error from shortage
+            raise NetworkError(str(shortage), is_local=True) from shortage
         except DnsError as error:
             raise NetworkError(str(error)) from error
         self.trace.addresses = addresses

@@ -24,6 +24,10 @@ MAX_RECEIVED = 524_288
 class NetworkError(Exception):
     """The connection failed, or was given up, for a reason that is not an error of the system."""
 
+    def __init__(self, reason: str, *, is_local: bool = False) -> None:
+        super().__init__(reason)
+        self.is_local = is_local  # This machine is the cause, not the host.
+
 
 class Stream:
     """The stream of a connected, non-blocking socket, which it closes."""

@@ -638,7 +638,7 @@ UNAVAILABLE: dict[str, tuple[Setup, str]] = {
     ),
     "the TXT lookup is not answered": (
         lambda world, domain: world.dns.set_behaviour(f"_mta-sts.{domain}", Behaviour(silent=True)),
-        "TXT lookup: 127.0.0.1: no answer within 2 s",
+        "TXT lookup: 127.0.0.1: no answer within 4 s",
     ),
     "the policy host has no address": (
         lambda world, domain: world.dns.add_txt(f"_mta-sts.{domain}", RECORD),

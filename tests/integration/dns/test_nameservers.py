@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import dns.message
@@ -12,7 +13,7 @@ from dns.rdatatype import TXT
 
 from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.dns.message import Query
-from postfix_mtasts.dns.nameservers import DnsError, Nameservers
+from postfix_mtasts.dns.nameservers import DnsError, LocalShortageError, Nameservers
 from tests.world.dns import Behaviour, DnsServer, bind
 
 NAME = "_mta-sts.example.com"
@@ -171,6 +172,64 @@ async def test_a_nameserver_that_failed_is_not_asked_again() -> None:
         async with datagrams(broken_at_first, udp) as broken:
             assert await asked(at(failing), broken, timeout=60) == ['"x"']
         assert (len(failing.queries), len(queries)) == (1, 2)
+
+
+async def test_two_lost_packets_are_no_failure() -> None:
+    peers = []
+
+    def third_arrives(query: bytes, peer: Peer) -> list[bytes]:
+        peers.append(peer)
+        return [answer(query, '"x"')] if len(peers) == 3 else []
+
+    async with datagrams(third_arrives) as server:
+        assert await asked(server, timeout=30) == ['"x"']
+    assert peers == 3 * peers[:1]  # One port for all, or the answer to an earlier query would not be heard.
+
+
+async def test_a_late_answer_is_heard_after_another_server_was_asked() -> None:
+    both_asked = asyncio.Event()
+
+    async def late(transport: asyncio.DatagramTransport, query: bytes, peer: Peer) -> None:
+        await both_asked.wait()
+        transport.sendto(answer(query, '"late"'), peer)
+
+    def silent(query: bytes, peer: Peer) -> list[bytes]:
+        both_asked.set()
+        return []
+
+    class Late(asyncio.DatagramProtocol):
+        def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]  # As above.
+            self.transport = transport
+
+        def datagram_received(self, data: bytes, addr: Peer) -> None:
+            self.answering = asyncio.create_task(late(self.transport, data, addr))
+
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Late, ("127.0.0.1", 0))
+    async with datagrams(silent) as other:
+        assert await asked(InetEndpoint(*transport.get_extra_info("sockname")), other, timeout=30) == ['"late"']
+    transport.close()
+
+
+async def test_a_silent_nameserver_is_asked_last_for_a_while() -> None:
+    asked_silent = []
+
+    def silent(query: bytes, _: Peer) -> list[bytes]:
+        asked_silent.append(query)
+        return []
+
+    async with datagrams(silent) as dead, datagrams(lambda query, _: [answer(query, '"x"')]) as server:
+        nameservers = Nameservers([dead, server], 30)
+        for _ in range(20):
+            await nameservers.ask(Query(NAME, TXT))
+    assert len(asked_silent) == 1
+
+
+async def test_a_process_that_was_stopped_knows_nothing_of_its_nameservers() -> None:
+    async with datagrams(lambda query, _: []) as silent:
+        asyncio.get_running_loop().call_later(0.1, time.sleep, 2.5)
+        with pytest.raises(LocalShortageError) as error:
+            await asked(silent, timeout=0.5)
+    assert str(error.value) == "this machine was stopped or overloaded"
 
 
 # What a nameserver sends over TCP before it hangs up, and how that is said.
