@@ -128,16 +128,13 @@ def _seconds(value: Any) -> float:
     return float(value)
 
 
-def _domains(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1000 <= value <= 10_000_000:
-        raise ValueError
-    return value
+def _whole(least: int, most: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError
+        return value
 
-
-def _mode(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 0o777:
-        raise ValueError
-    return value
+    return parse
 
 
 def _path(value: Any) -> str:
@@ -167,7 +164,7 @@ def _key(default: Any, parse: Callable[[Any], Any], allowed: str) -> Any:
 # Postfix waits up to 100 seconds for a reply (dict_sockmap(3)), so no time limit may be longer than 90.
 _SECONDS = "a number of seconds from 0.1 to 90"
 _PATH = "an absolute path"
-_DOMAINS = "a number of domains from 1000 to 10000000"
+_DOMAINS = _whole(1000, 10_000_000), "a number of domains from 1000 to 10000000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +176,7 @@ class Server:
         _listen,
         'a list of one or more "inet:ADDRESS:PORT", "inet:[IPV6-ADDRESS]:PORT" and "unix:/PATH", without duplicates',
     )
-    socket_mode: int = _key(0o666, _mode, "an octal mode from 0o000 to 0o777")
+    socket_mode: int = _key(0o666, _whole(0, 0o777), "an octal mode from 0o000 to 0o777")
     control: str = _key(
         DEFAULT_CONTROL, _control, f'{_PATH} of at most {_MAX_SOCKET_PATH} bytes, or "" for no control socket'
     )
@@ -188,11 +185,12 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """The file for policies, and how many domains with and without a policy are kept in memory."""
+    """The file for policies, and how many octets and domains, with and without a policy, are kept in memory."""
 
     path: str = _key("/var/lib/postfix-mtasts/policies.sqlite", _path, _PATH)
-    policies_in_memory: int = _key(10_000, _domains, _DOMAINS)
-    no_policies_in_memory: int = _key(100_000, _domains, _DOMAINS)
+    policies_in_memory: int = _key(10_000, *_DOMAINS)
+    no_policies_in_memory: int = _key(100_000, *_DOMAINS)
+    memory: int = _key(2**28, _whole(2**24, 2**40), "a number of bytes from 16777216 to 1099511627776")
 
 
 @dataclass(frozen=True, slots=True)

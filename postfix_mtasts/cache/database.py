@@ -3,12 +3,15 @@
 With WAL and synchronous=NORMAL, a row is the old one or the new one after a crash, never half of each. A damaged file
 is renamed to a name with the time, and the rows that can still be read are copied to a new file. Two daemons may share
 a file: of two rows for a domain, the one with the later fetch stays, whichever is written last.
+
+The rows are bounded in octets, since the owner of a domain chooses how long a row is. Rows are deleted for new ones
+until only enforced policies remain that live and are in use. Then a new domain gets no row.
 """
 
 import contextlib
-import itertools
 import json
 import logging
+import math
 import os
 import pathlib
 import sqlite3
@@ -19,71 +22,16 @@ from typing import Any, NamedTuple, NoReturn
 
 import sqlitedict
 
+from postfix_mtasts.cache import salvage, statements
 from postfix_mtasts.cache.row import VERSION
 
 _TABLE = "policies"
 _BUSY_TIMEOUT = 1.0  # Seconds to wait for another process that has locked the database.
-_MAX_ROWID = 2**63 - 1
 _NO_TIME = 1e300  # Later than any, in seconds.
+_ROOM = 1 / 8  # Of the bound, which is freed at once when it is reached.
+_FULL_FOR = 60.0  # Seconds until it is tried again to make room.
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-
-# When sqlitedict cannot fetch a later row of a result, its thread dies, and its caller waits for ever. So each result
-# is one row, of types that need no decoding.
-_CREATE = "CREATE TABLE IF NOT EXISTS policies (key TEXT PRIMARY KEY, value BLOB)"
-_GET = "SELECT (SELECT ifnull(CAST(value AS BLOB), x'') FROM policies WHERE key = ?)"
-_KNOWN = "SELECT CAST(json_group_array(key) AS BLOB) FROM policies WHERE key IN (SELECT value FROM json_each(?1))"
-# ?1 is a JSON array of `Write`, ?2 the version: one statement, so that all rows are written or none.
-_PUT = """
-    INSERT OR REPLACE INTO policies (key, value)
-    SELECT new.key, new.row FROM (
-        SELECT
-            json_extract(value, '$[0]') AS key, json_extract(value, '$[1]') AS row,
-            json_extract(value, '$[2]') AS after, json_extract(value, '$[3]') AS until
-        FROM json_each(?1)
-    ) AS new LEFT JOIN policies AS old ON old.key = new.key
-    WHERE NOT coalesce(CASE WHEN json_valid(old.value) THEN
-        json_extract(old.value, '$.version') = ?2
-        AND json_extract(old.value, '$.fetched_at') > new.after AND json_extract(old.value, '$.fetched_at') <= new.until
-    END, false)
-"""
-# ?2 is when the domain was last used. A row stays if another daemon has seen it used later.
-_FORGET = """
-    DELETE FROM policies WHERE key = ?1 AND NOT (json_valid(value) AND json_extract(value, '$.last_used') > ?2)
-"""
-_DUE = """
-    SELECT CAST(json_group_array(key) AS BLOB) FROM (
-        SELECT key FROM policies
-        WHERE typeof(key) = 'text' AND json_valid(value) AND json_extract(value, '$.version') = ?2 AND EXISTS (
-            SELECT 1 FROM json_each(policies.value, '$.due') AS span WHERE ?1
-            BETWEEN coalesce(json_extract(span.value, '$[0]'), ?1) AND coalesce(json_extract(span.value, '$[1]'), ?1)
-        )
-        ORDER BY json_extract(value, '$.expires_at')
-    )
-"""
-_PAGE = """
-    SELECT CAST(json_group_array(json_array(key, value)) AS BLOB) FROM (
-        SELECT key, CAST(value AS TEXT) AS value FROM policies
-        WHERE typeof(key) = 'text' AND key > ?1 ORDER BY key LIMIT ?2
-    )
-"""
-# ?1 is the time, ?2 the version.
-_COUNT = """
-    SELECT CAST(json_array(
-        count(*), count(*) FILTER (WHERE fails), count(*) FILTER (WHERE fails AND urgent_at < ?1),
-        min(expires_at) FILTER (WHERE fails)
-    ) AS BLOB) FROM (
-        SELECT
-            json_extract(value, '$.expires_at') AS expires_at, json_extract(value, '$.urgent_at') AS urgent_at,
-            json_extract(value, '$.renewal_fails') AND json_extract(value, '$.expires_at') >= ?1 AS fails
-        FROM policies WHERE json_valid(value) AND json_extract(value, '$.version') = ?2
-    )
-"""
-_ALL = "SELECT CAST(key AS BLOB), CAST(value AS BLOB) FROM policies ORDER BY key"
-_NEXT = "SELECT rowid, CAST(key AS BLOB), CAST(value AS BLOB) FROM policies WHERE rowid > ? ORDER BY rowid LIMIT 1"
-_BEFORE = (
-    "SELECT rowid, CAST(key AS BLOB), CAST(value AS BLOB) FROM policies WHERE rowid < ? ORDER BY rowid DESC LIMIT 1"
-)
 
 
 class Write(NamedTuple):
@@ -98,9 +46,9 @@ class Write(NamedTuple):
 class DatabaseError(Exception):
     """The database could not be used; says why."""
 
-    def __init__(self, reason: str, *, is_damaged: bool = False, is_unusable: bool = False) -> None:
+    def __init__(self, reason: str, *, is_anew: bool = False, is_unusable: bool = False) -> None:
         super().__init__(reason)
-        self.is_damaged = is_damaged  # It was set aside; the next call has a new one.
+        self.is_anew = is_anew  # The next call has another file, without some of the rows that were there.
         self.is_unusable = is_unusable  # Waiting will not help.
 
 
@@ -125,7 +73,7 @@ def read(path: str) -> list[tuple[str, str]]:
         with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?{how}", timeout=_BUSY_TIMEOUT, uri=True)) as rows:
             return [
                 (key.decode("utf-8", "replace"), (row or b"").decode("utf-8", "replace"))
-                for key, row in rows.execute(_ALL)
+                for key, row in rows.execute(statements.ALL)
             ]
     except OSError as error:
         raise DatabaseError(os.strerror(error.errno or 0).lower()) from error
@@ -134,13 +82,17 @@ def read(path: str) -> list[tuple[str, str]]:
 
 
 class Database:
-    """The file at a path. Each method opens it if it is not open, and raises DatabaseError."""
+    """The file at a path, with rows of at most so many octets. Each method opens it, and raises DatabaseError."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, octets: float = math.inf) -> None:
         self._path = pathlib.Path(path)
+        self._log = pathlib.Path(f"{path}-wal")
+        self._most = octets
+        self._octets = 0  # Of the rows when they were counted last, and of all that were written since; or more.
+        self._full_at = -math.inf
         self._rows: sqlitedict.SqliteDict | None = None
         self._saved: dict[str, str] = {}  # What could be read of a damaged file, and is not in the new one yet.
-        self._inode: int | None = None  # Of the file that is open: another daemon may set it aside.
+        self._inodes: tuple[int | None, ...] = ()  # Of the file that is open, and of its log. Others may move them.
         # sqlitedict logs each error with a stack, and raises it as well.
         logging.getLogger("sqlitedict").setLevel(logging.CRITICAL + 1)
 
@@ -159,56 +111,97 @@ class Database:
         if key in self._saved:
             return self._saved[key].encode()
         with self._errors():
-            row: bytes | None = self._do(_GET, key)
+            row: bytes | None = self._do(statements.GET, key)
             return row
 
     def get_all(self, keys: Sequence[str]) -> dict[str, bytes]:
         """The rows of those keys that have one. Mostly none has: that costs one statement for all."""
         with self._errors():
-            known = json.loads(self._do(_KNOWN, json.dumps(keys)).decode())
+            known = json.loads(self._do(statements.KNOWN, json.dumps(keys)).decode())
         rows = {key: self.get(key) for key in (*known, *self._saved.keys() & set(keys))}
         return {key: row for key, row in rows.items() if row is not None}
 
-    def put(self, rows: Sequence[Write]) -> None:
-        """Write rows, all or none; they are on disk when this returns."""
+    def put(self, rows: Sequence[Write], now: float) -> int:
+        """Write rows, all or none, and return for how many new domains there is no room: theirs are not written.
+
+        What is written survives the end of this process when this returns, and a power cut after `sync`.
+        """
         saved = (Write(key, row, -_NO_TIME, _NO_TIME) for key, row in self._saved.items())  # Any stored row stays.
+        rows = [*saved, *rows]
         with self._errors():
-            self._do(_PUT, json.dumps([*saved, *rows]), VERSION)
+            self._open()
+            may = self._in_bounds(rows, now)
+            self._do(statements.PUT, json.dumps(may), VERSION)
         self._saved.clear()
+        return len(rows) - len(may)
+
+    def sync(self) -> None:
+        """Have what was written survive a power cut. This may be called in another thread."""
+        try:
+            log = os.open(self._log, os.O_RDONLY)
+        except OSError:
+            return  # All is in the database, and SQLite has had it synced.
+        try:
+            os.fsync(log)
+        except OSError as error:
+            raise DatabaseError(os.strerror(error.errno or 0).lower()) from error
+        finally:
+            os.close(log)
 
     def forget(self, key: str, last_used: float) -> None:
         """Delete the row of a key, unless it was used after that time."""
         self._saved.pop(key, None)
         with self._errors():
-            self._do(_FORGET, key, last_used)
+            self._do(statements.FORGET, key, last_used)
 
     def due(self, now: float) -> list[str]:
         """The keys of rows to be refreshed or forgotten, or fetched in the future; those that expire first."""
         with self._errors():
-            keys: list[str] = json.loads(self._do(_DUE, now, VERSION).decode("utf-8", "replace"))
+            keys: list[str] = json.loads(self._do(statements.DUE, now, VERSION).decode("utf-8", "replace"))
             return keys
 
     def page(self, after: str, limit: int) -> list[tuple[str, str]]:
         """At most `limit` keys behind one, in their order, and their rows."""
         with self._errors():
-            found = json.loads(self._do(_PAGE, after, limit).decode("utf-8", "replace"))
+            found = json.loads(self._do(statements.PAGE, after, limit).decode("utf-8", "replace"))
             return [(key, row or "") for key, row in found]
 
     def count(self, now: float) -> Counts:
         """How many rows there are that can be understood."""
         with self._errors():
-            return Counts(*json.loads(self._do(_COUNT, now, VERSION)))
+            return Counts(*json.loads(self._do(statements.COUNT, now, VERSION)))
 
     def try_writing(self) -> None:
         """Make sure that a row could be written now, for all that is known before it is tried."""
         with self._errors():
-            self._do(_FORGET, "", 0.0)
+            self._do(statements.FORGET, "", 0.0)
+        if self._octets > self._most:
+            raise DatabaseError(f"its rows take {self._most / 2**20:.0f} MiB, the most that cache.memory allows")
 
     def close(self) -> None:
         """Close the file."""
         if self._rows is not None:
             self._rows.close()
-            self._rows = self._inode = None
+            self._rows = None
+
+    def _in_bounds(self, rows: Sequence[Write], now: float) -> Sequence[Write]:
+        """Those of the rows that may be written: all, or those of known domains if no room can be made."""
+        new = sum(len(row.row) for row in rows)
+        self._octets += new
+        if self._octets > self._most and not 0 <= now - self._full_at < _FULL_FOR:
+            self._make_room(new, now)
+        if self._octets <= self._most:
+            return rows
+        known = set(json.loads(self._do(statements.KNOWN, json.dumps([row.key for row in rows]))))
+        return [row for row in rows if row.key in known]
+
+    def _make_room(self, needed: int, now: float) -> None:
+        self._octets = self._do(statements.OCTETS) + needed
+        if self._octets > self._most:
+            self._do(statements.MAKE_ROOM, now, VERSION, self._octets - self._most * (1 - _ROOM))
+            self._octets = self._do(statements.OCTETS) + needed
+        if self._octets > self._most:
+            self._full_at = now
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -226,7 +219,9 @@ class Database:
         return row[0] if row else None
 
     def _open(self) -> Any:
-        if self._rows is None:  # Its truth value would be a query.
+        if self._rows is not None and self._inodes[0] != _inode(self._path):  # The truth value of rows is a query.
+            self._leave()
+        if self._rows is None:
             self._probe()
             # With autocommit, each statement is a transaction, and one that fails raises. Without, sqlitedict's thread
             # dies when a commit fails, and its caller waits for ever.
@@ -236,25 +231,34 @@ class Database:
             rows.conn.select_one("PRAGMA synchronous = NORMAL")  # sqlitedict has turned it off.
             rows.conn.select_one(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT * 1000:.0f}")
             self._rows = rows
-            self._inode = self._path.stat().st_ino
+            self._inodes = (_inode(self._path), _inode(self._log))
+            self._octets = self._path.stat().st_size
         return self._rows
+
+    def _leave(self) -> NoReturn:
+        """Close a file that is not at its path any more. Raises DatabaseError."""
+        self.close()
+        # SQLite would take the log that stays behind for the log of the new file.
+        if self._inodes[1] and self._inodes[1] == _inode(self._log):
+            self._log.unlink()
+        what = "was replaced" if self._path.exists() else "was deleted"
+        raise DatabaseError(f"the file {what} while it was open", is_anew=True)
 
     def _probe(self) -> None:
         """Use the file once where errors can be seen: sqlitedict would print them from its thread."""
         with contextlib.closing(sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT, isolation_level=None)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(_CREATE)
+            connection.execute(statements.CREATE)
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("REPLACE INTO policies (key, value) VALUES ('', '')")
             connection.execute("ROLLBACK")
 
     def _raise_damaged(self, error: sqlite3.Error) -> NoReturn:
         """Set the file aside, begin a new one with what can be read of it, and raise what there is to say."""
-        opened = self._inode
+        if self._rows is not None and self._inodes[0] != _inode(self._path):
+            self._leave()
         self.close()
-        if opened is not None and not (self._path.exists() and self._path.stat().st_ino == opened):
-            raise DatabaseError(f"{error}; it was replaced", is_damaged=True) from error
-        aside = _unused(f"{self._path}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+        aside = salvage.unused(f"{self._path}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
         try:
             for suffix in ("", "-wal", "-shm"):
                 part = pathlib.Path(f"{self._path}{suffix}")
@@ -263,27 +267,15 @@ class Database:
         except OSError as why:
             words = f"{error}; cannot be set aside: {os.strerror(why.errno or 0).lower()}"
             raise DatabaseError(words, is_unusable=True) from why
-        self._saved = _readable(aside)
+        self._saved = salvage.readable(aside)
         with contextlib.suppress(DatabaseError):
-            self.put([])
-        raise DatabaseError(f"{error}; set aside as {aside}", is_damaged=True) from error
+            self.put([], time.time())
+        raise DatabaseError(f"{error}; set aside as {aside}", is_anew=True) from error
 
 
-def _unused(name: str) -> pathlib.Path:
-    """A path of this name, or with a number behind it."""
-    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    return next(path for path in map(pathlib.Path, names) if not path.exists())
-
-
-def _readable(path: pathlib.Path) -> dict[str, str]:
-    """The rows of a damaged file before the damage, and those after it."""
-    rows: dict[str, str] = {}
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        for statement, rowid in ((_NEXT, -1), (_BEFORE, _MAX_ROWID)):
-            # Row by row, for with one damaged row a cursor loses the one before.
-            with contextlib.suppress(sqlite3.Error):
-                while found := connection.execute(statement, (rowid,)).fetchone():
-                    rowid, key, row = found
-                    with contextlib.suppress(ValueError, AttributeError):  # Not UTF-8, or NULL.
-                        rows.setdefault(key.decode(), row.decode())
-    return rows
+def _inode(path: pathlib.Path) -> int | None:
+    """The number of a file, or None if there is none."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None

@@ -4,19 +4,25 @@ They are derived from the entry of a domain, and dropped when it changes. When t
 each is made again when it is asked for.
 """
 
+import math
 from collections.abc import Callable
 
 from postfix_mtasts.sts.domain import PolicyDomain
 
 _MAX_REPLIES = 20_000
-_MAX_OCTETS = 2_000  # Of a request and its reply; a larger one is made anew each time.
+_MAX_OCTETS = 1_200  # Of a request and its reply; a larger one is made anew each time.
+_EACH = 400  # Octets that Python takes for a reply and its places, besides the texts.
 
 
 class Ready:
-    """Replies by their requests, both as they go over the wire. `clock` gives seconds since the epoch."""
+    """Replies by their requests, both as they go over the wire. All take at most so many octets of memory.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    `clock` gives seconds since the epoch.
+    """
+
+    def __init__(self, clock: Callable[[], float], octets: float = math.inf) -> None:
         self._clock = clock
+        self._most = min(_MAX_REPLIES, octets / (_EACH + _MAX_OCTETS))
         self._replies: dict[bytes, tuple[float, float, bytes]] = {}
         self._requests: dict[PolicyDomain | None, list[bytes]] = {}
 
@@ -29,7 +35,7 @@ class Ready:
         """Keep a reply ready, about a domain or about none, from now until that time."""
         if len(request) + len(reply) > _MAX_OCTETS:
             return
-        if len(self._replies) >= _MAX_REPLIES:
+        if len(self._replies) >= self._most:
             self.clear()
         if request not in self._replies:
             self._requests.setdefault(domain, []).append(request)

@@ -8,6 +8,7 @@ domain is not stored.
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from postfix_mtasts.cache.database import Counts, Database, DatabaseError, Write
+from postfix_mtasts.cache.memory import WAITING, octets
 from postfix_mtasts.cache.row import RowError, parse_row, print_row
 from postfix_mtasts.log import events
 from postfix_mtasts.sts.domain import PolicyDomain, PolicyDomainError, next_hop
@@ -25,8 +27,10 @@ _T = TypeVar("_T")
 
 BATCH = 1000  # Entries in one transaction.
 GATHER_WRITES = 0.05  # Seconds after one transaction until the next.
+SYNC = 1.0  # Seconds after what was written was synced, until it is again: a power cut costs no more than that.
 GATHER_READS = 0.001  # Seconds that reads gather, if several came at once before.
 RETRY_AFTER = 60.0  # Seconds after a write that failed.
+_ROWS = 4  # Times `cache.memory`, of rows in the database.
 _PAGE = 100  # Rows read at once for a list.
 _COMPLAIN_AFTER = 60.0  # Seconds between two lines in the log.
 _MAX_IGNORED = 1000  # Rows that cannot be understood, of which the log hears.
@@ -38,12 +42,17 @@ class StoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """The counts of what is stored, if they can be read; the trouble with the database; how many writes wait."""
+    """The counts of what is stored, if they can be read; the trouble with the database; how many writes wait.
+
+    `anew` says why the database was begun anew, and `anew_at` when, if it was while it was open.
+    """
 
     counts: Counts | None
     trouble: str | None
     trouble_since: float | None
     waiting: int
+    anew: str | None = None
+    anew_at: float | None = None
 
 
 class _Read:
@@ -55,14 +64,20 @@ class _Read:
 
 
 class Store:
-    """The database at a path. `clock` gives seconds since the epoch. `open` it, let `run` write, and `aclose` it."""
+    """The database at a path. `clock` gives seconds since the epoch, `limit` is `cache.memory`, in octets.
 
-    def __init__(self, path: str, clock: Callable[[], float] = time.time) -> None:
-        self._database = Database(path)
+    `open` it, let `run` write, and `aclose` it.
+    """
+
+    def __init__(self, path: str, clock: Callable[[], float] = time.time, limit: float = math.inf) -> None:
+        self._database = Database(path, limit * _ROWS)
+        self._most_waiting = limit * WAITING
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._waiting: dict[PolicyDomain, tuple[Entry, bool]] = {}  # An entry, and whether it is to stay.
+        self._waiting_octets = 0
         self._has_waiting = asyncio.Event()
+        self._is_unsynced = asyncio.Event()
         self._next_read = _Read()
         self._reading = asyncio.Lock()
         self._many_read = False  # Whether the last reading was of several keys.
@@ -71,7 +86,9 @@ class Store:
         self._ignored: set[PolicyDomain] = set()  # Of these, the log has heard that their rows cannot be understood.
         self._trouble: str | None = None  # Until the database can be used, and nothing waits for it.
         self._trouble_since: float | None = None
-        self.on_damage: Callable[[], None] = lambda: None  # Called when the database has been begun anew.
+        self._anew: str | None = None
+        self._anew_at: float | None = None
+        self.on_anew: Callable[[], None] = lambda: None  # Called when the database has been begun anew.
 
     async def open(self) -> None:
         """Open the database. Raises StoreError if it cannot be used and waiting will not help."""
@@ -104,15 +121,16 @@ class Store:
             raise StoreError(str(error)) from error
 
     def put(self, domain: PolicyDomain, entry: Entry) -> None:
-        """Have an entry written. It must have a policy."""
-        self._waiting[domain] = (entry, True)
-        self._has_waiting.set()
+        """Have an entry written, which must have a policy. When too much waits, entries of new domains are not."""
+        if domain not in self._waiting and self._waiting_octets > self._most_waiting:
+            self._complain(DatabaseError(f"{len(self._waiting)} policies wait to be written, and no more can"))
+            return
+        self._wait(domain, entry, stays=True)
 
     def forget(self, domain: PolicyDomain, entry: Entry) -> None:
         """Have an entry deleted, unless somebody else has seen it used since."""
-        self._waiting[domain] = (entry, False)
+        self._wait(domain, entry, stays=False)
         self._forgotten += 1
-        self._has_waiting.set()
 
     async def due(self, now: float) -> list[PolicyDomain]:
         """The domains that are due, ordered by when their policies expire. Empty if the database cannot be read."""
@@ -144,13 +162,29 @@ class Store:
             await self._call(self._database.try_writing)
         except DatabaseError as error:
             self._complain(error)
-        return StoreStatus(counts, self._trouble, self._trouble_since, len(self._waiting))
+        return StoreStatus(counts, self._trouble, self._trouble_since, len(self._waiting), self._anew, self._anew_at)
 
     async def run(self) -> None:
-        """Write what waits, forever."""
+        """Write what waits, and have it synced, forever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._write_all())
+            tasks.create_task(self._sync_all())
+
+    async def _write_all(self) -> None:
         while True:
             await self._has_waiting.wait()
             await asyncio.sleep(GATHER_WRITES if await self.flush() else RETRY_AFTER)
+
+    async def _sync_all(self) -> None:
+        while True:
+            await self._is_unsynced.wait()
+            self._is_unsynced.clear()
+            try:
+                # A disk may take long for it. Domains are read meanwhile.
+                await asyncio.get_running_loop().run_in_executor(None, self._database.sync)
+            except DatabaseError as error:
+                self._complain(error)
+            await asyncio.sleep(SYNC)
 
     async def flush(self) -> bool:
         """Write what waits now. False if that failed: then it goes on waiting."""
@@ -163,6 +197,13 @@ class Store:
                 self._has_waiting.set()
                 return False
         return True
+
+    def _wait(self, domain: PolicyDomain, entry: Entry, *, stays: bool) -> None:
+        if before := self._waiting.get(domain):
+            self._waiting_octets -= octets(before[0])
+        self._waiting_octets += octets(entry)
+        self._waiting[domain] = (entry, stays)
+        self._has_waiting.set()
 
     async def _row(self, key: str) -> bytes | None:
         read = self._next_read
@@ -191,13 +232,16 @@ class Store:
             for domain, (entry, stays) in batch.items()
             if stays and entry.cached
         ]
-        await self._call(self._database.put, rows)
+        if refused := await self._call(self._database.put, rows, now):
+            self._complain(DatabaseError(f"full of policies in use: those of {refused} new domains are not kept"))
         for domain, (entry, stays) in batch.items():
             if not stays:
                 await self._call(self._database.forget, domain.name, entry.last_used)
+        self._is_unsynced.set()
         for domain, written in batch.items():
             if self._waiting.get(domain) is written:
                 del self._waiting[domain]
+                self._waiting_octets -= octets(written[0])
 
     async def aclose(self) -> None:
         """Write what waits, and close the database."""
@@ -209,8 +253,9 @@ class Store:
         try:
             result = await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
         except DatabaseError as error:
-            if error.is_damaged:
-                self.on_damage()
+            if error.is_anew:
+                self._anew, self._anew_at = str(error), self._clock()
+                self.on_anew()
             raise
         if not self._waiting:
             self._trouble = self._trouble_since = None
@@ -228,7 +273,7 @@ class Store:
             self._trouble_since = self._clock()
         self._trouble = str(error)
         now = time.monotonic()
-        if error.is_damaged or now - self._complained_at >= _COMPLAIN_AFTER:
+        if error.is_anew or now - self._complained_at >= _COMPLAIN_AFTER:
             self._complained_at = now
             events.database_trouble(str(error))
 

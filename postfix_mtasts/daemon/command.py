@@ -23,16 +23,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 
 from postfix_mtasts import __version__, config
-from postfix_mtasts.cache.memory import Memory
+from postfix_mtasts.cache.memory import DANE, Memory
 from postfix_mtasts.cache.store import Store, StoreError
-from postfix_mtasts.config import Config, ConfigError, Endpoint, UnixEndpoint
-from postfix_mtasts.daemon import refresh, service
-from postfix_mtasts.daemon.control import MODE, Control
+from postfix_mtasts.config import Config, ConfigError, Endpoint
+from postfix_mtasts.daemon import refresh, service, sockets
+from postfix_mtasts.daemon.control import Control
 from postfix_mtasts.daemon.dane import Dane
-from postfix_mtasts.daemon.listen import ListenError, close, covers, endpoint_of, listen, remove_file
+from postfix_mtasts.daemon.listen import endpoint_of, remove_file
 from postfix_mtasts.daemon.lookup import Lookup
 from postfix_mtasts.daemon.server import Server
-from postfix_mtasts.daemon.service import Passed, ServiceError
+from postfix_mtasts.daemon.service import Passed
+from postfix_mtasts.daemon.sockets import StartError
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.log import events
 from postfix_mtasts.postfix.installation import NoPostfix, Postfix, choose_dane, choose_style, local_postfix
@@ -42,10 +43,6 @@ from postfix_mtasts.remote.network import CaError, tls_context
 
 PROGRAM = "postfix-mtasts-daemon"
 _STOP_WITHIN = 10.0  # Seconds to answer the queries that were received before the daemon was told to stop.
-
-
-class StartError(Exception):
-    """The daemon cannot start. The message says which setting is the cause, and why."""
 
 
 def main() -> None:
@@ -120,21 +117,21 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> None:
     for number, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, hang_up)):
         asyncio.get_running_loop().add_signal_handler(number, event.set)
     async with contextlib.AsyncExitStack() as stack:
-        passed = _passed()
-        theirs, own = list(map(endpoint_of, passed.socketmap)), _not_passed(settings, passed)
+        passed = sockets.passed()
+        theirs, own = list(map(endpoint_of, passed.socketmap)), sockets.not_passed(settings.server, passed)
         served = [*theirs, *own]
         store = await _store(settings)
         stack.push_async_callback(store.aclose)
         rules, *why = await choose_reply_rules(settings, served)
         lookup, control = _service(settings, tls, store, rules)
         stack.push_async_callback(lookup.aclose)
-        listeners = [*passed.socketmap, *_listen(own, settings.server.socket_mode, theirs)]
+        listeners = [*passed.socketmap, *sockets.listen_on(own, settings.server.socket_mode, theirs)]
         server = Server(lookup.at_once, lookup.reply)
         await server.start(listeners)
         stack.push_async_callback(server.aclose, _STOP_WITHIN)
         for listener in listeners[len(passed.socketmap) :]:
             stack.callback(remove_file, listener)
-        await _start_control(stack, control, settings, passed.control)
+        await _start_control(stack, control, sockets.control_of(settings.server, passed.control), passed)
         reporter = _StatusReporter(control, served)
         work = [store.run(), refresh.run(store, lookup, time.time), _reload(path, settings, lookup, reporter, hang_up)]
         if period := service.watchdog_period():
@@ -204,7 +201,7 @@ async def choose_reply_rules(settings: Config, served: Sequence[Endpoint]) -> tu
 
 
 async def _store(settings: Config) -> Store:
-    store = Store(settings.cache.path)
+    store = Store(settings.cache.path, limit=settings.cache.memory)
     try:
         await store.open()
     except StoreError as error:
@@ -220,9 +217,10 @@ async def _postfix() -> Postfix | NoPostfix:
 
 
 def _service(settings: Config, tls: ssl.SSLContext, store: Store, rules: ReplyRules) -> tuple[Lookup, Control]:
-    resolver = Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
-    memory = Memory(policies=settings.cache.policies_in_memory, notes=settings.cache.no_policies_in_memory)
-    dane = Dane(resolver, settings.cache.no_policies_in_memory)
+    cache, resolver = settings.cache, Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
+    policies, notes, limit = cache.policies_in_memory, cache.no_policies_in_memory, cache.memory
+    memory = Memory(policies=policies, notes=notes, limit=limit)
+    dane = Dane(resolver, notes, octets=limit * DANE)
     lookup = Lookup(
         store,
         memory,
@@ -235,65 +233,12 @@ def _service(settings: Config, tls: ssl.SSLContext, store: Store, rules: ReplyRu
     return lookup, Control(lookup, store, memory, dane)
 
 
-def _passed() -> Passed:
-    try:
-        return service.passed()
-    except ServiceError as error:
-        raise StartError(str(error)) from error
-
-
-def _not_passed(settings: Config, passed: Passed) -> list[Endpoint]:
-    """Return the addresses to listen on besides the sockets from systemd. Log the sockets that are not configured."""
-    configured = settings.server.listen
-    if not passed.socketmap:
-        return list(configured)
-    if configured is config.DEFAULT_LISTEN:
-        return []
-    for listener in passed.socketmap:
-        if endpoint_of(listener) not in configured:
-            events.listener_not_configured(endpoint_of(listener), "server.listen")
-    return [endpoint for endpoint in configured if not any(covers(one, endpoint) for one in passed.socketmap)]
-
-
-def _listen(endpoints: Sequence[Endpoint], socket_mode: int, passed: Sequence[Endpoint]) -> list[socket.socket]:
-    listeners: list[socket.socket] = []
-    for endpoint in endpoints:
-        try:
-            listeners.append(listen(endpoint, socket_mode))
-        except ListenError as error:
-            for listener in listeners:
-                close(listener)
-            hint = f"; the socket unit has {', '.join(map(str, passed))}: change the address there" if passed else ""
-            raise StartError(f'server.listen = "{endpoint}": {error}{hint}') from error
-        if passed:
-            events.listener_not_passed(endpoint)
-    return listeners
-
-
 async def _start_control(
-    stack: contextlib.AsyncExitStack, control: Control, settings: Config, passed: socket.socket | None
+    stack: contextlib.AsyncExitStack, control: Control, listener: socket.socket | None, passed: Passed
 ) -> None:
-    listener = passed or _control_listener(settings)
     if not listener:
         return
-    if passed and endpoint_of(passed) != UnixEndpoint(settings.server.control):
-        events.listener_not_configured(endpoint_of(passed), "server.control")
     await control.start(listener)
     stack.push_async_callback(control.aclose)
-    if not passed:
+    if listener is not passed.control:
         stack.callback(remove_file, listener)
-
-
-def _control_listener(settings: Config) -> socket.socket | None:
-    """Return the control socket, or None if there is none. A default one that fails must not stop the mail."""
-    path = settings.server.control
-    if not path:
-        return None
-    try:
-        return listen(UnixEndpoint(path), MODE)
-    except ListenError as error:
-        reason = f'server.control = "{path}": {error}'
-        if path != config.DEFAULT_CONTROL:
-            raise StartError(reason) from error
-        events.no_control(reason)
-        return None

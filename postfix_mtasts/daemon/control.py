@@ -178,6 +178,8 @@ class Control:
                 "writable": store.trouble is None,
                 "trouble": store.trouble,
                 "trouble_since": store.trouble_since,
+                "begun_anew": store.anew,
+                "begun_anew_at": store.anew_at,
                 "pending_writes": store.waiting,
             },
             "policies": {

@@ -1,5 +1,6 @@
 """What DNS says of the TLSA records of next hops, for as long as it may be cached."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ from postfix_mtasts.dns import tlsa
 from postfix_mtasts.dns.nameservers import DnsError, LocalShortageError
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
-from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, Failure, Stage
+from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable, Failure, Stage
 from postfix_mtasts.sts.schedule import dane_ttl
+
+_ENTRY, _HOST = 700, 70  # Octets that Python takes besides the texts: for an entry with its next hop, and for a host.
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +30,14 @@ class DaneEntry:
 
 
 class Dane:
-    """Knows at most `limit` next hops. `clock` gives seconds since the epoch."""
+    """Knows at most `limit` next hops, of so many octets in all. `clock` gives seconds since the epoch."""
 
-    def __init__(self, resolver: Resolver, limit: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, resolver: Resolver, limit: int, clock: Callable[[], float] = time.time, octets: float = math.inf
+    ) -> None:
         self._resolver = resolver
         self._clock = clock
-        self._seen: Bounded[NextHop, DaneEntry] = Bounded(limit)
+        self._seen: Bounded[NextHop, DaneEntry] = Bounded(limit, octets, _octets)
         self._work: SingleFlight[NextHop, DaneObservation] = SingleFlight()
 
     def begin(self, hop: NextHop) -> None:
@@ -72,3 +77,14 @@ class Dane:
             return DaneAbsent(f"MX lookup: {error}", 0.0)
         self._seen.put(hop, DaneEntry(observation, self._clock()))
         return observation
+
+
+def _octets(seen: DaneEntry) -> int:
+    """The memory that an entry takes, nearly."""
+    match seen.observation:
+        case DaneUsable(hosts):
+            return _ENTRY + sum(_HOST + len(host) for host in hosts)
+        case DaneAbsent(reason):
+            return _ENTRY + len(reason)
+        case DaneFailed(failure):
+            return _ENTRY + len(failure.reason)

@@ -61,7 +61,7 @@ class Lookup:
         self._discoveries: SingleFlight[PolicyDomain, Answer] = SingleFlight()
         self._behind: set[PolicyDomain] = set()  # Domains that were answered, and are being looked up again.
         self._turns = Turns()
-        store.on_damage = self._store_all
+        store.on_anew = self._store_all
 
     @property
     def rules(self) -> ReplyRules:

@@ -19,6 +19,6 @@ def database(folder: Path, count: int) -> Path:
         row = print_row(Entry(CachedPolicy(policy, str(policy), "1", now), checked_at=now, last_used=now))
         rows = Database(str(file))
         rows.open()
-        rows.put([Write(domain, row, now, now) for domain in names("policy", count)])
+        rows.put([Write(domain, row, now, now) for domain in names("policy", count)], now)
         rows.close()
     return file

@@ -37,7 +37,10 @@ DEFAULTS = Config(
         answer_within=10.0,
     ),
     cache=Cache(
-        path="/var/lib/postfix-mtasts/policies.sqlite", policies_in_memory=10_000, no_policies_in_memory=100_000
+        path="/var/lib/postfix-mtasts/policies.sqlite",
+        policies_in_memory=10_000,
+        no_policies_in_memory=100_000,
+        memory=268_435_456,
     ),
     dns=Dns(nameservers=(), timeout=5.0),
     fetch=Fetch(timeout=60.0, ca_file="", allow_addresses=()),
@@ -55,6 +58,7 @@ answer_within = 7.5
 path = "/srv/cache.sqlite"
 policies_in_memory = 2000
 no_policies_in_memory = 3000
+memory = 16777216
 [dns]
 nameservers = ["192.0.2.53", "198.51.100.53:5353", "2001:db8::53", "[2001:db8::54]", "[2001:db8::55]:5353"]
 timeout = 90
@@ -121,7 +125,7 @@ def test_file_with_every_key() -> None:
             control="/srv/control",
             answer_within=7.5,
         ),
-        cache=Cache(path="/srv/cache.sqlite", policies_in_memory=2000, no_policies_in_memory=3000),
+        cache=Cache(path="/srv/cache.sqlite", policies_in_memory=2000, no_policies_in_memory=3000, memory=2**24),
         dns=Dns(
             nameservers=(
                 InetEndpoint("192.0.2.53", 53),

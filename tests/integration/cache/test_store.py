@@ -773,7 +773,7 @@ async def _damaged(path: Path, pages: dict[int, bytes], asked: PolicyDomain) -> 
     """What happens when pages of a database in use change: two answers, a write, how often it was told."""
     told = []
     async with opened(path) as store:
-        store.on_damage = lambda: told.append(1)
+        store.on_anew = lambda: told.append(1)
         for page, content in pages.items():
             overwrite(path, page, content)
         found: list[object] = []
@@ -849,7 +849,7 @@ async def _damaged_when_written(path: Path, page: int, lost: list[int]) -> list[
             for number in lost:
                 store.put(numbered(number), entry_of(number))
 
-        store.on_damage = tell
+        store.on_anew = tell
         overwrite(path, page)
         store.put(numbered(lost[0]), NEWER)
         found: list[object] = [await store.flush(), await store.flush()]

@@ -1,0 +1,73 @@
+"""The statements of SQL for the database."""
+
+# When sqlitedict cannot fetch a later row of a result, its thread dies, and its caller waits for ever. So each result
+# is one row, of types that need no decoding.
+CREATE = "CREATE TABLE IF NOT EXISTS policies (key TEXT PRIMARY KEY, value BLOB)"
+GET = "SELECT (SELECT ifnull(CAST(value AS BLOB), x'') FROM policies WHERE key = ?)"
+KNOWN = "SELECT CAST(json_group_array(key) AS BLOB) FROM policies WHERE key IN (SELECT value FROM json_each(?1))"
+# ?1 is a JSON array of `Write`, ?2 the version: one statement, so that all rows are written or none.
+PUT = """
+    INSERT OR REPLACE INTO policies (key, value)
+    SELECT new.key, new.row FROM (
+        SELECT
+            json_extract(value, '$[0]') AS key, json_extract(value, '$[1]') AS row,
+            json_extract(value, '$[2]') AS after, json_extract(value, '$[3]') AS until
+        FROM json_each(?1)
+    ) AS new LEFT JOIN policies AS old ON old.key = new.key
+    WHERE NOT coalesce(CASE WHEN json_valid(old.value) THEN
+        json_extract(old.value, '$.version') = ?2
+        AND json_extract(old.value, '$.fetched_at') > new.after AND json_extract(old.value, '$.fetched_at') <= new.until
+    END, false)
+"""
+# ?2 is when the domain was last used. A row stays if another daemon has seen it used later.
+FORGET = """
+    DELETE FROM policies WHERE key = ?1 AND NOT (json_valid(value) AND json_extract(value, '$.last_used') > ?2)
+"""
+DUE = """
+    SELECT CAST(json_group_array(key) AS BLOB) FROM (
+        SELECT key FROM policies
+        WHERE typeof(key) = 'text' AND json_valid(value) AND json_extract(value, '$.version') = ?2 AND EXISTS (
+            SELECT 1 FROM json_each(policies.value, '$.due') AS span WHERE ?1
+            BETWEEN coalesce(json_extract(span.value, '$[0]'), ?1) AND coalesce(json_extract(span.value, '$[1]'), ?1)
+        )
+        ORDER BY json_extract(value, '$.expires_at')
+    )
+"""
+PAGE = """
+    SELECT CAST(json_group_array(json_array(key, value)) AS BLOB) FROM (
+        SELECT key, CAST(value AS TEXT) AS value FROM policies
+        WHERE typeof(key) = 'text' AND key > ?1 ORDER BY key LIMIT ?2
+    )
+"""
+# ?1 is the time, ?2 the version.
+COUNT = """
+    SELECT CAST(json_array(
+        count(*), count(*) FILTER (WHERE fails), count(*) FILTER (WHERE fails AND urgent_at < ?1),
+        min(expires_at) FILTER (WHERE fails)
+    ) AS BLOB) FROM (
+        SELECT
+            json_extract(value, '$.expires_at') AS expires_at, json_extract(value, '$.urgent_at') AS urgent_at,
+            json_extract(value, '$.renewal_fails') AND json_extract(value, '$.expires_at') >= ?1 AS fails
+        FROM policies WHERE json_valid(value) AND json_extract(value, '$.version') = ?2
+    )
+"""
+OCTETS = "SELECT coalesce(sum(length(value)), 0) FROM policies"
+# ?1 is the time, ?2 the version, ?3 how many octets are to be freed. Those of another version may be anything.
+MAKE_ROOM = """
+    DELETE FROM policies WHERE key IN (
+        SELECT key FROM (
+            SELECT key, sum(octets) OVER (ORDER BY protects, last_used, key) - octets AS freed FROM (
+                SELECT
+                    key, length(value) AS octets, json_extract(value, '$.last_used') AS last_used,
+                    json_extract(value, '$.unused_at') IS NULL AS used,
+                    json_extract(value, '$.mode') = 'enforce' AND json_extract(value, '$.expires_at') >= ?1 AS protects
+                FROM policies WHERE json_valid(value) AND json_extract(value, '$.version') = ?2
+            ) WHERE NOT (protects AND used)
+        ) WHERE freed < ?3
+    )
+"""
+ALL = "SELECT CAST(key AS BLOB), CAST(value AS BLOB) FROM policies ORDER BY key"
+NEXT = "SELECT rowid, CAST(key AS BLOB), CAST(value AS BLOB) FROM policies WHERE rowid > ? ORDER BY rowid LIMIT 1"
+BEFORE = (
+    "SELECT rowid, CAST(key AS BLOB), CAST(value AS BLOB) FROM policies WHERE rowid < ? ORDER BY rowid DESC LIMIT 1"
+)
