@@ -233,7 +233,9 @@ class Store:
             if stays and entry.cached
         ]
         if refused := await self._call(self._database.put, rows, now):
-            self._complain(DatabaseError(f"full of policies in use: those of {refused} new domains are not kept"))
+            self._complain(
+                DatabaseError(f"full of policies in use; policies of new domains, {refused} now, are not kept")
+            )
         for domain, (entry, stays) in batch.items():
             if not stays:
                 await self._call(self._database.forget, domain.name, entry.last_used)

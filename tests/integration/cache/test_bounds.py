@@ -1,0 +1,171 @@
+"""The store within its bounds of octets, when its file is moved away, and what is synced to the disk."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from postfix_mtasts.cache.memory import octets
+from postfix_mtasts.cache.row import print_row
+from postfix_mtasts.cache.store import SYNC, Store, StoreError
+from postfix_mtasts.sts.domain import PolicyDomain
+from postfix_mtasts.sts.entry import CachedPolicy, Entry
+from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
+from tests.integration.cache.test_store import DOMAIN, ENTRY, GOES_ON, NEWER, NOW, OTHER, another_process, put, rows
+
+DAY = 86400.0
+MIB = 2**20
+
+
+@contextlib.asynccontextmanager
+async def opened(path: Path, limit: float) -> AsyncIterator[Store]:
+    store = Store(str(path), lambda: NOW, limit)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+def large(name: str, mode: Mode = Mode.ENFORCE, *, age: float = 0.0, used: float = 0.0, unused: bool = False) -> Entry:
+    """An entry whose row has about 100,000 octets: fetched `age` seconds ago, with max_age a day, last used then."""
+    policy = Policy(mode, int(DAY), tuple(MxPattern(f"mx{number}.{name}.{60 * 'x'}.test") for number in range(500)))
+    return Entry(
+        CachedPolicy(policy, str(policy), "1", NOW - age),
+        last_used=NOW - used,
+        unused_at=NOW if unused else None,
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "policies.sqlite"
+
+
+async def test_rows_are_deleted_for_new_ones_but_no_enforced_policy_in_use(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = len(print_row(large("expired")))
+    limit = 6.5 * size / 4  # There may be four times as many octets of rows as of memory.
+    async with opened(path, limit) as store:
+
+        async def write(**entries: Entry) -> str:
+            for name, entry in entries.items():
+                store.put(PolicyDomain(f"{name}.test"), entry)
+                assert await store.flush()
+            return " ".join(sorted(key.removesuffix(".test") for key in rows(path)))
+
+        first = await write(
+            expired=large("expired", age=2 * DAY, used=9 * DAY),
+            testing=large("testing", Mode.TESTING, used=8 * DAY),
+            none=large("none", Mode.NONE, used=7 * DAY),
+            unused2=large("unused2", used=90 * DAY, unused=True),
+            unused1=large("unused1", used=40 * DAY, unused=True),
+            used=large("used", used=DAY),
+        )
+        assert first == "expired none testing unused1 unused2 used"
+        # What protects nobody goes first, the oldest use first. Room is made for a few at once.
+        assert await write(a=large("a")) == "a none unused1 unused2 used"
+        assert await write(b=large("b"), c=large("c")) == "a b c unused1 used"
+        assert await write(d=large("d"), e=large("e")) == "a b c d e used"
+        assert caplog.records == []
+        # All that is left is enforced and in use. A known domain may change, a new one gets no row.
+        changed = large("used", age=-1.0)
+        assert await write(f=large("f"), used=changed) == "a b c d e used"
+        assert rows(path)["used.test"] == print_row(changed)
+        status = await store.status()
+    assert status.trouble == f"its rows take {4 * limit / MIB:.0f} MiB, the most that cache.memory allows"
+    assert status.waiting == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        f"cache.path: full of policies in use; policies of new domains, 1 now, are not kept{GOES_ON}"
+    ]
+
+
+async def test_rows_of_another_version_are_not_deleted(path: Path) -> None:
+    await put(path, {DOMAIN: ENTRY})
+    later = print_row(replace(large("later"), last_used=0.0)).replace('"version": 1', '"version": 2')
+    with another_process(path, f"INSERT INTO policies VALUES ('later.test', '{later}')"):
+        pass
+    async with opened(path, 2.5 * len(later) / 4) as store:
+        for name in "abcdef":
+            store.put(PolicyDomain(f"{name}.test"), large(name))
+            assert await store.flush()
+    assert rows(path)["later.test"] == later
+
+
+async def test_what_waits_is_bounded_in_octets(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    entry = large("a")
+    async with opened(path, 4 * 10 * octets(entry)) as store:
+        with another_process(path, "BEGIN IMMEDIATE"):
+            for number in range(100):
+                store.put(PolicyDomain(f"{number}.test"), entry)
+                assert not await store.flush() if not number else True
+            newer = replace(entry, last_used=NOW + 1)
+            store.put(PolicyDomain("0.test"), newer)  # A domain that waits already may change.
+            assert (await store.status()).waiting == 11
+        assert await store.flush()
+        store.put(PolicyDomain("99.test"), entry)
+        assert await store.flush()
+    assert sorted(rows(path)) == sorted(f"{number}.test" for number in (*range(11), 99))
+    assert rows(path)["0.test"] == print_row(newer)
+    assert [record.getMessage() for record in caplog.records] == [f"cache.path: database is locked{GOES_ON}"]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_is_moved_away_is_begun_anew(
+    path: Path, caplog: pytest.LogCaptureFixture, replaced: bool
+) -> None:
+    other = path.with_name("other.sqlite")
+    await put(other, {OTHER: ENTRY})
+    await put(path, {DOMAIN: ENTRY})
+    async with opened(path, 64 * MIB) as store:
+        store.put(DOMAIN, NEWER)  # So that there is a write-ahead log.
+        assert await store.flush()
+        store.on_anew = lambda: store.put(DOMAIN, NEWER)
+        if replaced:
+            other.replace(path)
+        else:
+            path.unlink()
+        what = f"the file was {'replaced' if replaced else 'deleted'} while it was open"
+        with pytest.raises(StoreError, match=f"^{what}$"):
+            await store.get(OTHER)
+        assert await store.get(OTHER) == (ENTRY if replaced else None)
+        assert await store.flush()
+        status = await store.status()
+        assert (status.trouble, status.anew, status.anew_at) == (None, what, NOW)
+    expected = {DOMAIN.name: print_row(NEWER)} | ({OTHER.name: print_row(ENTRY)} if replaced else {})
+    assert rows(path) == expected
+    assert [record.getMessage() for record in caplog.records] == [f"cache.path: {what}{GOES_ON}"]
+
+
+async def test_what_was_written_is_synced_at_most_once_a_second(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[float, Path]] = []
+    original = os.fsync
+    loop = asyncio.get_running_loop()
+
+    def fsync(descriptor: int) -> None:
+        original(descriptor)
+        log = Path(f"/proc/self/fd/{descriptor}").readlink()
+        loop.call_soon_threadsafe(synced.append, (loop.time(), log))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    async with opened(path, 64 * MIB) as store:
+        writing = asyncio.create_task(store.run())
+        try:
+            for number in range(25):
+                store.put(PolicyDomain(f"{number}.test"), ENTRY)
+                await asyncio.sleep(0.1)
+            last_put = loop.time()
+            while not synced or synced[-1][0] < last_put:
+                await asyncio.sleep(0.01)
+            assert len(rows(path)) == 25
+        finally:
+            writing.cancel()
+    assert {log for _, log in synced} == {Path(f"{path}-wal")}
+    times = [at for at, _ in synced]
+    assert all(later - earlier >= SYNC for earlier, later in itertools.pairwise(times))
