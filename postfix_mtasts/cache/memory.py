@@ -40,13 +40,17 @@ def octets(entry: Entry) -> int:
 
 
 class Bounded(Generic[_K, _V]):
-    """At most `limit` values by their keys, and at most so many `octets` of them, as `weigh` says.
+    """At most `limit` values by their keys, and at most so many `octets` of them, if `weigh` says how many one has.
 
     The least recently used one is dropped, and `on_drop` is told its key.
     """
 
     def __init__(
-        self, limit: int, octets: float, weigh: Callable[[_V], int], on_drop: Callable[[_K], None] = lambda key: None
+        self,
+        limit: int,
+        octets: float = math.inf,
+        weigh: Callable[[_V], int] = lambda value: 0,
+        on_drop: Callable[[_K], None] = lambda key: None,
     ) -> None:
         self._limit = limit
         self._most = octets

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from postfix_mtasts.cache.memory import Memory
+from postfix_mtasts.cache.memory import Bounded, Memory
 from postfix_mtasts.cache.store import Store, StoreError
 from postfix_mtasts.config import DaneSetting
 from postfix_mtasts.daemon.dane import Dane
@@ -30,6 +30,7 @@ from postfix_mtasts.sts.observation import Asked, Due, Failure, Observation, Pol
 # At most so many known policies are looked up again at once; the next query will, when DNS is well again. New domains,
 # which may all hang, do not count, so that they do not keep known policies from being checked.
 MAX_BEHIND = 100
+_MAX_UNREAD = 1000  # Domains of which the store could not be read, and a fetch has failed.
 # Of the event loop, by what they cost: a policy is twenty times the work of a record, most of it the TLS handshake.
 _ROUNDS_FOR_RECORD, _ROUNDS_FOR_POLICY = 1, 7
 
@@ -60,6 +61,7 @@ class Lookup:
         self._clock = clock
         self._discoveries: SingleFlight[PolicyDomain, Answer] = SingleFlight()
         self._behind: set[PolicyDomain] = set()  # Domains that were answered, and are being looked up again.
+        self._unread: Bounded[PolicyDomain, Entry] = Bounded(_MAX_UNREAD)
         self._turns = Turns()
         store.on_anew = self._store_all
 
@@ -142,7 +144,8 @@ class Lookup:
         try:
             stored = await self._store.get(domain)
         except StoreError:
-            return Entry(unread=True)
+            return self._unread.get(domain) or Entry(unread=True)
+        self._unread.forget(domain)
         if entry := self._memory.get(domain):
             return entry  # Another task was faster, and may know more.
         if stored:
@@ -218,7 +221,9 @@ class Lookup:
         if not after:
             self._memory.forget(domain)
             self._store.forget(domain, before)
-        elif after is not before and not after.unread:
+        elif after.unread:
+            self._unread.put(domain, after)  # Its failures count: a policy is fetched again after five minutes only.
+        elif after is not before:
             self._memory.put(domain, after)
             if after.cached and _lasting(after) != _lasting(before):
                 self._store.put(domain, after)

@@ -28,6 +28,7 @@ _NAME_AND_COLON = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31})[ \t]*:")
 _KNOWN = ("version", "mode", "mx", "max_age")
 # A hostile file of 64 KiB must neither take long to parse nor fill the log.
 _MAX_FINDINGS = 20
+_MAX_MX = 1000  # In memory, each takes twice the room of its line. No domain is known to have a hundred.
 _LINES_SEARCHED_FOR_SLIPS = 100
 _LIKENESS = 0.8  # How alike two names are, from 0 to 1. "nmx" and "mx" are 0.8 alike.
 
@@ -223,6 +224,8 @@ class _Fields:
                     self.findings.append(
                         Finding(number, f"max_age {int(value)} is treated as {MAX_AGE_LIMIT} (the maximum)")
                     )
+            case _ if len(self._mx) == _MAX_MX:
+                raise self._error(number, f"more than {_MAX_MX} mx lines")
             case _:
                 try:
                     self._mx.append(MxPattern(value))

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import os
 import resource
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -199,6 +200,24 @@ async def test_a_failure_lies_ready_for_as_long_as_it_is_believed(world: Service
     (reply,) = replies
     assert reply.split(b":", 1)[1].startswith(b"TEMP TXT lookup: ")
     assert [ready for ready, _ in found] == [None, None, reply]
+
+
+async def test_where_the_row_cannot_be_read_a_policy_that_failed_is_not_fetched_for_each_query(
+    world: Service, tmp_path: Path
+) -> None:
+    row = sqlite3.connect(tmp_path / "policies.sqlite", isolation_level=None)
+    row.execute("CREATE TABLE policies (key TEXT PRIMARY KEY, value BLOB)")
+    row.execute("INSERT INTO policies VALUES ('has.test', 'none of ours')")
+    row.close()
+    world.https.policy(HAS.policy_host(), "", world.ca.issue(HAS.policy_host()).server_context(), status=404)
+    async with world.running(tmp_path):
+        failed = await world.ask("has.test", times=5)
+        assert {reply.split(b":", 1)[1].split(b" ")[0] for _, reply in failed} == {b"TEMP"}
+        assert len(world.https.requests) == 1
+        world.now += 300
+        world.https.policy(HAS.policy_host(), POLICY, world.ca.issue(HAS.policy_host()).server_context())
+        assert [reply for _, reply in await world.ask("has.test", times=2)] == [SECURE] * 2
+        assert len(world.https.requests) == 2
 
 
 async def test_what_dane_says_ends_a_ready_reply_too(world: Service, tmp_path: Path) -> None:

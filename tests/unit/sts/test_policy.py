@@ -229,6 +229,11 @@ _MX = "write one hostname, or *.domain"
             id="CR ends no last line",
         ),
         pytest.param(
+            b"version: STSv1\nmode: enforce\n" + b"mx: a.example\n" * 1001 + b"max_age: 1\n",
+            "line 1003: more than 1000 mx lines",
+            id="more than 1000 mx",
+        ),
+        pytest.param(
             b"version: STSv1\nMode: none\n\nmax_age: 1\n",
             "no mode line; line 2: unknown field Mode, did you mean mode?; line 3: blank line",
             id="with the findings, missing line",
@@ -295,6 +300,11 @@ def test_messages(body: bytes, message: str) -> None:
             _line("mx: A.example\nmx: a.example"),
             (policy(Mode.ENFORCE, 1, "a.example", "A.example", "a.example"), ()),
             id="each mx counts, as published",
+        ),
+        pytest.param(
+            b"version: STSv1\nmode: enforce\n" + b"mx: a.example\n" * 1000 + b"max_age: 1\n",
+            (policy(Mode.ENFORCE, 1, *["a.example"] * 1000), ()),
+            id="1000 mx",
         ),
         pytest.param(
             b"\n" * 30 + _age("99999999"),
