@@ -5,13 +5,16 @@ a discovery has MTASTS_RESULT (docs/log.md). Text from other machines is printed
 the line nor control a terminal.
 """
 
+import contextlib
 import enum
 import logging
-import sys
+import os
 from collections.abc import Sequence
 
 from postfix_mtasts.config import Endpoint
+from postfix_mtasts.log.behind import Behind
 from postfix_mtasts.log.journal import journal_handler
+from postfix_mtasts.log.standard import complete
 from postfix_mtasts.postfix.reply import ReplyRules
 from postfix_mtasts.sts.decide import HadExpired, Notice, NotRenewed, PolicyChanged
 from postfix_mtasts.sts.domain import PolicyDomain
@@ -19,6 +22,7 @@ from postfix_mtasts.sts.entry import Answer, Apply, NoPolicy, Unavailable, Yield
 from postfix_mtasts.sts.policy import Finding, Mode, Policy
 
 _MAX_MX = 10  # Patterns in a line of the log; a policy may have thousands.
+_STDERR = 2
 _log = logging.getLogger("postfix_mtasts")
 
 
@@ -47,6 +51,17 @@ class Event(enum.Enum):
     INTERNAL_ERROR = "32abc457a2b4439e9be8c2962e6d89c3"
 
 
+class _StandardError(logging.Handler):
+    """Writes records to standard error without a buffer, which nobody might ever empty."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        data = f"{self.format(record)}\n".encode(errors="backslashreplace")
+        with contextlib.suppress(OSError):  # Nobody is there to be told.
+            while data:
+                data = data[os.write(_STDERR, data) :]
+
+
 class _Formatter(logging.Formatter):
     """Formats a record as `level: message`, with the level in lower case."""
 
@@ -59,12 +74,14 @@ def begin(program: str) -> bool:
 
     Return whether they go to journald.
     """
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    complete()
+    handler = _StandardError()
     handler.setFormatter(_Formatter("%(message)s"))
     journal = journal_handler(program, handler)
     if journal:
         journal.setFormatter(handler.formatter)
-    logging.basicConfig(handlers=[journal or handler], level=logging.INFO)
+    writer = Behind(journal or handler, journal.fileno() if journal else _STDERR)
+    logging.basicConfig(handlers=[writer], level=logging.INFO)
     return journal is not None
 
 

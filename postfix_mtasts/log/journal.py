@@ -3,8 +3,10 @@
 The fields of a record are in its attribute `journal`. Records that cannot be sent are written to standard error.
 """
 
+import contextlib
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable
 
@@ -22,6 +24,14 @@ class JournalHandler(logging.Handler):
         self._fields = {"SYSLOG_IDENTIFIER": identifier, "SYSLOG_FACILITY": str(_FACILITY)}
         self._other = other
         self._send = send
+        # The socket of libsystemd is its own. This one, through which nothing is sent, has room when that has.
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with contextlib.suppress(OSError):
+            self._socket.connect(_SOCKET)
+
+    def fileno(self) -> int:
+        """A descriptor that can be written to when journald takes a record at once."""
+        return self._socket.fileno()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record to journald, or else to the other handler."""
@@ -32,10 +42,10 @@ class JournalHandler(logging.Handler):
             os.stat(_SOCKET)  # noqa: PTH116 - without it, sd_journal_sendv(3) drops the record and reports success
             self._send(*(f"{name}={value}" for name, value in fields.items()))
         except OSError:
-            self._other.handle(record)
+            self._other.emit(record)
 
 
-def journal_handler(identifier: str, other: logging.Handler) -> logging.Handler | None:
+def journal_handler(identifier: str, other: logging.Handler) -> JournalHandler | None:
     """Return a handler for journald, or None if standard error is not connected to it or python3-systemd is missing."""
     if not _stderr_is_journal():
         return None
