@@ -33,6 +33,8 @@ _HEADERS_END = re.compile(rb"^\r?\n", re.MULTILINE)
 _SELECTOR = re.compile(rb"[A-Za-z0-9._-]{1,200}")
 _BLANKS = re.compile(rb"[ \t]+")
 _RELAXED_BODY = re.compile(rb"[a-z]+/relaxed")
+_NOT_ADDRESS = re.compile(r'"[^"]*"|\([^()]*\)')
+_ADDRESS = re.compile(r"<([^<>]*)>")
 _NUMBER = re.compile(rb"[0-9]{1,12}")
 
 
@@ -129,7 +131,7 @@ class Verifier:
         try:
             valid = message.verify_sig(fields, names, signature, lambda name, timeout: key)
         except Exception as error:  # See above.
-            raise _NotVerified(f"the signature is not valid: {error}"[:200]) from error
+            raise _NotVerified(f"the signature is not valid: {_reason(error)}") from error
         if not valid:
             raise _NotVerified("the signature is not valid")
 
@@ -184,11 +186,13 @@ def _sender(message: dkim.DKIM) -> str:
     values = _values(message, b"from")
     if len(values) != 1 or len(values[0]) > _MAX_FIELD:
         raise _NotVerified("the mail has not one From field")
-    addresses = email.utils.getaddresses([values[0].decode("utf-8", "replace")])
-    if len(addresses) != 1:
-        raise _NotVerified("From has not one address")
+    # Without names in quotes and comments. Python's parser recurses.
+    text = _NOT_ADDRESS.sub("", values[0].decode("utf-8", "replace"))
+    in_brackets = _ADDRESS.findall(text)
+    if "," in text or len(in_brackets) > 1:
+        raise _NotVerified("From has more than one address")
     try:
-        return hostname(addresses[0][1].rpartition("@")[2])
+        return hostname("".join(in_brackets or [text]).rpartition("@")[2].strip())
     except HostnameError as error:
         raise _NotVerified(f"the domain in From is {error}") from error
 
@@ -213,7 +217,7 @@ def _fields(value: bytes) -> Mapping[bytes, bytes]:
         # Not its times: dkimpy compares them with the present.
         dkim.validate_signature_fields({name: text for name, text in fields.items() if name not in (b"t", b"x")})
     except Exception as error:  # See above.
-        raise _NotVerified(f"the signature is malformed: {error}"[:200]) from error
+        raise _NotVerified(f"the signature is malformed: {_reason(error)}") from error
     return fields
 
 
@@ -225,3 +229,8 @@ def _check_expiry(fields: Mapping[bytes, bytes], received: datetime.datetime) ->
         raise _NotVerified("x= in the signature is not a time")
     if int(expires) < received.timestamp():
         raise _NotVerified("the signature had expired when the mail was received")
+
+
+def _reason(error: Exception) -> str:
+    """What dkimpy says, without the parts of the mail that it quotes in parentheses."""
+    return str(error).partition(" (")[0][:100] or type(error).__name__
