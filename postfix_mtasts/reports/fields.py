@@ -166,7 +166,7 @@ class Object:
             raise ReportError(f"{self.where(name)} is {_kind(value)} instead of a list")
         items = value or []
         if len(items) > most:
-            raise ReportError(f"{self.where(name)} has more than {most} items that count")
+            raise ReportError(f"{self.where(name)} has more than {most} items")
         made = []
         for number, item in enumerate(items):
             inner = self._opened(f"{name}[{number}]", item)

@@ -27,7 +27,7 @@ _RESULTS = (
 )
 _MODE = re.compile(r"\s*mode\s*:\s*(\S{1,20})\s*")
 # sender!policy-domain!begin!end[!unique-id].json[.gz] (RFC 8460, 5.1)
-_FILE_NAME = re.compile(r"[^!/]*!(?P<domain>[^!/]{1,300})![0-9]+![0-9]+(?:![^!/]*)?\.json(?:\.gz)?")
+_FILE_NAME = re.compile(r"[^!/]*!(?P<domain>[A-Za-z0-9._-]{1,253})![0-9]+![0-9]+(?:![^!/]*)?\.json(?:\.gz)?")
 
 
 def parse(text: bytes, file_name: str = "") -> Report:
@@ -50,10 +50,12 @@ def parse(text: bytes, file_name: str = "") -> Report:
     match = _FILE_NAME.fullmatch(file_name)
     named = match["domain"] if match else None
     policies: list[Policy] = []
-    left = MAX_FAILURES
+    failures = 0
     for item in report.objects("policies", MAX_POLICIES):
-        policies.append(_policy(item, named, left))
-        left -= len(policies[-1].failures)
+        policies.append(_policy(item, named))
+        failures += len(policies[-1].failures)
+        if failures > MAX_FAILURES:
+            raise ReportError(f"more than {MAX_FAILURES} failures")
     if not policies:
         report.problem("policies", "is empty")
     return Report(organization, report_id, start, end, tuple(policies), problems.all())
@@ -73,7 +75,7 @@ def _members(value: Any, problems: Problems) -> dict[str, Any]:
     return value
 
 
-def _policy(item: Object, named: str | None, most_failures: int) -> Policy:
+def _policy(item: Object, named: str | None) -> Policy:
     policy = item.object("policy")
     kind = policy.text("policy-type", required=True)
     if kind and kind not in _TYPES:
@@ -88,7 +90,7 @@ def _policy(item: Object, named: str | None, most_failures: int) -> Policy:
         mode=modes[0] if modes and kind == "sts" else None,
         successful=summary.count("total-successful-session-count"),
         failed=summary.count("total-failure-session-count"),
-        failures=tuple(_failure(one) for one in item.objects("failure-details", most_failures)),
+        failures=tuple(_failure(one) for one in item.objects("failure-details", MAX_FAILURES)),
     )
 
 
