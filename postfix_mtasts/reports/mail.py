@@ -45,10 +45,15 @@ def find_report(mail: bytes) -> Attachment:
     found = list(_Mail(mail).reports())
     if not found:
         raise ReportError("no report in this mail")
-    content, file_name = found[0]
-    more = len(found) - 1
-    problems = (f"{more} more part{'s' if more > 1 else ''} of the mail may be reports: not read",) if more else ()
-    return Attachment(content, file_name, problems)
+    (content, file_name), *others = found
+    match len(others):
+        case 0:
+            problems = []
+        case 1:
+            problems = ["another part of the mail may be a report: not read"]
+        case more:
+            problems = [f"{more} other parts of the mail may be reports: not read"]
+    return Attachment(content, file_name, tuple(problems))
 
 
 class _Mail:
@@ -102,8 +107,8 @@ class _Mail:
         delimiter = re.compile(rb"^--%b(?P<last>--)?[ \t]*\r?$" % line, re.MULTILINE)
         begun: int | None = None
         for match in delimiter.finditer(self._mail, start, end):
-            if begun is not None:
-                yield begun, max(begun, match.start() - 1)
+            if begun is not None:  # The line break before a boundary is not part of what comes before.
+                yield begun, begun + len(self._mail[begun : match.start()].removesuffix(b"\n").removesuffix(b"\r"))
             self._parts += 1
             if self._parts > MAX_PARTS:
                 raise ReportError(f"a mail with more than {MAX_PARTS} parts")

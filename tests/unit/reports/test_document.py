@@ -1,10 +1,6 @@
 """What a JSON document may cost: counted in octets and seconds of the processor, in a process of its own."""
 
-import multiprocessing
-import resource
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -12,6 +8,7 @@ from postfix_mtasts.reports.decompress import MAX_REPORT
 from postfix_mtasts.reports.document import MAX_DEPTH, load
 from postfix_mtasts.reports.parse import parse
 from postfix_mtasts.reports.report import ReportError
+from tests.unit.reports.measure import cost
 from tests.unit.reports.reports import DETAILS, RIGHT, spoiled
 
 EMOJI = "\U0001f600"
@@ -54,32 +51,14 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
 }  # fmt: skip
 
 
-def measured(make: Callable[[], bytes], results: "multiprocessing.SimpleQueue[tuple[str, float, int]]") -> None:
-    data = make()
-    Path("/proc/self/clear_refs").write_text("5")  # The peak is counted from here (proc(5)).
-    before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    try:
-        load(data)
-        reason = ""
-    except ReportError as refused:
-        reason = str(refused)
-    spent = time.process_time() - begun
-    results.put((reason, spent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
-
-
 @pytest.mark.parametrize("name", BOMBS)
 def test_what_a_document_costs_is_bounded(name: str) -> None:
     make, expected = BOMBS[name]
-    forked = multiprocessing.get_context("fork")
-    results = forked.SimpleQueue()
-    process = forked.Process(target=measured, args=(make, results))
-    process.start()
-    reason, seconds, kilobytes = results.get()
-    process.join()
-    assert reason.startswith(expected)
-    assert bool(reason) == bool(expected)
-    assert seconds < 3  # A tenth of this where nothing else runs.
-    assert kilobytes < 100_000
+    found = cost(make, load)
+    assert found.reason.startswith(expected)
+    assert bool(found.reason) == bool(expected)
+    assert found.seconds < 3  # A tenth of this where nothing else runs.
+    assert found.kilobytes < 100_000
 
 
 def test_a_report_of_ten_thousand_failures_is_read() -> None:
