@@ -59,9 +59,7 @@ def _print_report(report: Report, output: Output) -> None:
 def _policy(policy: Policy) -> str:
     mode = f" in mode {policy.mode}" if policy.mode else ""
     kind = f"{policy.type or 'policy of unknown type'}{mode}"
-    return (
-        f"{policy.domain or 'unknown domain'}, {kind}: {policy.successful} sessions succeeded, {policy.failed} failed"
-    )
+    return f"{policy.domain or 'unknown domain'}, {kind}: {policy.successful} succeeded, {policy.failed} failed"
 
 
 def _failure(failure: Failure) -> Iterator[str]:
