@@ -24,6 +24,7 @@ _MAX_LINES = 400_000  # A mail of 20 MB in base64 has 270,000.
 _MAX_SIGNATURES = 5  # That are verified. Each may cost a lookup, and the hash of the whole mail.
 _MAX_FIELD = 4000  # Octets of From or of a signature.
 _MAX_SIGNED = 100  # Names of headers in a signature.
+_MAX_KEYS = 1000  # That are remembered.
 _MAX_KEY = 1024  # Octets of a key's TXT record. One of 4096 bits has 750.
 _MIN_KEY = 1024  # Bits (RFC 8301, 3.2).
 _ALGORITHMS = (b"rsa-sha256", b"ed25519-sha256")  # RFC 8301, 3.1; RFC 8463, 3.
@@ -47,10 +48,14 @@ class _NotVerified(Exception):  # noqa: N818 - this is a result
 
 
 class Verifier:
-    """Verifies mails, with the keys that `resolver` finds."""
+    """Verifies mails, with the keys that `resolver` finds.
+
+    Each key is looked up once, so a verifier is for one run of a command.
+    """
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
+        self._keys: dict[str, bytes | _NotVerified] = {}
         self._suffixes: publicsuffix2.PublicSuffixList | None = None
 
     async def verify(self, mail: bytes, now: datetime.datetime) -> Dkim:
@@ -136,35 +141,46 @@ class Verifier:
             raise _NotVerified("the signature is not valid")
 
     async def _key(self, selector: bytes, domain: str) -> bytes:
-        """Look up the key of a signature. Raises _NotVerified."""
+        """Return the key of a signature. Raises _NotVerified."""
         if not _SELECTOR.fullmatch(selector):
             raise _NotVerified("s= in the signature is not a selector")
         name = f"{selector.decode()}._domainkey.{domain}"
+        if name not in self._keys:
+            if len(self._keys) == _MAX_KEYS:
+                self._keys.clear()
+            self._keys[name] = await self._look_up(name)
+        found = self._keys[name]
+        if isinstance(found, _NotVerified):
+            raise _NotVerified(str(found), found.state)
+        return found
+
+    async def _look_up(self, name: str) -> bytes | _NotVerified:
+        """Look up a key. Return it, or why there is none."""
         try:
             records = (await self._resolver.texts(name)).records
         except DnsError as error:
-            raise _NotVerified(f"the key was not found: {error}", DkimState.UNKNOWN) from error
+            return _NotVerified(f"the key was not found: {error}", DkimState.UNKNOWN)
         if not records:
-            raise _NotVerified(f"there is no key at {name}")
+            return _NotVerified(f"there is no key at {name}")
         if len(records[0]) > _MAX_KEY:
-            raise _NotVerified(f"the key at {name} is larger than {_MAX_KEY} octets")
+            return _NotVerified(f"the key at {name} is larger than {_MAX_KEY} octets")
         return _for_reports(records[0], name)
 
 
-def _for_reports(record: bytes, name: str) -> bytes:
-    """Return a key's record without `s=`, of which dkimpy knows only lists of one.
+def _for_reports(record: bytes, name: str) -> bytes | _NotVerified:
+    """Return a key's record without `s=`, of which dkimpy knows only lists of one, if it is a key for mail.
 
-    Raises _NotVerified if it is not a key for mail (RFC 6376, 3.6.1).
+    RFC 6376, 3.6.1.
     """
     try:
         tags = dkim.util.parse_tag_value(record)
-    except dkim.util.InvalidTagValueList as error:
-        raise _NotVerified(f"the record at {name} is not a key") from error
+    except dkim.util.InvalidTagValueList:
+        return _NotVerified(f"the record at {name} is not a key")
     services = {service.strip() for service in tags.pop(b"s", b"*").split(b":")}
     if not services & _SERVICES:
-        raise _NotVerified(f"the key at {name} is not for mail")
+        return _NotVerified(f"the key at {name} is not for mail")
     if not tags.get(b"p"):
-        raise _NotVerified(f"the key at {name} is revoked")
+        return _NotVerified(f"the key at {name} is revoked")
     return b";".join(b"%b=%b" % tag for tag in tags.items())
 
 

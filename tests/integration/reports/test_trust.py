@@ -12,7 +12,7 @@ from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.reports.report import Dkim, DkimState
 from postfix_mtasts.reports.trust import Verifier
 from tests.integration.reports.conftest import Signer
-from tests.world.dns import Behaviour, DnsServer
+from tests.world.dns import Behaviour, DnsServer, Query
 
 NOW = datetime.datetime(2026, 3, 20, tzinfo=datetime.UTC)
 RECEIVED = b"Received: from x by y; Tue, 10 Mar 2026 11:53:21 +0100 (CET)\r\n"
@@ -23,7 +23,7 @@ def mail(sender: str = "tlsrpt@example.org", body: bytes = b"A  report \r\n") ->
     return f"From: {sender}\r\nTo: tlsrpt@example.com\r\nSubject: Report\r\n\r\n".encode() + body
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def verifier(dns: DnsServer) -> Verifier:
     return Verifier(Resolver([InetEndpoint(dns.address, dns.port)], timeout=5))
 
@@ -107,12 +107,19 @@ async def test_the_record_of_the_key(verifier: Verifier, signer: Signer, tags: b
     assert await verifier.verify(signer.sign(mail(), ORG), NOW) == expected
 
 
-async def test_a_key_that_is_revoked_absent_or_unknown(verifier: Verifier, signer: Signer, dns: DnsServer) -> None:
+async def test_a_key_that_is_revoked(verifier: Verifier, signer: Signer) -> None:
     signed = signer.sign(mail(), ORG)
     signer.publish(ORG, public=b"")
     assert await verifier.verify(signed, NOW) == invalid("the key at key._domainkey.example.org is revoked")
+
+
+async def test_a_key_that_is_not_there(verifier: Verifier, signer: Signer, dns: DnsServer) -> None:
     dns.remove("key._domainkey.example.org")
+    signed = signer.sign(mail(), ORG)
     assert await verifier.verify(signed, NOW) == invalid("there is no key at key._domainkey.example.org")
+
+
+async def test_a_key_that_cannot_be_looked_up(verifier: Verifier, signer: Signer, dns: DnsServer) -> None:
     lost = signer.sign(mail("a@fails.example"), "fails.example")
     dns.set_behaviour("key._domainkey.fails.example", Behaviour(rcode="SERVFAIL"))
     reason = f"the key was not found: {dns.address} port {dns.port}: SERVFAIL"
@@ -226,6 +233,14 @@ async def test_one_valid_signature_is_enough(verifier: Verifier, signer: Signer)
     assert await verifier.verify(bad + foreign, NOW) == verified(ORG)
     assert await verifier.verify(4 * bad + good, NOW) == verified(ORG)
     assert await verifier.verify(5 * bad + good, NOW) == invalid("the signature is not valid: body hash mismatch")
+
+
+async def test_a_key_is_looked_up_once(verifier: Verifier, signer: Signer, dns: DnsServer) -> None:
+    signed = signer.sign(mail(), ORG)
+    asked = len(dns.queries)
+    for _ in range(3):
+        assert await verifier.verify(signed, NOW) == verified(ORG)
+    assert dns.queries[asked:] == [Query("key._domainkey.example.org", "TXT", "udp")]
 
 
 async def test_strangers_have_nothing_looked_up(verifier: Verifier, signer: Signer, dns: DnsServer) -> None:
