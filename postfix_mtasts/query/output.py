@@ -97,8 +97,7 @@ class Output:
 
     def document(self, value: JSON) -> None:
         """Print one JSON document on one line."""
-        # JSON leaves DEL as it is, and has it only in strings.
-        print(json.dumps(value, allow_nan=False).replace("\x7f", "\\u007f"))  # noqa: T201 - this is the output
+        print(json.dumps(value, allow_nan=False))  # noqa: T201 - this is the output
 
 
 def to_json(value: Any) -> Any:

@@ -36,10 +36,18 @@ class Signer:
         pieces = [record[start : start + 255] for start in range(0, len(record), 255)]
         self.dns.add_txt(f"key._domainkey.{domain}", *pieces)
 
-    def sign(self, mail: bytes, domain: str, *, algorithm: bytes = b"rsa-sha256", length: bool = False) -> bytes:
+    def sign(
+        self,
+        mail: bytes,
+        domain: str,
+        *,
+        algorithm: bytes = b"rsa-sha256",
+        length: bool = False,
+        canonicalize: tuple[bytes, bytes] = RELAXED,
+    ) -> bytes:
         """The mail with a signature."""
         signature = dkim.DKIM(mail).sign(
-            b"key", domain.encode(), self.private, algorithm, canonicalize=RELAXED, length=length
+            b"key", domain.encode(), self.private, algorithm, canonicalize=canonicalize, length=length
         )
         return bytes(signature) + mail
 
