@@ -104,7 +104,7 @@ class Verifier:
             except _NotVerified as error:
                 results.append(Dkim(error.state, domain, str(error)))
             except HostnameError as error:
-                results.append(Dkim(DkimState.INVALID, None, f"d= in the signature is {error}"))
+                results.append(Dkim(DkimState.INVALID, None, f"d= in the signature is not a domain: {error}"))
             else:
                 return Dkim(DkimState.VERIFIED, domain)
         # The failure of a signature of the sender's says more than another signature.
@@ -210,7 +210,7 @@ def _sender(message: dkim.DKIM) -> str:
     try:
         return hostname("".join(in_brackets or [text]).rpartition("@")[2].strip())
     except HostnameError as error:
-        raise _NotVerified(f"the domain in From is {error}") from error
+        raise _NotVerified(f"From has no valid domain: {error}") from error
 
 
 def _received(message: dkim.DKIM, now: datetime.datetime) -> datetime.datetime:

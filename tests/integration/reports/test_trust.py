@@ -167,6 +167,10 @@ CHANGES: dict[str, tuple[Callable[[Signer], bytes], Dkim]] = {
         lambda signer: signer.sign(mail("nobody"), ORG),
         Dkim(DkimState.OTHER_DOMAIN, ORG, "the signature is not of nobody"),
     ),
+    "no domain": (
+        lambda signer: signer.sign(mail("a@[192.0.2.1]"), ORG),
+        invalid("From has no valid domain: not a hostname", None),
+    ),
     "no signature": (lambda signer: mail(), Dkim(DkimState.NONE, None, "no DKIM signature")),
     "no mail": (lambda signer: b"", Dkim(DkimState.NONE, None, "no DKIM signature")),
     "no headers": (lambda signer: b"\xff\r\n\r\n", invalid("malformed headers", None)),
@@ -178,7 +182,7 @@ CHANGES: dict[str, tuple[Callable[[Signer], bytes], Dkim]] = {
         lambda signer: (
             signer.sign(mail(), ORG).replace(b"=example.org", b"=a_b!.example.org", 1).replace(b"=@ex", b"=@a_b!.ex")
         ),
-        invalid("d= in the signature is not a hostname", None),
+        invalid("d= in the signature is not a domain: not a hostname", None),
     ),
     "selector": (
         lambda signer: signer.sign(mail(), ORG).replace(b"s=key", b"s=k/y", 1),
