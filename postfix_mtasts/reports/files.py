@@ -8,14 +8,26 @@ _FOLDERS = ("cur", "new")  # Of a Maildir. What is in `tmp` is not complete.
 
 
 def files(name: str) -> Iterator[str]:
-    """Return the names of the mails in a Maildir, or the name itself if it is none."""
-    folders = [Path(name, folder) for folder in _FOLDERS]
-    if not any(folder.is_dir() for folder in folders):
+    """Return the names of the mails in a Maildir, or the name itself if it is none.
+
+    A folder that cannot be listed is returned too: whoever reads it gets the error.
+    """
+    folders = [folder for folder in (Path(name, part) for part in _FOLDERS) if _is_folder(folder)]
+    if not folders:
         yield name
-        return
     for folder in folders:
-        if folder.is_dir():
-            yield from (str(path) for path in sorted(folder.iterdir()) if path.name[0] != "." and path.is_file())
+        try:
+            mails = sorted(path for path in folder.iterdir() if path.name[0] != "." and path.is_file())
+        except OSError:
+            mails = [folder]
+        yield from map(str, mails)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def content(name: str) -> bytes:

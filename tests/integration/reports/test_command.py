@@ -124,9 +124,17 @@ def test_exit_statuses(tmp_path: Path, content: str | None, status: int, rejecte
     assert (documents[1]["file"], documents[1]["report_id"]) == ("right.json", RIGHT["report-id"])
 
 
-def test_a_folder_that_is_no_maildir(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "reason"), [(".", "is a directory"), (300 * "x", "file name too long")])
+def test_what_is_neither_a_file_nor_a_maildir(tmp_path: Path, name: str, reason: str) -> None:
+    done = run("read", "--json", name, folder=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert json.loads(done.stdout) == {"file": name, "rejected": reason}
+
+
+def test_an_empty_maildir(tmp_path: Path) -> None:
+    (tmp_path / "cur").mkdir()
     done = run("read", "--json", ".", folder=tmp_path)
-    assert json.loads(done.stdout) == {"file": ".", "rejected": "is a directory"}
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize(
