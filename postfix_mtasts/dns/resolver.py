@@ -1,4 +1,4 @@
-"""Looks up the `_mta-sts` record of a domain, the addresses of its policy host, and the records that DANE needs.
+"""Looks up the `_mta-sts` record of a domain, the addresses of its policy host, and what DANE and DKIM need.
 
 The nameservers are the configured ones, or else those of resolv.conf(5), which is read again when it has changed.
 
@@ -137,6 +137,11 @@ class Resolver:
         if failures and not with_address:
             raise failures[0]
         return (with_address or answers)[0]
+
+    async def texts(self, name: str) -> RRset[bytes]:
+        """Look up the TXT records of a name, each with its strings joined. Raises DnsError."""
+        answer = await self._lookup(name, TXT)
+        return _rrset(answer, [b"".join(rdata.strings) for rdata in answer.records])
 
     async def alias(self, name: str) -> RRset[str]:
         """Look up the CNAME record of a name, without following it. Raises DnsError."""

@@ -55,6 +55,11 @@ def say(line: str) -> None:
     print(f"{PROGRAM}: {line}", file=sys.stderr)  # noqa: T201 - this is the output
 
 
+def printable(text: str) -> str:
+    """Escape all but printable ASCII, such as control sequences of terminals."""
+    return "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in text)
+
+
 class Output:
     """Prints results as text, or with `json` as JSON.
 
@@ -75,7 +80,7 @@ class Output:
         if self._progress:
             self._progress = ""
             print(file=sys.stderr)  # noqa: T201 - this is the output
-        shown = "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in line).rstrip()
+        shown = printable(line).rstrip()
         code = _COLOURS.get(status) if self._colours else None
         print(f"\x1b[{code}m{shown}\x1b[0m" if code else shown)  # noqa: T201 - this is the output
 

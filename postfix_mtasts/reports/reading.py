@@ -1,0 +1,47 @@
+"""Reads the report in a file, and who sent it."""
+
+import dataclasses
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+
+from postfix_mtasts.reports.decompress import decompress, is_compressed
+from postfix_mtasts.reports.files import MAX_FILE, content
+from postfix_mtasts.reports.mail import find_report
+from postfix_mtasts.reports.parse import parse
+from postfix_mtasts.reports.report import Dkim, DkimState, Report, ReportError
+from postfix_mtasts.reports.trust import Verifier
+
+_SUFFIXES = (".json", ".gz")
+# A mail begins with none of these.
+_BLANKS = b" \t\r\n\xef\xbb\xbf"
+_JSON = (b"{", b"[", b'"')
+_NO_MAIL = Dkim(DkimState.NONE, None, "not a mail")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is in a file: a report with what DKIM says of its sender, or why there is none."""
+
+    file: str
+    report: Report | None
+    dkim: Dkim
+    rejected: str = ""
+
+
+async def read(file: str, verifier: Verifier, now: datetime.datetime) -> Reading:
+    """Read the mail, the JSON text or the compressed JSON text in a file."""
+    try:
+        data = content(file)
+        if len(data) > MAX_FILE:
+            raise ReportError("larger than 20 MB")
+        if file.endswith(_SUFFIXES) or is_compressed(data) or data[:1000].lstrip(_BLANKS).startswith(_JSON):
+            return Reading(file, parse(decompress(data), Path(file).name), _NO_MAIL)
+        attachment = find_report(data)
+        report = parse(decompress(attachment.content), attachment.file_name)
+    except OSError as error:
+        return Reading(file, None, _NO_MAIL, (error.strerror or str(error)).lower())
+    except ReportError as error:
+        return Reading(file, None, _NO_MAIL, str(error))
+    report = dataclasses.replace(report, problems=attachment.problems + report.problems)
+    return Reading(file, report, await verifier.verify(data, now))
