@@ -249,7 +249,7 @@ def _check_headers(status: int, headers: Sequence[tuple[str, str]]) -> None:
 def _protocol_words(error: httpcore.ProtocolError) -> str:
     """What the host did not do as HTTP wants it; h11's words where they are good."""
     words = in_words(error)
-    if words.startswith("illegal status line"):
+    if words.startswith(("illegal status line", "illegal request line")):  # The latter of octets that are no text.
         return "the answer is not HTTP/1.1"
     if words == "receive buffer too long":
         return "response headers too large"

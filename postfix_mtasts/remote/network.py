@@ -86,8 +86,10 @@ def in_words(error: Exception) -> str:
         if error.verify_message in _NO_ISSUER:
             return "intermediate certificate missing, or CA not trusted"
         return _plain(error.verify_message)
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return _tls_reason(error.reason)
+    if isinstance(error, ssl.SSLZeroReturnError):
+        return "the host ended the TLS connection"
+    if isinstance(error, ssl.SSLError):  # Its errno is OpenSSL's, and no error of the system.
+        return _tls_reason(error.reason) if error.reason else "unknown TLS error"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
     if isinstance(error, ConnectionError) and not str(error):

@@ -249,6 +249,8 @@ NO_HANDSHAKE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
     ),
     ("a reset", [End.RESET], "connection reset by peer"),
     ("the end", [End.CUT], "the host closed the connection"),
+    ("the end of TLS", [bytes.fromhex("15 0303 0002 0100")], "the host ended the TLS connection"),
+    ("an alert that nobody knows", [bytes.fromhex("15 0303 0002 02ee")], "unknown TLS error"),
 ]
 # What the server sends instead of a response, and the reason.
 NO_RESPONSE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
@@ -275,6 +277,7 @@ NO_RESPONSE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
     ("the end between chunks", [answer(chunked(BODY, 7)[:-5], headers=CHUNKED)], CUT_SHORT),
     ("broken chunks", [answer(b"zz\r\n", headers=CHUNKED)], re.compile("illegal chunk header.*")),
     ("garbage", [b"\x00\x01\r\n\r\n"], NOT_HTTP),
+    ("zeros", [bytes(100)], NOT_HTTP),
     ("SMTP", [b"220 mx.example.com ESMTP\r\n\r\n"], NOT_HTTP),
     ("HTTP/2", [b"HTTP/2 200 OK\r\n\r\n"], NOT_HTTP),
     ("a policy and no header", [BODY + b"\r\n"], NOT_HTTP),
