@@ -8,8 +8,9 @@
         assert https.requests == [Request("mta-sts.example.com", "GET", "/.well-known/mta-sts.txt", (…))]
 
 A site is a TLS context and steps. After the ClientHello comes the handshake, after the request come the steps: bytes
-are sent as they are, the rest is below. Without a context the steps follow the ClientHello, in plain text. After the
-last step the connection is closed. A name that no site has gets the alert unrecognized_name.
+are sent as they are, and what a function makes of the ClientHello too; the rest is below. Without a context the steps
+follow the ClientHello, in plain text. After the last step the connection is closed. A name that no site has gets the
+alert unrecognized_name.
 """
 
 import asyncio
@@ -97,7 +98,7 @@ class End(enum.Enum):
 
 
 HANG = Hold()
-Step = bytes | Drip | Flood | Sealed | Hold | End
+Step = bytes | Callable[[bytes], bytes] | Drip | Flood | Sealed | Hold | End
 
 
 def answer(
@@ -203,12 +204,14 @@ class HttpsServer(LoopServer):
                     await send(step)
                 case Flood():
                     await send(bytes(step.size))
+                case Callable():
+                    await send(step(connection.hello))
                 case Drip():
                     for byte in step.data:
                         await send(bytes([byte]))
                         await self._sleep(step.interval)
                 case Sealed():
-                    await send(connection.sealed(step.contents), is_sealed=True)
+                    await send(await asyncio.to_thread(connection.sealed, step.contents), is_sealed=True)
                 case Hold():
                     await step.wait()
                 case End.RESET:
@@ -231,7 +234,7 @@ class _Connection:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
-        self._hello = b""
+        self.hello = b""
         writer.transport.set_write_buffer_limits(0)
 
     async def client_hello(self) -> tuple[str | None, bytes]:
@@ -248,7 +251,7 @@ class _Connection:
         probe = context.wrap_bio(self._incoming, outgoing, server_side=True)
         while True:
             data = await self._read()
-            self._hello += data
+            self.hello += data
             self._incoming.write(data)
             try:
                 probe.do_handshake()
@@ -259,7 +262,7 @@ class _Connection:
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
         self._incoming = ssl.MemoryBIO()
-        self._incoming.write(self._hello)
+        self._incoming.write(self.hello)
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         try:
             await self._pump(self._tls.do_handshake)
@@ -290,7 +293,7 @@ class _Connection:
         cipher = self._tls.cipher()
         assert cipher is not None
         assert cipher[0] == CIPHER
-        client_random = self._hello[11:43].hex()
+        client_random = self.hello[11:43].hex()
         log = Path(self._tls.context.keylog_filename).read_text()
         (secret,) = re.findall(rf"^SERVER_TRAFFIC_SECRET_0 {client_random} (\w+)$", log, re.MULTILINE)
         return records(bytes.fromhex(secret), contents)

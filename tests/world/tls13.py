@@ -1,6 +1,5 @@
 """TLS 1.3 records made by hand (RFC 8446, 5.2), such as those that cost their receiver more than their sender."""
 
-import hashlib
 import hmac
 import struct
 from collections.abc import Iterable
@@ -8,7 +7,7 @@ from collections.abc import Iterable
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 CIPHER = "TLS_AES_256_GCM_SHA384"
-_HASH, _HASH_SIZE, _KEY_SIZE, _IV_SIZE = hashlib.sha384, 48, 32, 12
+_HASH, _HASH_SIZE, _KEY_SIZE, _IV_SIZE = "sha384", 48, 32, 12
 _ALERT, _HANDSHAKE, _DATA = b"\x15", b"\x16", b"\x17"  # The type of a record stands at its end.
 
 # Contents of records.
@@ -44,4 +43,4 @@ def _expand(secret: bytes, label: bytes, size: int) -> bytes:
     """HKDF-Expand-Label (RFC 8446, 7.1) without a context, for what fits one block."""
     name = b"tls13 " + label
     info = struct.pack("!HB", size, len(name)) + name + b"\x00" + b"\x01"
-    return hmac.new(secret, info, _HASH).digest()[:size]
+    return hmac.digest(secret, info, _HASH)[:size]
