@@ -103,6 +103,8 @@ class Fetcher:
             failure = Failure(seen.stage, in_words(error), is_local=error.errno in SHORTAGE)
         except httpcore.ProtocolError as error:
             failure = Failure(seen.stage, _protocol_words(error))
+        except ValueError:  # From h11 0.14: the number has more digits than Python takes.
+            failure = Failure(seen.stage, "bad Content-Length")
         else:
             network.enter(Stage.POLICY)
             return _read(seen, record_id)

@@ -287,6 +287,7 @@ NO_RESPONSE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
         [answer(TEXT, headers=[("Content-Length", "5"), ("Content-Length", "6")])],
         re.compile("conflicting Content-Length headers"),
     ),
+    ("a length of 5,000 digits", [answer(headers=[("Content-Length", "9" * 5000)])], "bad Content-Length"),
     ("a header without end", [HEAD + b"X: ", Flood(1_000_000)], "response headers too large"),
     ("one octet over 64 KiB", [answer(TEXT + "x" + COMMENT)], TOO_LONG),
     (
