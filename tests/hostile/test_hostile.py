@@ -33,7 +33,7 @@ IN_FLIGHT = 128 * KIB  # Octets of one connection that the kernel has taken, and
 MAX_LINE = 1000  # Octets in the log.
 PRINTABLE = set(string.printable) - set("\t\r\n\v\f") | {"…"}  # That is a word of ours.
 # Seconds, which a busy machine may take. The targets are 0.1 and 1.
-READY_WITHIN, NEW_WITHIN = 3.0, 6.0
+READY_WITHIN, NEW_WITHIN = 5.0, 15.0
 PER_SOUND_DOMAIN, REST = 0.05, 1.0  # Seconds of CPU: a new domain, and what is neither here nor there.
 
 
