@@ -10,25 +10,15 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tests.hostile import hosts, nameservers, policies, responses
 from tests.hostile.case import FETCH_TIMEOUT, KIB, SECURE, Case
 from tests.hostile.clients import Waits, ask_all, beside
 from tests.hostile.internet import Cost, Internet, cpu_seconds, endpoint, internet
+from tests.hostile.tables import AT_ONCE, COSTLY, TABLES, named
 from tests.world.daemon import Daemon
 from tests.world.postfix import NAMESPACE
 
-TABLES = {
-    "hosts": [*hosts.CONNECTIONS, *hosts.HANDSHAKES, *hosts.CERTIFICATES, *hosts.AFTER_THE_HANDSHAKE],
-    "responses": [*responses.STATUSES, *responses.HEADERS, *responses.BODIES],
-    "policies": policies.POLICIES,
-    "nameservers": [
-        *(*nameservers.SILENCE, *nameservers.FORGERIES, *nameservers.RCODES, *nameservers.FORMS),
-        *(*nameservers.RECORDS, *nameservers.LARGE, *nameservers.HOSTS),
-    ],
-}
 READY = "ready.sound.test"
 NEW = 400  # New domains that can be asked for beside each table.
-AT_ONCE = 20  # Domains of each costly kind.
 IN_FLIGHT = 128 * KIB  # Octets of one connection that the kernel has taken, and the daemon has not.
 MAX_LINE = 1000  # Octets in the log.
 PRINTABLE = set(string.printable) - set("\t\r\n\v\f") | {"…"}  # That is a word of ours.
@@ -76,18 +66,10 @@ def test_table(net: Internet, daemon: Daemon, table: str) -> None:
     check(net, daemon, table, {f"{table}-{number}.hostile.test": case for number, case in enumerate(TABLES[table])})
 
 
-COSTLY = (
-    *("KeyUpdate without end", "KeyUpdate for each of ours", "tickets without end", "HelloRequest without end"),
-    *("a field of 10,000 bits", "a retry for a field of 8,192 bits", "a certificate of 4,000 names"),
-    *("chunks of one octet", "extensions of chunks", "a body without end", "5,200 mx", "empty fields without end"),
-    *("another id, 5,000 times", "100 names of many labels"),
-)
-
-
 @pytest.mark.parametrize("kind", COSTLY)
 def test_many_of_a_costly_kind(net: Internet, patient: Daemon, kind: str) -> None:
     """Twenty of them, all at once."""
-    (case,) = (case for table in TABLES.values() for case in table if case.name == kind)
+    case = named(kind)
     name = f"costly-{COSTLY.index(kind)}"
     check(net, patient, name, {f"{name}-{number}.hostile.test": case for number in range(AT_ONCE)})
 
