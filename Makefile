@@ -27,7 +27,7 @@ run: $(VENV)/.run
 
 test: lint $(OLDEST)/.test
 	.ci/need test
-	tests/namespace $(OLDEST)/bin/python -m pytest tests/unit tests/integration
+	tests/namespace $(OLDEST)/bin/python -m pytest tests/unit tests/integration tests/hostile
 	tests/namespace $(VENV)/bin/python -m pytest
 
 roots:

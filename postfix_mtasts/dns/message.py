@@ -108,6 +108,8 @@ class Query:
     def read(self, response: bytes) -> Answer:
         """Return the answer in a response to this query. Raises ResponseError."""
         _, flags, questions, *counts = _HEADER.unpack_from(response)
+        if flags & _TRUNCATED:  # What is missing may be the records.
+            raise MalformedError("truncated over TCP")
         if max(counts) > _MAX_RECORDS:
             raise MalformedError(f"more than {_MAX_RECORDS} records in one section")
         rcode = flags & _RCODE

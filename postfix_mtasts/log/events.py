@@ -21,8 +21,9 @@ from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import Answer, Apply, NoPolicy, Unavailable, YieldToDane
 from postfix_mtasts.sts.policy import Finding, Mode, Policy
 
-_MAX_MX = 10  # Patterns in a line of the log; a policy may have thousands.
 _STDERR = 2
+# Of what other people list, such as the mx of a policy, which may be thousands of 255 characters.
+_MAX_LISTED, _MAX_LENGTH = 10, 250  # Items in a line of the log, and characters of them.
 _log = logging.getLogger("postfix_mtasts")
 
 
@@ -180,7 +181,7 @@ def decided(domain: PolicyDomain, answer: Answer) -> None:
             text, result = f"no policy: {reason}", "no-policy"
         case YieldToDane(hosts, only):
             others = "; no mail to the other MX hosts, which the enforced policy protects" if only else ""
-            text, result = f"DANE takes precedence over MTA-STS: TLSA records of {', '.join(hosts)}{others}", "dane"
+            text, result = f"DANE takes precedence over MTA-STS: TLSA records of {_some(hosts, ', ')}{others}", "dane"
         case Unavailable(failure, defer):
             kind = f" ({failure.result_type.value})" if failure.result_type else ""
             text = f"{'mail is deferred' if defer else 'policy unavailable'}: {failure}{kind}"
@@ -192,7 +193,7 @@ def decided(domain: PolicyDomain, answer: Answer) -> None:
 def found_in_policy(domain: PolicyDomain, findings: tuple[Finding, ...]) -> None:
     """A policy is valid, but the domain's owner should correct its file."""
     text = "policy is valid, but its file should be corrected: %s"
-    _tell(Event.POLICY_FINDINGS, logging.WARNING, text, "; ".join(map(str, findings)), domain=domain)
+    _tell(Event.POLICY_FINDINGS, logging.WARNING, text, _some(findings, "; "), domain=domain)
 
 
 def not_socketmap(peer: str, reason: str) -> None:
@@ -234,8 +235,16 @@ def internal_error(error: BaseException) -> None:
 
 def _policy(policy: Policy) -> str:
     words = f"mode={policy.mode.value}, max_age={policy.max_age}"
-    more = f" and {len(policy.mx) - _MAX_MX} more" if len(policy.mx) > _MAX_MX else ""
-    return f"{words}, mx={':'.join(map(str, policy.mx[:_MAX_MX]))}{more}" if policy.mx else words
+    return f"{words}, mx={_some(policy.mx, ':')}" if policy.mx else words
+
+
+def _some(items: Sequence[object], between: str) -> str:
+    """Return the first item, as many others as fit in a line of the log, and how many more there are."""
+    texts = [str(item) for item in items[:_MAX_LISTED]]
+    while len(texts) > 1 and len(between.join(texts)) > _MAX_LENGTH:
+        texts.pop()
+    more = len(items) - len(texts)
+    return between.join(texts) + (f" and {more} more" if more else "")
 
 
 def span(seconds: float) -> str:

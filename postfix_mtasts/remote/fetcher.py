@@ -103,6 +103,8 @@ class Fetcher:
             failure = Failure(seen.stage, in_words(error), is_local=error.errno in SHORTAGE)
         except httpcore.ProtocolError as error:
             failure = Failure(seen.stage, _protocol_words(error))
+        except ValueError:  # From h11 0.14: the number has more digits than Python takes.
+            failure = Failure(seen.stage, "bad Content-Length")
         else:
             network.enter(Stage.POLICY)
             return _read(seen, record_id)
@@ -249,7 +251,7 @@ def _check_headers(status: int, headers: Sequence[tuple[str, str]]) -> None:
 def _protocol_words(error: httpcore.ProtocolError) -> str:
     """What the host did not do as HTTP wants it; h11's words where they are good."""
     words = in_words(error)
-    if words.startswith("illegal status line"):
+    if words.startswith(("illegal status line", "illegal request line")):  # The latter of octets that are no text.
         return "the answer is not HTTP/1.1"
     if words == "receive buffer too long":
         return "response headers too large"

@@ -65,6 +65,8 @@ def tls_context(ca_file: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False  # Only a DNS name in the SAN counts (RFC 8461, 3.3).
+    # The host would choose the finite field, and one of 10,000 bits takes a second. Browsers do not offer it either.
+    context.set_ciphers(":".join(cipher["name"] for cipher in context.get_ciphers() if cipher["kea"] != "kx-dhe"))
     if not ca_file:
         context.load_default_certs()
         paths = ssl.get_default_verify_paths()
@@ -86,8 +88,10 @@ def in_words(error: Exception) -> str:
         if error.verify_message in _NO_ISSUER:
             return "intermediate certificate missing, or CA not trusted"
         return _plain(error.verify_message)
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return _tls_reason(error.reason)
+    if isinstance(error, ssl.SSLZeroReturnError):
+        return "the host ended the TLS connection"
+    if isinstance(error, ssl.SSLError):  # Its errno is OpenSSL's, and no error of the system.
+        return _tls_reason(error.reason) if error.reason else "unknown TLS error"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
     if isinstance(error, ConnectionError) and not str(error):

@@ -8,6 +8,7 @@ authenticates (close_notify) differs from a connection that somebody on the way 
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -19,6 +20,10 @@ _T = TypeVar("_T")
 _SLICE = 4096
 # Octets of one connection, from its beginning. A policy of 64 KiB with its certificates needs less than a third.
 MAX_RECEIVED = 524_288
+_HANDSHAKE, _RECORD_HEADER = 22, 5  # The type of a TLS record, and octets before its content (RFC 8446, 5.1).
+# What makes a ServerHello a HelloRetryRequest (RFC 8446, 4.1.3); and its key_share, if it names a finite field (4.2.7).
+_RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+_FINITE_FIELD = re.compile(re.escape(_RETRY) + rb".*\x00\x33\x00\x02\x01", re.DOTALL)
 
 
 class NetworkError(Exception):
@@ -29,6 +34,27 @@ class NetworkError(Exception):
         self.is_local = is_local  # This machine is the cause, not the host.
 
 
+class _Retries:
+    """Sees whether a host wants key exchange in a finite field, before OpenSSL works in one for a tenth of a second.
+
+    TLS 1.3 offers fields of up to 8,192 bits, and Python's ssl cannot leave them out.
+    """
+
+    def __init__(self) -> None:
+        self._records, self._messages = bytearray(), bytearray()
+
+    def found_in(self, data: bytes) -> bool:
+        """Whether a request for that is in all that has come, of which this is the next part."""
+        self._records += data
+        while len(self._records) >= (end := _RECORD_HEADER + int.from_bytes(self._records[3:_RECORD_HEADER], "big")):
+            if self._records[0] == _HANDSHAKE:
+                self._messages += self._records[_RECORD_HEADER:end]
+            del self._records[:end]
+        if _RETRY not in self._messages:
+            del self._messages[: -len(_RETRY)]
+        return _FINITE_FIELD.search(self._messages) is not None
+
+
 class Stream:
     """The stream of a connected, non-blocking socket, which it closes."""
 
@@ -36,6 +62,7 @@ class Stream:
         self._connection = connection
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._received = 0
+        self._retries = _Retries()
         self.tls: ssl.SSLObject | None = None  # Once it is established.
 
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
@@ -79,13 +106,19 @@ class Stream:
                 result = step(*arguments)
             except ssl.SSLWantReadError:
                 await self._flush()
-                if data := await self._receive(_SLICE):
-                    self._incoming.write(data)
-                else:
-                    self._incoming.write_eof()
+                await self._receive_tls()
             else:
                 await self._flush()
                 return result
+
+    async def _receive_tls(self) -> None:
+        data = await self._receive(_SLICE)
+        if not self.tls and self._retries.found_in(data):
+            raise NetworkError("the host wants a finite field for the key exchange (ffdhe)")
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
 
     async def _flush(self) -> None:
         if self._outgoing.pending:

@@ -4,18 +4,26 @@ Those that are compared run at the same time and are asked one after the other, 
 disturbs all of them; the order changes with the round.
 """
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
+from postfix_mtasts.config import Cache
 from tests.bench.contestants import Bench, Contestant, alone, limit, ours, peer
 from tests.bench.load import DISCOVERIES, Expected, Load, Result
 from tests.bench.notes import Notes
-from tests.bench.process import connect, resident_megabytes
+from tests.bench.process import connect, cpu_seconds, resident_megabytes
 from tests.bench.stored import database
-from tests.bench.world import HANGING, POLICIES, REPLY, names
+from tests.bench.world import HANGING, HOSTILE, HOSTILE_HOST, LARGE, NAMELESS, POLICIES, REPLY, names
+from tests.hostile.case import Site
+from tests.hostile.clients import ask_all, beside
+from tests.hostile.tables import COSTLY, named
+from tests.world.ca import Ca
 from tests.world.daemon import ask
+from tests.world.https import HttpsServer
 
 _T = TypeVar("_T")
 KINDS = ("tcp", "unix")
@@ -27,6 +35,8 @@ COLD_ALONE = 1000  # Of the names without a policy, those behind the ones that a
 BURST_SECONDS = 3.0
 STARTS = 3  # In each round.
 KNOWN = 100_000
+NEW_BESIDE = 200
+LARGE_AT_ONCE = 500
 ROUNDS_AT_MOST = POLICIES // COLD_POLICIES
 
 
@@ -143,6 +153,61 @@ def start(bench: Bench, load: Load, notes: Notes, number: int) -> None:
                 raise AssertionError(f"{replies}, not {expected}")
 
 
+def hostile(bench: Bench, load: Load, notes: Notes, number: int) -> None:
+    """Twenty hosts of a costly kind at once, kind by kind: the longest waits beside them. In one round."""
+    del load
+    if number:
+        return
+    folder = bench.folder / "hostile"
+    folder.mkdir()
+    ca, trusted = Ca(folder), folder / "both.pem"
+    trusted.write_bytes(bench.ca.read_bytes() + ca.file.read_bytes())
+    domains, new = names("hostile", HOSTILE), iter(names("policy", POLICIES, len(HITS)))
+    worst = {"ready": 0.0, "new": 0.0}
+    with HttpsServer(HOSTILE_HOST, 443) as server:
+        for kind in COSTLY:
+            site = named(kind).does
+            if not isinstance(site, Site):
+                continue  # unbound is the nameserver here.
+            for host in (f"mta-sts.{domain}" for domain in domains):
+                server.site(host, site.tls(ca, host) if site.tls else None, *site.steps)
+            with ours(replace(bench, ca=trusted)) as daemon:
+                at = f"unix:{daemon.addresses['unix']}"
+                before = cpu_seconds(daemon.process)
+                with beside(at, REPLY, HITS[0], list(itertools.islice(new, NEW_BESIDE))) as waits:
+                    ask_all(at, domains)
+                if waits.wrong:
+                    raise AssertionError(waits.wrong)
+                measure = f"{HOSTILE} hosts: {kind}"
+                notes.add(measure, "ours", "CPU s", cpu_seconds(daemon.process) - before)
+                for what in worst:
+                    longest = max(getattr(waits, what), default=0.0)
+                    notes.add(measure, "ours", f"s {what}", longest)
+                    worst[what] = max(worst[what], longest)
+    for what, longest in worst.items():
+        notes.add(f"{HOSTILE} hosts of the worst kind, {what}", "ours", "seconds", longest)
+
+
+def memory_hostile(bench: Bench, load: Load, notes: Notes, number: int) -> None:
+    """The memory of the process with 10,000 names without a certificate, and with as many large policies. In one round.
+
+    The latter is what it has beyond `cache.memory`. It is given up when it is far too much.
+    """
+    if number:
+        return
+    with ours(bench) as server:
+        load.ask(server, "tcp", names("nameless", NAMELESS), 64, expect="notfound")
+        notes.add(f"memory, {NAMELESS} names without a certificate", "ours", "MB", resident_megabytes(server.process))
+    cache = Cache().memory / 1e6
+    with ours(bench) as server:
+        for begin in range(0, LARGE, LARGE_AT_ONCE):
+            load.ask(server, "tcp", names("large", begin + LARGE_AT_ONCE, begin), 64)
+            if resident_megabytes(server.process) > 4 * cache:
+                break
+        beyond = resident_megabytes(server.process) - cache
+        notes.add(f"memory, {LARGE} policies of 64 KiB", "ours", "MB beyond cache.memory", beyond)
+
+
 def memory(bench: Bench, load: Load, notes: Notes, number: int) -> None:
     """The memory of the process with 100,000 domains known, one in a hundred with a policy. In one round."""
     if number:
@@ -155,7 +220,9 @@ def memory(bench: Bench, load: Load, notes: Notes, number: int) -> None:
         notes.add("memory, 100000 known", "ours", "MB", resident_megabytes(server.process))
 
 
-GROUPS = {function.__name__: function for function in (warm, connections, cold, burst, start, memory)}
+GROUPS = {
+    function.__name__: function for function in (warm, connections, cold, burst, start, memory, hostile, memory_hostile)
+}
 
 
 def _learn(load: Load, server: Contestant, kind: str) -> Result:

@@ -80,6 +80,27 @@ TARGETS = [
     ),
     *map(_burst, ("new domains", "policy hosts that hang", "records that hang")),
     Target("MB with 100,000 domains known", _is("memory, 100000 known", "MB"), 120, at_least=False),
+    Target(
+        "MB with 10,000 names without a certificate",
+        _is("memory, 10000 names without a certificate", "MB"),
+        120,
+        at_least=False,
+    ),
+    Target(
+        "MB beyond cache.memory with 10,000 policies of 64 KiB",
+        _is("memory, 10000 policies of 64 KiB", "MB beyond cache.memory"),
+        60,
+        at_least=False,
+    ),
+    *(
+        Target(
+            f"seconds that {what} wait beside 20 hostile hosts",
+            _is(f"20 hosts of the worst kind, {unit}", "seconds"),
+            limit,
+            at_least=False,
+        )
+        for what, unit, limit in (("ready replies", "ready", 0.1), ("new domains", "new", 1))
+    ),
     Target("seconds to the first answer", _is("start, 0 stored", "seconds"), 0.5, at_least=False),
     Target(
         "with 100,000 policies stored: of that with none",

@@ -4,6 +4,9 @@ d0.policy.test …    have a policy
 d0.none.test …      have no record
 d0.silent.test …    nobody answers for their records
 d0.hanging.test …   have a record, and a policy host that takes a connection and says nothing
+d0.nameless.test …  have a record, and a policy host that has no certificate for them
+d0.large.test …     have a policy of 64 KiB, nearly all of it in a field that nobody knows
+d0.hostile.test …   have a record, and a policy host at an address where a measure may put whatever it likes
 """
 
 import datetime
@@ -21,9 +24,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.bench.process import running, wait_for_address
 
-NAMESERVER, POLICY_HOST, SILENT_HOST = "127.0.0.1", "127.0.0.2", "127.0.0.3"
+NAMESERVER, POLICY_HOST, SILENT_HOST, HOSTILE_HOST = "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"
 POLICIES = 6000
 HANGING = 500
+NAMELESS = LARGE = 10_000
+HOSTILE = 20
 MX = ("mail.policy.test", "*.mx.policy.test")
 REPLY = f"OK secure match={MX[0]}:{MX[1].removeprefix('*')} servername=hostname"
 _NGINX = """daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
@@ -32,7 +37,7 @@ http {{
     access_log off;
     ssl_session_tickets off;
     ssl_certificate_key {folder}/key.pem;
-    server_names_hash_max_size 65536;
+    server_names_hash_max_size 262144;
     server {{ listen {address}:443 ssl default_server backlog=4000; ssl_reject_handshake on; }}
     {servers}
 }}
@@ -44,7 +49,7 @@ _NGINX_SERVER = """server {{
         ssl_certificate {certificate};
         location = /.well-known/mta-sts.txt {{
             default_type text/plain;
-            return 200 "version: STSv1\\nmode: enforce\\nmx: {mx[0]}\\nmx: {mx[1]}\\nmax_age: 604800\\n";
+            alias {file};
         }}
     }}
 """
@@ -75,10 +80,17 @@ def world(folder: Path) -> Iterator[Path]:
         sys.exit("make bench: takes root, and a network and mounts of its own")
     folder.chmod(0o755)  # nginx reads the certificates as a user of its own.
     ca, certificates = _certificates(folder)
-    servers = [
-        _NGINX_SERVER.format(address=POLICY_HOST, names=" ".join(hosts), certificate=file, mx=MX)
-        for file, hosts in certificates.items()
-    ]
+    large = _policy(*MX)
+    large += "x: ".ljust(64 * 1024 - len(large) - 1, "y") + "\n"
+    servers = []
+    for name, policy in {"policy": _policy(*MX), "large": large}.items():
+        file = folder / name
+        file.write_text(policy)
+        servers += [
+            _NGINX_SERVER.format(address=POLICY_HOST, names=" ".join(hosts), certificate=certificate, file=file)
+            for certificate, hosts in certificates.items()
+            if hosts[0].endswith(f".{name}.test")
+        ]
     (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, address=POLICY_HOST, servers="".join(servers)))
     (folder / "unbound.conf").write_text(_UNBOUND.format(address=NAMESERVER) + "".join(map(_zone, _hosts())))
     (folder / "resolv.conf").write_text(f"nameserver {NAMESERVER}\n")
@@ -94,9 +106,20 @@ def world(folder: Path) -> Iterator[Path]:
         yield ca
 
 
+def _policy(*mx: str) -> str:
+    lines = "".join(f"mx: {pattern}\n" for pattern in mx)
+    return f"version: STSv1\nmode: enforce\n{lines}max_age: 604800\n"
+
+
 def _hosts() -> list[tuple[str, str]]:
-    served = [(domain, POLICY_HOST) for domain in names("policy", POLICIES)]
-    return [*served, *((domain, SILENT_HOST) for domain in names("hanging", HANGING))]
+    kinds = (
+        ("policy", POLICIES, POLICY_HOST),
+        ("large", LARGE, POLICY_HOST),
+        ("nameless", NAMELESS, POLICY_HOST),
+        ("hanging", HANGING, SILENT_HOST),
+        ("hostile", HOSTILE, HOSTILE_HOST),
+    )
+    return [(domain, address) for zone, count, address in kinds for domain in names(zone, count)]
 
 
 def _zone(host: tuple[str, str]) -> str:
@@ -119,9 +142,9 @@ def _certificates(folder: Path) -> tuple[Path, dict[Path, list[str]]]:
             builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
         return builder.sign(authority, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
-    hosts = [f"mta-sts.{domain}" for domain in names("policy", POLICIES)]
+    hosts = [f"mta-sts.{domain}" for domain in (*names("policy", POLICIES), *names("large", LARGE))]
     certificates = {}
-    for begin in range(0, POLICIES, _NAMES):
+    for begin in range(0, len(hosts), _NAMES):
         some = hosts[begin : begin + _NAMES]
         alternatives = x509.SubjectAlternativeName(map(x509.DNSName, some))
         file = folder / f"certificate-{begin}.pem"

@@ -18,13 +18,22 @@ from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-Kind = Literal["good", "expired", "not yet valid", "self-signed", "no alternative names", "unknown CA"]
+Kind = (
+    Literal["good", "RSA", "expired", "not yet valid", "self-signed", "no alternative names", "unknown CA"]
+    | Literal["weak key", "for clients", "of a host", "unknown critical extension"]
+)
+_Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 _DAY = datetime.timedelta(days=1)
 _VALIDITY: dict[Kind, tuple[int, int]] = {"expired": (-30, -1), "not yet valid": (1, 30)}  # In days from now.
+_RSA_BITS: dict[Kind, int] = {"RSA": 2048, "weak key": 1024}
+_EXTENSIONS: dict[Kind, list[x509.ExtensionType]] = {
+    "for clients": [x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])],
+    "unknown critical extension": [x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")],
+}
 
 
 @dataclass(frozen=True)
@@ -64,16 +73,24 @@ class Ca:
 
     def issue(self, *names: str, kind: Kind = "good") -> Certificate:
         """A certificate for `names`, good or spoilt in one way."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key: _Key = ec.generate_private_key(ec.SECP256R1())
+        if kind in _RSA_BITS:
+            key = rsa.generate_private_key(65537, _RSA_BITS[kind])
         subject = _common_name(names[0])
-        issuer, signer = self._name, self._key
+        issuer = self._name
+        signer: _Key = self._key
+        between = b""
         if kind == "self-signed":
             issuer, signer = subject, key
         elif kind == "unknown CA":
             issuer, signer = _common_name("Unknown CA"), ec.generate_private_key(ec.SECP256R1())
-        alternatives = [x509.SubjectAlternativeName([_general_name(name) for name in names])]
+        elif kind == "of a host":
+            issuer, signer = _common_name("another.host.test"), ec.generate_private_key(ec.SECP256R1())
+            between = _sign(issuer, signer, self._name, self._key, (-30, 30))
+        extensions: list[x509.ExtensionType] = [x509.SubjectAlternativeName([_general_name(name) for name in names])]
         if kind == "no alternative names":
-            alternatives = []
+            extensions = []
+        extensions += _EXTENSIONS.get(kind, [])
         self._issued += 1
         file = self._directory / f"{self._issued}.pem"
         file.touch(mode=0o600)
@@ -81,7 +98,8 @@ class Ca:
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
-            + _sign(subject, key, issuer, signer, _VALIDITY.get(kind, (-30, 30)), *alternatives)
+            + _sign(subject, key, issuer, signer, _VALIDITY.get(kind, (-30, 30)), *extensions)
+            + between
         )
         return Certificate(file)
 
@@ -101,9 +119,9 @@ _CA_USAGE = x509.KeyUsage(
 
 def _sign(
     subject: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
+    key: _Key,
     issuer: x509.Name,
-    signer: ec.EllipticCurvePrivateKey,
+    signer: _Key,
     validity: tuple[int, int],
     *extensions: x509.ExtensionType,
 ) -> bytes:

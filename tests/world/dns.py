@@ -51,7 +51,11 @@ class Query(NamedTuple):
 @dataclass(frozen=True)
 class Behaviour:
     """How a name answers: with this rcode (and extended DNS error), to queries with EDNS with that one, not at all,
-    `delay` seconds later, after `release`, with nothing but the TC bit over UDP, or with these bytes."""
+    `delay` seconds later, after `release`, with nothing but the TC bit over UDP, or with these bytes.
+
+    `raw` makes what is sent of a query: datagrams, or pieces of a TCP stream with their lengths. Between two of them
+    `interval` seconds pass. Datagrams come from the address and port `source` if there is one; `closes` ends the TCP
+    connection after them."""
 
     rcode: str | None = None
     ede: int | None = None
@@ -61,6 +65,10 @@ class Behaviour:
     release: concurrent.futures.Future[None] | None = None
     truncate: bool = False
     garbage: bytes | None = None
+    raw: Callable[[bytes, Transport], Sequence[bytes]] | None = None
+    interval: float = 0.0
+    source: tuple[str, int] | None = None
+    closes: bool = False
 
 
 GOOD = Behaviour()
@@ -318,28 +326,39 @@ class DnsServer(LoopServer):
 
     def _udp(self, wire: bytes, peer: tuple[Any, ...], transport: asyncio.DatagramTransport) -> None:
         async def reply() -> None:
-            answer = await self._reply(wire, "udp")
-            if answer is not None:
-                transport.sendto(answer, peer)
+            answers, behaviour = await self._reply(wire, "udp")
+            with contextlib.ExitStack() as stack:
+                send: Callable[[bytes, tuple[Any, ...]], object] = transport.sendto
+                if behaviour.source:
+                    other = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                    other.bind(behaviour.source)
+                    send = other.sendto
+                for answer in answers:
+                    send(answer, peer)
+                    if behaviour.interval:
+                        await self._sleep(behaviour.interval)
 
         self._spawn(reply())
 
     async def _tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            while True:
+            behaviour = GOOD
+            while not behaviour.closes:
                 length = int.from_bytes(await reader.readexactly(2), "big")
-                answer = await self._reply(await reader.readexactly(length), "tcp")
-                if answer is not None:
-                    writer.write(len(answer).to_bytes(2, "big") + answer)
+                answers, behaviour = await self._reply(await reader.readexactly(length), "tcp")
+                for answer in answers:
+                    writer.write(answer)
                     await writer.drain()
+                    if behaviour.interval:
+                        await self._sleep(behaviour.interval)
 
-    async def _reply(self, wire: bytes, transport: Transport) -> bytes | None:
-        """What answers a query, when it is time; None for silence."""
+    async def _reply(self, wire: bytes, transport: Transport) -> tuple[Sequence[bytes], Behaviour]:
+        """What answers a query, when it is time; nothing for silence. And how the name behaves."""
         try:
             query = dns.message.from_wire(wire)
             question = query.question[0]
         except (dns.exception.DNSException, IndexError):
-            return None
+            return (), GOOD
         name = question.name.to_text(omit_final_dot=True)
         self.queries.append(Query(name, dns.rdatatype.to_text(question.rdtype), transport))
         self.payloads.append(query.payload)
@@ -348,14 +367,18 @@ class DnsServer(LoopServer):
             await self._sleep(behaviour.delay)
         if behaviour.release:
             await asyncio.wait([asyncio.wrap_future(behaviour.release)])
-        if behaviour.silent or behaviour.garbage is not None:
-            return behaviour.garbage
+        if behaviour.raw:
+            return behaviour.raw(wire, transport), behaviour
+        if behaviour.silent:
+            return (), behaviour
         answer = response.to_wire(**_WHOLE)
-        if transport == "udp" and (behaviour.truncate or len(answer) > max(512, query.payload)):
+        if behaviour.garbage is not None:
+            answer = behaviour.garbage
+        elif transport == "udp" and (behaviour.truncate or len(answer) > max(512, query.payload)):
             response = dns.message.make_response(query, recursion_available=True)
             response.flags |= dns.flags.TC
             answer = response.to_wire()
-        return answer
+        return ([answer] if transport == "udp" else [framed(answer)]), behaviour
 
 
 class _Udp(asyncio.DatagramProtocol):
@@ -367,6 +390,11 @@ class _Udp(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         self._received(data, addr, self._transport)
+
+
+def framed(message: bytes) -> bytes:
+    """A message with its length, as it goes over TCP (RFC 1035, 4.2.2)."""
+    return len(message).to_bytes(2, "big") + message
 
 
 def bind(address: str, port: int = 0) -> tuple[socket.socket, socket.socket]:

@@ -8,8 +8,9 @@
         assert https.requests == [Request("mta-sts.example.com", "GET", "/.well-known/mta-sts.txt", (…))]
 
 A site is a TLS context and steps. After the ClientHello comes the handshake, after the request come the steps: bytes
-are sent as they are, the rest is below. Without a context the steps follow the ClientHello, in plain text. After the
-last step the connection is closed. A name that no site has gets the alert unrecognized_name.
+are sent as they are, and what a function makes of the ClientHello too; the rest is below. Without a context the steps
+follow the ClientHello, in plain text. After the last step the connection is closed. A name that no site has gets the
+alert unrecognized_name.
 """
 
 import asyncio
@@ -22,16 +23,18 @@ import socket
 import ssl
 import struct
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from tests.world.dns import LoopServer
-from tests.world.keyupdate import CIPHER, key_updates
+from tests.world.tls13 import CIPHER, records
 
 _T = TypeVar("_T")
-_CHUNK = 65536
+_CHUNK = 16384  # A record of TLS.
+_IN_FLIGHT = 32768  # Bytes that count as sent, although the client has not received them.
 
 
 class Request(NamedTuple):
@@ -59,10 +62,13 @@ class Flood:
 
 
 @dataclass(frozen=True)
-class KeyUpdates:
-    """Send so many KeyUpdate records of TLS 1.3, before anything else is sent. The context must have a keylog file."""
+class Sealed:
+    """Send TLS 1.3 records with these contents (tests/world/tls13.py), before anything else is sent.
 
-    count: int
+    The context must have a keylog file, no tickets, and the cipher `CIPHER`.
+    """
+
+    contents: Sequence[bytes]
 
 
 class Hold:
@@ -83,14 +89,16 @@ class Hold:
 
 
 class End(enum.Enum):
-    """End the connection at once, with a RST, or with a FIN that no close_notify precedes."""
+    """End the connection at once: with a RST, with a FIN that no close_notify precedes, or with such a FIN and an ear
+    for the client until it goes too."""
 
     RESET = enum.auto()
     CUT = enum.auto()
+    HALF = enum.auto()
 
 
 HANG = Hold()
-Step = bytes | Drip | Flood | KeyUpdates | Hold | End
+Step = bytes | Callable[[bytes], bytes] | Drip | Flood | Sealed | Hold | End
 
 
 def answer(
@@ -122,15 +130,18 @@ class HttpsServer(LoopServer):
     """Serves from `__enter__` to `__exit__`; the methods may be called from any thread.
 
     `connections` counts what was accepted, `sni` has the names that were asked for (None: without one), `requests` what
-    was asked, and `sent` counts the bytes of the steps that went out.
+    was asked, and `sent` counts the bytes of the steps that went out to the clients of each name.
+
+    With `at_once`, it has no sites: these steps come first of all, and the ClientHello is not read.
     """
 
-    def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, address: str = "127.0.0.1", port: int = 0, at_once: Sequence[Step] | None = None) -> None:
         super().__init__(address, port)
         self.connections = 0
         self.sni: list[str | None] = []
         self.requests: list[Request] = []
-        self.sent = 0
+        self.sent: Counter[str | None] = Counter()
+        self._at_once = at_once
         self._sites: dict[str | None, tuple[ssl.SSLContext | None, Sequence[Step]]] = {}
 
     def site(self, host: str, context: ssl.SSLContext | None, *steps: Step) -> None:
@@ -154,6 +165,7 @@ class HttpsServer(LoopServer):
         server = await asyncio.start_server(
             lambda r, w: self._spawn(self._connected(r, w), w), self.address, self.port, family=family
         )
+        server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _IN_FLIGHT // 2)  # The kernel doubles it.
         self.port = server.sockets[0].getsockname()[1]
         return [server]
 
@@ -164,6 +176,9 @@ class HttpsServer(LoopServer):
             await self._converse(_Connection(reader, writer))
 
     async def _converse(self, connection: "_Connection") -> None:
+        if self._at_once is not None:
+            await self._perform(connection, None, self._at_once)
+            return
         host, alert = await connection.client_hello()
         self.sni.append(host)
         if host not in self._sites:
@@ -174,19 +189,29 @@ class HttpsServer(LoopServer):
         if context is not None:
             await connection.start_tls(context)
             self.requests.append(_request(host, await connection.read_until(b"\r\n\r\n")))
+        await self._perform(connection, host, steps)
+
+    async def _perform(self, connection: "_Connection", host: str | None, steps: Sequence[Step]) -> None:
+        async def send(data: bytes, *, is_sealed: bool = False) -> None:
+            for at in range(0, len(data), _CHUNK):
+                chunk = data[at : at + _CHUNK]
+                await connection.send(chunk, is_sealed=is_sealed)
+                self.sent[host] += len(chunk)
+
         for step in steps:
             match step:
                 case bytes():
-                    await self._send(connection, step)
+                    await send(step)
                 case Flood():
-                    for at in range(0, step.size, _CHUNK):
-                        await self._send(connection, bytes(min(_CHUNK, step.size - at)))
+                    await send(bytes(step.size))
+                case Callable():
+                    await send(step(connection.hello))
                 case Drip():
                     for byte in step.data:
-                        await self._send(connection, bytes([byte]))
+                        await send(bytes([byte]))
                         await self._sleep(step.interval)
-                case KeyUpdates():
-                    await connection.update_keys(step.count)
+                case Sealed():
+                    await send(await asyncio.to_thread(connection.sealed, step.contents), is_sealed=True)
                 case Hold():
                     await step.wait()
                 case End.RESET:
@@ -195,11 +220,9 @@ class HttpsServer(LoopServer):
                 case End.CUT:
                     await connection.close(notify=False)
                     return
+                case End.HALF:
+                    await connection.half_close()
         await connection.close()
-
-    async def _send(self, connection: "_Connection", data: bytes) -> None:
-        await connection.send(data)
-        self.sent += len(data)
 
 
 class _Connection:
@@ -211,7 +234,8 @@ class _Connection:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
-        self._hello = b""
+        self.hello = b""
+        writer.transport.set_write_buffer_limits(0)
 
     async def client_hello(self) -> tuple[str | None, bytes]:
         """The server name that the client asks for, and the alert that would refuse it."""
@@ -227,7 +251,7 @@ class _Connection:
         probe = context.wrap_bio(self._incoming, outgoing, server_side=True)
         while True:
             data = await self._read()
-            self._hello += data
+            self.hello += data
             self._incoming.write(data)
             try:
                 probe.do_handshake()
@@ -238,7 +262,7 @@ class _Connection:
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
         self._incoming = ssl.MemoryBIO()
-        self._incoming.write(self._hello)
+        self._incoming.write(self.hello)
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         try:
             await self._pump(self._tls.do_handshake)
@@ -257,27 +281,32 @@ class _Connection:
             received += data
         return received
 
-    async def send(self, data: bytes) -> None:
-        if self._tls is None:
+    async def send(self, data: bytes, *, is_sealed: bool = False) -> None:
+        if self._tls is None or is_sealed:
             self._outgoing.write(data)
         else:
             self._tls.write(data)
         await self._flush()
 
-    async def update_keys(self, count: int) -> None:
+    def sealed(self, contents: Sequence[bytes]) -> bytes:
         assert self._tls is not None
         cipher = self._tls.cipher()
         assert cipher is not None
         assert cipher[0] == CIPHER
+        client_random = self.hello[11:43].hex()
         log = Path(self._tls.context.keylog_filename).read_text()
-        secret = re.findall(r"^SERVER_TRAFFIC_SECRET_0 \w+ (\w+)$", log, re.MULTILINE)[-1]
-        self._outgoing.write(key_updates(bytes.fromhex(secret), count))
-        await self._flush()
+        (secret,) = re.findall(rf"^SERVER_TRAFFIC_SECRET_0 {client_random} (\w+)$", log, re.MULTILINE)
+        return records(bytes.fromhex(secret), contents)
 
     def reset(self) -> None:
         connection = self._writer.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
+
+    async def half_close(self) -> None:
+        self._writer.write_eof()
+        while await self._reader.read(_CHUNK):
+            pass
 
     async def close(self, *, notify: bool = True) -> None:
         if notify and self._tls is not None:

@@ -249,6 +249,8 @@ NO_HANDSHAKE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
     ),
     ("a reset", [End.RESET], "connection reset by peer"),
     ("the end", [End.CUT], "the host closed the connection"),
+    ("the end of TLS", [bytes.fromhex("15 0303 0002 0100")], "the host ended the TLS connection"),
+    ("an alert that nobody knows", [bytes.fromhex("15 0303 0002 02ee")], "unknown TLS error"),
 ]
 # What the server sends instead of a response, and the reason.
 NO_RESPONSE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
@@ -275,6 +277,7 @@ NO_RESPONSE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
     ("the end between chunks", [answer(chunked(BODY, 7)[:-5], headers=CHUNKED)], CUT_SHORT),
     ("broken chunks", [answer(b"zz\r\n", headers=CHUNKED)], re.compile("illegal chunk header.*")),
     ("garbage", [b"\x00\x01\r\n\r\n"], NOT_HTTP),
+    ("zeros", [bytes(100)], NOT_HTTP),
     ("SMTP", [b"220 mx.example.com ESMTP\r\n\r\n"], NOT_HTTP),
     ("HTTP/2", [b"HTTP/2 200 OK\r\n\r\n"], NOT_HTTP),
     ("a policy and no header", [BODY + b"\r\n"], NOT_HTTP),
@@ -284,6 +287,7 @@ NO_RESPONSE: list[tuple[str, list[Step], str | re.Pattern[str]]] = [
         [answer(TEXT, headers=[("Content-Length", "5"), ("Content-Length", "6")])],
         re.compile("conflicting Content-Length headers"),
     ),
+    ("a length of 5,000 digits", [answer(headers=[("Content-Length", "9" * 5000)])], "bad Content-Length"),
     ("a header without end", [HEAD + b"X: ", Flood(1_000_000)], "response headers too large"),
     ("one octet over 64 KiB", [answer(TEXT + "x" + COMMENT)], TOO_LONG),
     (
@@ -486,7 +490,7 @@ async def test_reading_stops_at_the_limit(ca: Ca) -> None:
         world = World(ca, dns, https)
         world.serve(answer(headers=[("Content-Length", "100000000")]), Flood(100_000_000))
         assert await world.fetcher().fetch(DOMAIN, "1") == failed(Stage.RESPONSE, TOO_LONG)
-    assert https.sent < 20_000_000  # What fits into the buffers on the way.
+    assert https.sent.total() < 20_000_000  # What fits into the buffers on the way.
 
 
 # What the server does, with or without TLS, and how far the fetch is when its time is up.

@@ -9,7 +9,8 @@ from pathlib import Path
 from postfix_mtasts.remote.stream import MAX_RECEIVED
 from postfix_mtasts.sts.observation import Failure, FetchFailed, Stage
 from tests.integration.remote.test_fetcher import DOMAIN, HOST, World, ca, failed, world
-from tests.world.https import HANG, Flood, KeyUpdates
+from tests.world.https import HANG, Flood, Sealed
+from tests.world.tls13 import KEY_UPDATE
 
 __all__ = ["ca", "world"]  # Fixtures.
 SMALLEST = 4096  # Octets that are taken at once.
@@ -36,7 +37,7 @@ async def test_key_updates_without_end(world: World, tmp_path: Path) -> None:
     context = world.ca.issue(HOST).server_context()
     context.num_tickets = 0
     context.keylog_filename = str(tmp_path / "keys")
-    world.https.site(HOST, context, KeyUpdates(2 * MAX_RECEIVED // RECORD))
+    world.https.site(HOST, context, Sealed([KEY_UPDATE] * (2 * MAX_RECEIVED // RECORD)))
     async with counted_rounds() as rounds:
         observation = await world.fetcher().fetch(DOMAIN, "1")
     assert observation == failed(Stage.RESPONSE, "the host sent more than 512 KiB without an end")

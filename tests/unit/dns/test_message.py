@@ -242,6 +242,12 @@ def test_an_alias_of_itself() -> None:
         query.read(wire(made))
 
 
+def test_a_response_that_is_still_truncated() -> None:
+    query = Query(NAME, TXT)
+    with pytest.raises(MalformedError, match=r"^truncated over TCP$"):
+        query.read(wire(response(query, flags=dns.flags.TC)))
+
+
 def test_records_of_a_name_that_does_not_exist() -> None:
     query = Query(NAME, TXT)
     made = response(query, rcode="NXDOMAIN")

@@ -216,6 +216,28 @@ def test_the_lines_and_fields_of_an_event(
     assert [record.__dict__["journal"] for record in caplog.records] == [expected] * len(lines)
 
 
+LONG = ".".join(["x" * 62] * 4)
+LONG_DOMAIN = PolicyDomain(f"{LONG[:-9]}.a")
+LONG_POLICY = Policy(Mode.ENFORCE, 31557600, tuple(MxPattern(f"*.{LONG}") for _ in range(300)))
+
+
+@pytest.mark.parametrize(
+    "tell",
+    [
+        partial(events.decided, LONG_DOMAIN, Apply(LONG_POLICY, fetched=True)),
+        partial(events.decided, LONG_DOMAIN, YieldToDane((LONG,) * 20, only=True)),
+        partial(events.noticed, LONG_DOMAIN, PolicyChanged(LONG_POLICY, LONG_POLICY)),
+        partial(events.found_in_policy, LONG_DOMAIN, (Finding(1, "x" * 60),) * 20),
+    ],
+)
+def test_a_line_has_a_thousand_octets_at_most(tell: Callable[[], None], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    tell()
+    (line,) = [f"warning: {record.getMessage()}" for record in caplog.records]
+    assert 300 < len(line.encode()) <= 1000
+    assert re.search(r" and \d+ more", line)
+
+
 def test_each_kind_of_event_is_tested_here_and_has_an_id_of_its_own() -> None:
     assert {expected["MESSAGE_ID"] for _, _, expected in EVENTS} == {event.value for event in Event}
     # Two names of one value are one member.
