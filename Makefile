@@ -2,6 +2,7 @@
 # make test   run everything: linters, types, layers, unit, integration and end-to-end tests
 # make roots  as root: build small systems of Debian 12, 13 and 14, in which `make test` then tests too
 # make bench  as root: measure speed and memory, and compare with a C program that only answers and postfix-mta-sts-resolver
+# make fuzz   search for inputs that break a parser: SECONDS (60) for each parser, two at once
 # make deb    build the Debian package of the files that git knows, as they are now: dist/postfix-mtasts_*.deb
 # make demo   as root: watch a real Postfix deliver one mail and hold back another
 # make clean  remove what these made
@@ -17,7 +18,7 @@ STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/postfix-mtasts
 # What the benchmark compares with, in an environment of its own.
 PEER = .venv-peer
 
-.PHONY: run test roots lint bench deb source demo clean
+.PHONY: run test fuzz roots lint bench deb source demo clean
 
 run: $(VENV)/.run
 	@mkdir -p "$(STATE)"
@@ -29,6 +30,10 @@ test: lint $(OLDEST)/.test
 	.ci/need test
 	tests/namespace $(OLDEST)/bin/python -m pytest tests/unit tests/integration tests/hostile
 	tests/namespace $(VENV)/bin/python -m pytest
+	$(MAKE) fuzz SECONDS=20
+
+fuzz: $(VENV)/.fuzz
+	$(VENV)/bin/python -m tests.fuzz $(or $(SECONDS),60) $(ONLY)
 
 roots:
 	.ci/need roots
@@ -78,6 +83,10 @@ $(VENV)/.test: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --editable '.[test,speed]'
 	@touch $(VENV)/.run $@
+
+$(VENV)/.fuzz: $(VENV)/.test
+	$(VENV)/bin/python -m pip install --quiet --editable '.[fuzz]'
+	@touch $@
 
 $(OLDEST)/.test: pyproject.toml tests/debian12.txt
 	.ci/need build

@@ -34,7 +34,7 @@ class Table:
         host, _, port = rest.rpartition(":")
         try:
             number = int(port) if port.isdecimal() else socket.getservbyname(port, "tcp")
-        except OSError:
+        except (OSError, ValueError):  # A port of thousands of digits, or with a NUL.
             return None
         return InetEndpoint(host.removeprefix("[").removesuffix("]"), number) if kind == "inet" else None
 

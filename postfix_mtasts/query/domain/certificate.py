@@ -2,6 +2,10 @@
 
 import datetime
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 _SOON = {0: "today", 1: "tomorrow"}
 
@@ -30,19 +34,27 @@ def parse(der: bytes) -> Certificate | None:
         from cryptography import x509
     except ImportError:
         return None
+    # cryptography parses each part when it is asked for.
+    malformed = (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
     try:
         found = x509.load_der_x509_certificate(der)
-        alternatives = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        names = tuple(alternatives.get_values_for_type(x509.DNSName))
-    except x509.ExtensionNotFound:
-        names = ()
-    except ValueError:
+        # Version 38, which is in Debian 12, gives times without a time zone. Later versions warn if these are used.
+        if hasattr(found, "not_valid_after_utc"):
+            begin, end = found.not_valid_before_utc, found.not_valid_after_utc
+        else:
+            begin, end = (time.replace(tzinfo=datetime.UTC) for time in (found.not_valid_before, found.not_valid_after))
+        oids = (x509.NameOID.ORGANIZATION_NAME, x509.NameOID.COMMON_NAME)
+        issuer = [str(attribute.value) for oid in oids for attribute in found.issuer.get_attributes_for_oid(oid)]
+        return Certificate(_dns_names(found), " ".join(issuer), begin, end)
+    except malformed:
         return None
-    # Version 38, which is in Debian 12, gives times without a time zone. Later versions warn if these are used.
-    if hasattr(found, "not_valid_after_utc"):
-        begin, end = found.not_valid_before_utc, found.not_valid_after_utc
-    else:
-        begin, end = (time.replace(tzinfo=datetime.UTC) for time in (found.not_valid_before, found.not_valid_after))
-    oids = (x509.NameOID.ORGANIZATION_NAME, x509.NameOID.COMMON_NAME)
-    issuer = [str(attribute.value) for oid in oids for attribute in found.issuer.get_attributes_for_oid(oid)]
-    return Certificate(names, " ".join(issuer), begin, end)
+
+
+def _dns_names(certificate: "x509.Certificate") -> tuple[str, ...]:
+    from cryptography import x509
+
+    try:
+        alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(alternatives.get_values_for_type(x509.DNSName))

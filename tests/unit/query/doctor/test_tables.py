@@ -44,6 +44,8 @@ def test_tables(value: str, expected: tuple[Table, ...]) -> None:
         ("socketmap:unix:sts/socket:postfix", UnixEndpoint("sts/socket"), "postfix"),
         ("proxy:socketmap:unix:/run/sts:plain", UnixEndpoint("/run/sts"), "plain"),
         ("socketmap:inet:localhost:no-such-service:postfix", None, "postfix"),
+        pytest.param("socketmap:inet:localhost:a\0b:postfix", None, "postfix", id="NUL in the port"),
+        pytest.param(f"socketmap:inet:localhost:{'1' * 5000}:postfix", None, "postfix", id="5000 digits"),
         ("socketmap:tcp:localhost:25:postfix", None, "postfix"),
         ("socketmap:postfix", None, "postfix"),
         ("tcp:inet:localhost:25", None, "25"),

@@ -1,0 +1,32 @@
+"""A request on the control socket. RequestError is declared."""
+
+import json
+from collections.abc import Iterator
+
+from postfix_mtasts.daemon.control import RequestError, parse_request
+from tests.fuzz.targets import cases
+
+
+def seeds() -> Iterator[bytes]:
+    for name in ("list", "status"):
+        yield json.dumps({"request": name}).encode() + b"\n"
+    for name in ("show", "forget", "refresh"):
+        yield from (
+            json.dumps({"request": name, "domain": case["socketmap_key"]}).encode() + b"\n"
+            for case in cases("query_keys.json")
+        )
+    yield b'{"request": "show", "domain": "\\ud800.example"}\n'
+    yield b'{"request": [{"request": "show"}], "domain": {}}\n'
+    yield b"[" * 4095 + b"\n"
+    yield b"9" * 4095 + b"\n"
+
+
+def run(data: bytes) -> None:
+    try:
+        name, domain = parse_request(data)
+    except RequestError as error:
+        json.dumps({"error": str(error)}).encode()
+        return
+    assert (domain is None) == (name in {"list", "status"})
+    if domain:
+        assert parse_request(json.dumps({"request": name, "domain": domain.name}).encode()) == (name, domain)
