@@ -132,7 +132,7 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> None:
         for listener in listeners[len(passed.socketmap) :]:
             stack.callback(remove_file, listener)
         await _start_control(stack, control, sockets.control_of(settings.server, passed.control), passed)
-        reporter = _StatusReporter(control, served)
+        reporter = _StatusReporter(control, served, path or config.DEFAULT_PATH)
         work = [store.run(), refresh.run(store, lookup, time.time), _reload(path, settings, lookup, reporter, hang_up)]
         if period := service.watchdog_period():
             work.append(service.feed_watchdog(period, listeners))
@@ -153,7 +153,8 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> None:
 class _StatusReporter:
     """Tells the administrator how Postfix is answered: in the log, on the control socket and in systemd's status."""
 
-    def __init__(self, control: Control, served: Sequence[Endpoint]) -> None:
+    def __init__(self, control: Control, served: Sequence[Endpoint], file: str) -> None:
+        control.config, control.sockets = str(pathlib.Path(file).absolute()), served
         self.served = served
         self._control = control
         self._rules = ""
@@ -161,7 +162,7 @@ class _StatusReporter:
     def chosen(self, rules: ReplyRules, why_style: str, why_dane: str) -> None:
         """Report the rules by which Postfix is answered from now on."""
         events.reply_rules(rules, why_style, why_dane)
-        self._control.why_style, self._control.why_dane = why_style, why_dane
+        self._control.chosen(why_style, why_dane)
         self._rules = f"style {rules.style.value}, dane {rules.dane.value}"
 
     def ready(self, trouble: str = "") -> None:

@@ -12,22 +12,26 @@ Only the daemon's user and root can connect to it.
     forget   {"domain", "forgotten"}: whether there was anything to forget. The next query starts a new discovery.
     refresh  as for show, and {"fetched", "reason" or null}. The record is looked up and the policy is fetched now,
              regardless of its age and of failures. If that fails, `reason` says why, and a cached policy stays.
-    status   {"version", "started_at", "style", "dane", "database", "policies", "no_policies_in_memory"}
+    status   {"version", "pid", "started_at", "config", "configured_at", "sockets", "style", "dane", "database",
+             "policies", "no_policies_in_memory", "discoveries"}. `configured_at` is when style and dane were chosen.
+             Of the discoveries of new domains in the last minutes: {"minutes", "ended", "failed", "last_failure"}
 
 Times are seconds since the epoch. A client that neither sends nor reads for 30 seconds is disconnected.
 """
 
 import asyncio
 import json
+import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from postfix_mtasts import __version__
 from postfix_mtasts.cache.memory import Memory
 from postfix_mtasts.cache.row import print_failed, print_row
 from postfix_mtasts.cache.store import Store, StoreError
+from postfix_mtasts.config import Endpoint
 from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.daemon.lookup import Lookup
 from postfix_mtasts.log import events
@@ -54,15 +58,22 @@ class Control:
     def __init__(
         self, lookup: Lookup, store: Store, memory: Memory, dane: Dane, clock: Callable[[], float] = time.time
     ) -> None:
-        self.why_style = self.why_dane = ""  # The reasons for `lookup.rules`.
+        self._clock = clock
+        self.config = ""  # The configuration file.
+        self.sockets: Sequence[Endpoint] = ()  # Where Postfix can ask.
+        self.chosen("", "")
         self._lookup = lookup
         self._store = store
         self._memory = memory
         self._dane = dane
-        self._clock = clock
         self._started_at = clock()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def chosen(self, why_style: str, why_dane: str) -> None:
+        """Note that `lookup.rules` were chosen just now, and why."""
+        self._why_style, self._why_dane = why_style, why_dane
+        self._configured_at = self._clock()
 
     async def start(self, listener: socket.socket) -> None:
         """Start to accept connections on `listener`."""
@@ -168,12 +179,17 @@ class Control:
 
     async def _status(self) -> JSON:
         store = await self._store.status()
-        rules = self._lookup.rules
+        rules, discovered = self._lookup.rules, self._lookup.discovered
+        ended, failed = discovered.counts()
         return {
             "version": __version__,
+            "pid": os.getpid(),
             "started_at": self._started_at,
-            "style": {"chosen": rules.style.value, "why": self.why_style},
-            "dane": {"chosen": rules.dane.value, "why": self.why_dane},
+            "config": self.config,
+            "configured_at": self._configured_at,
+            "sockets": [str(endpoint) for endpoint in self.sockets],
+            "style": {"chosen": rules.style.value, "why": self._why_style},
+            "dane": {"chosen": rules.dane.value, "why": self._why_dane},
             "database": {
                 "writable": store.trouble is None,
                 "trouble": store.trouble,
@@ -190,6 +206,12 @@ class Control:
                 "first_ends_at": store.counts and store.counts.first_ends_at,
             },
             "no_policies_in_memory": self._memory.count_notes(),
+            "discoveries": {
+                "minutes": discovered.minutes,
+                "ended": ended,
+                "failed": failed,
+                "last_failure": discovered.last_failure or None,
+            },
         }
 
 

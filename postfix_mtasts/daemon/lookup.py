@@ -16,7 +16,7 @@ from postfix_mtasts.cache.memory import Bounded, Memory
 from postfix_mtasts.cache.store import Store, StoreError
 from postfix_mtasts.config import DaneSetting
 from postfix_mtasts.daemon.dane import Dane
-from postfix_mtasts.daemon.work import SingleFlight, Turns
+from postfix_mtasts.daemon.work import Recent, SingleFlight, Turns
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.log import events
 from postfix_mtasts.postfix.reply import NOTFOUND, ReplyRules, beside_dane, reply_to
@@ -33,6 +33,7 @@ MAX_BEHIND = 100
 _MAX_UNREAD = 1000  # Domains of which the store could not be read, and a fetch has failed.
 # Of the event loop, by what they cost: a policy is twenty times the work of a record, most of it the TLS handshake.
 _ROUNDS_FOR_RECORD, _ROUNDS_FOR_POLICY = 1, 7
+_MINUTES = 10  # For which the results of discoveries are counted.
 
 
 class Lookup:
@@ -51,6 +52,7 @@ class Lookup:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.at_once = memory.ready.get  # The reply to a request, both as they go over the wire, if it lies ready.
+        self.discovered = Recent(_MINUTES)
         self._rules = rules
         self._store = store
         self._memory = memory
@@ -190,6 +192,7 @@ class Lookup:
             raise AssertionError("neither an answer nor an action")
         if not isinstance(decision.answer, Apply) or decision.answer.fetched:
             events.decided(domain, decision.answer)
+            self.discovered.note(str(decision.answer.failure) if isinstance(decision.answer, Unavailable) else "")
         return decision.answer
 
     async def _refresh(self, domain: PolicyDomain) -> Answer:

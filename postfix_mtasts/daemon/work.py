@@ -1,7 +1,8 @@
-"""Runs one task at a time for each key, and spreads the steps of many tasks over the rounds of the event loop."""
+"""Runs one task at a time for each key, spreads the steps of many tasks over rounds, and counts how they ended."""
 
 import asyncio
 import collections
+import time
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
@@ -68,3 +69,35 @@ class Turns:
                 self._give_after(rounds)
                 return
         self._goes_round = False
+
+
+class Recent:
+    """Counts what ended in the last `minutes`, and what of it failed. `clock` gives seconds."""
+
+    def __init__(self, minutes: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.minutes = minutes
+        self.last_failure = ""  # Why; it may be older.
+        self._clock = clock
+        self._counts: collections.deque[tuple[int, list[int]]] = collections.deque(
+            maxlen=minutes
+        )  # For each minute: ended, failed.
+
+    def note(self, failure: str = "") -> None:
+        """Count one more that ended, or that failed for this reason."""
+        minute = self._minute()
+        if not self._counts or self._counts[-1][0] != minute:
+            self._counts.append((minute, [0, 0]))
+        counts = self._counts[-1][1]
+        counts[0] += 1
+        if failure:
+            counts[1] += 1
+            self.last_failure = failure
+
+    def counts(self) -> tuple[int, int]:
+        """How many ended, and how many of them failed."""
+        first = self._minute() - self.minutes + 1
+        recent = [counts for minute, counts in self._counts if minute >= first]
+        return sum(ended for ended, _ in recent), sum(failed for _, failed in recent)
+
+    def _minute(self) -> int:
+        return int(self._clock() // 60)

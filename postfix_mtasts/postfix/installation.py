@@ -5,18 +5,21 @@ choice is made in this case, and the log says why.
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import os
 import pathlib
 import re
 import shutil
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from postfix_mtasts.config import DaneSetting, Endpoint, InetEndpoint, StyleSetting
 from postfix_mtasts.postfix.reply import Style
 
-_DEADLINE = 5.0  # Seconds.
+DEADLINE = 5.0  # Seconds for one command.
+_END_WITHIN = 1.0  # Seconds for a command to end when it was killed.
 PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
 DANE_LEVELS = ("dane", "dane-only")
 TLSRPT_SINCE = (3, 10)  # The first version that supports policy_type= and the like. Earlier ones defer the mail.
@@ -44,7 +47,7 @@ async def local_postfix(path: str = PATH) -> Postfix:
     if not command:
         raise NoPostfix("there is no postconf command on this machine")
     try:
-        async with asyncio.timeout(_DEADLINE):
+        async with asyncio.timeout(DEADLINE):
             # -d prints the built-in version, and does not need a readable main.cf.
             version, folder = await _values(command, "-d", names=("mail_version", "config_directory"))
             main_cf = pathlib.Path(folder, "main.cf")
@@ -54,7 +57,7 @@ async def local_postfix(path: str = PATH) -> Postfix:
                 names = ("smtp_tls_security_level", "smtp_dns_support_level")
                 found = Postfix(found.version, *await _values(command, "-x", names=names))
     except TimeoutError as error:
-        raise NoPostfix(f"{command} did not answer within {_DEADLINE:g} s") from error
+        raise NoPostfix(f"{command} did not answer within {DEADLINE:g} s") from error
     except OSError as error:
         raise NoPostfix(f"{command} cannot be run") from error
     return found
@@ -62,19 +65,53 @@ async def local_postfix(path: str = PATH) -> Postfix:
 
 async def _values(command: str, option: str, *, names: Sequence[str]) -> list[str]:
     """Return the values that postconf prints for parameters, and an empty text for each that it does not print."""
-    process = await asyncio.create_subprocess_exec(
-        *(command, option, "-h", *names),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+    lines = [line.strip() for line in (await run(command, option, "-h", *names)).output.split("\n")]
+    return (lines + [""] * len(names))[: len(names)]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The exit status of a command, and what it printed on standard output and standard error."""
+
+    status: int
+    output: str
+    errors: str
+
+
+async def run(command: str, *words: str, given: str = "") -> Done:
+    """Run a command. `given`, of at most 4096 octets, is its standard input.
+
+    Raises TimeoutError after 5 seconds, and OSError.
+    """
+    stdin, writer = os.pipe()
+    os.write(writer, given.encode())  # A pipe takes that at once.
+    os.close(writer)
     try:
-        output, _ = await process.communicate()
+        process = await asyncio.create_subprocess_exec(
+            *(command, *words),
+            stdin=stdin,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+    finally:
+        os.close(stdin)
+    try:
+        async with asyncio.timeout(DEADLINE):
+            output, errors = await process.communicate()
     finally:
         if process.returncode is None:
-            process.kill()
-    lines = [line.strip() for line in output.decode("ascii", "replace").split("\n")]
-    return (lines + [""] * len(names))[: len(names)]
+            await _kill(process)
+    return Done(process.returncode or 0, output.decode("utf-8", "replace"), errors.decode("utf-8", "replace"))
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    """Kill a command and what it has started. Wait until it has ended, but not for long: the kernel may hold it up."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_END_WITHIN):
+            await process.wait()
 
 
 def _parse(text: str) -> tuple[int, int]:

@@ -38,6 +38,10 @@ ALL_WAITS = "Postfix gets no answer and defers all mail"
 HELD_BACK = "mail to every domain that enforces MTA-STS is deferred"
 LISTENING = "this daemon, which listens on inet:127.0.0.1:8461, unix:F/queue/sts/socket, unix:F/run/socket"
 REFUSED = "connection refused"
+PROXIED = (
+    'postconf -e "proxy_read_maps = $(postconf -h proxy_read_maps) proxy:socketmap:unix:F/run/socket:postfix"'
+    " && postfix reload"
+)
 UNPROTECTED = "Postfix looks up no MTA-STS policies and delivers as if there were none"
 
 
@@ -57,7 +61,10 @@ class Machine:
             "smtp_tls_security_level": "may",
         }
         self.config: dict[str, dict[str, object]] = {
-            "server": {"listen": ["inet:127.0.0.1:8461", "unix:F/queue/sts/socket", "unix:F/run/socket"]},
+            "server": {
+                "listen": ["inet:127.0.0.1:8461", "unix:F/queue/sts/socket", "unix:F/run/socket"],
+                "control": "",
+            },
             "cache": {"path": "F/policies.sqlite"},
             "fetch": {"ca_file": str(ca.file)},
         }
@@ -159,7 +166,7 @@ def finding(status: str, what: str, why: str, place: str = "", line: str = "") -
 
 
 def in_main_cf(status: str, what: str, why: str, parameter: str, value: str) -> str:
-    return finding(status, what, why, "/etc/postfix/main.cf", f"{parameter} = {value}")
+    return finding(status, what, why, "run", f"postconf -e '{parameter} = {value}' && postfix reload")
 
 
 def line(value: str = MAP) -> str:
@@ -288,11 +295,13 @@ async def test_variables(doctor: Doctor) -> None:
             "-",
             finding(
                 "error",
-                "smtp_tls_policy_maps: texthash:F/nowhere cannot be used:"
+                "smtp_tls_policy_maps: texthash:F/nowhere: cannot be used:"
                 " open database F/nowhere: No such file or directory",
                 ALL_WAITS,
+                "run",
+                f"postconf -e 'smtp_tls_policy_maps = {MAP}' && postfix reload",
             )
-            + line(f"{MAP} texthash:F/nowhere"),
+            + line(),
             id="a table that is not there",
         ),
         pytest.param(
@@ -333,7 +342,7 @@ async def test_variables(doctor: Doctor) -> None:
                 "in proxy_read_maps",
                 ALL_WAITS,
                 "run",
-                'postconf "proxy_read_maps = $(postconf -h proxy_read_maps) proxy:socketmap:unix:F/run/socket:postfix"',
+                PROXIED,
             )
             + line("proxy:socketmap:unix:F/run/socket:postfix"),
             id="proxymap",
@@ -402,7 +411,7 @@ async def test_style(doctor: Doctor, value: str, reply: dict[str, object], wrong
                 "smtp_tls_policy_maps of other/unix is empty",
                 UNPROTECTED,
                 "run",
-                f"postconf -P 'other/unix/smtp_tls_policy_maps = {MAP}'",
+                f"postconf -P 'other/unix/smtp_tls_policy_maps = {MAP}' && postfix reload",
             )
             + line(),
             id="no map",
@@ -415,7 +424,7 @@ async def test_style(doctor: Doctor, value: str, reply: dict[str, object], wrong
                 "smtp_tls_policy_maps of other/unix: socketmap:unix:F/run/socket:postfix is outside the chroot",
                 f"other/unix cannot reach the socket from the chroot: {ALL_WAITS}",
                 "run",
-                f"postconf -P 'other/unix/smtp_tls_policy_maps = {MAP}'",
+                f"postconf -P 'other/unix/smtp_tls_policy_maps = {MAP}' && postfix reload",
             )
             + line(),
             id="a chroot",
@@ -429,7 +438,7 @@ async def test_style(doctor: Doctor, value: str, reply: dict[str, object], wrong
                 "smtp_tls_security_level of other/unix is none",
                 "policies still apply, but all other mail is sent in the clear, and Postfix makes no TLS reports",
                 "run",
-                "postconf -P 'other/unix/smtp_tls_security_level = may'",
+                "postconf -P 'other/unix/smtp_tls_security_level = may' && postfix reload",
             )
             + line(),
             id="level",
@@ -443,7 +452,7 @@ async def test_style(doctor: Doctor, value: str, reply: dict[str, object], wrong
                 "because it is not in proxy_read_maps",
                 ALL_WAITS,
                 "run",
-                'postconf "proxy_read_maps = $(postconf -h proxy_read_maps) proxy:socketmap:unix:F/run/socket:postfix"',
+                PROXIED,
             )
             + line(),
             id="a proxy that knows main.cf only",
@@ -452,7 +461,15 @@ async def test_style(doctor: Doctor, value: str, reply: dict[str, object], wrong
 )
 async def test_services_of_master_cf(doctor: Doctor, service: str, chroot: str, expected: str) -> None:
     services = [f"other unix - - {chroot} - - smtp {service}"]
-    assert await doctor({"world": str(doctor.machine.folder)}, services=services) == expected
+    settings = {"world": str(doctor.machine.folder), "transport_maps": "inline:{example.com=other:}"}
+    assert await doctor(settings, services=services) == expected
+
+
+@pytest.mark.parametrize("way", ["", "inline:{example.com=other:[10.0.0.1]:10025}", "inline:{example.com=smtp:}"])
+@pytest.mark.parametrize("option", ["-o smtp_tls_policy_maps=", "-o smtp_tls_security_level=none"])
+async def test_a_service_that_sends_to_no_mx_hosts_needs_no_policies(doctor: Doctor, way: str, option: str) -> None:
+    services = [f"other unix - - n - - smtp {option}"]
+    assert await doctor({"transport_maps": way}, services=services) == well()
 
 
 async def test_without_a_word_a_service_runs_in_a_chroot_as_compatibility_level_says(doctor: Doctor) -> None:
@@ -541,7 +558,7 @@ async def test_without_a_word_a_service_runs_in_a_chroot_as_compatibility_level_
                 "smtp_tls_connection_reuse is yes, but master.cf has no service tlsproxy",
                 "Postfix cannot use TLS at all, and mail that requires TLS is deferred",
                 "run",
-                "postconf -M 'tlsproxy/unix = tlsproxy unix - - - - 0 tlsproxy'",
+                "postconf -M 'tlsproxy/unix = tlsproxy unix - - - - 0 tlsproxy' && postfix reload",
             ),
             id="no tlsproxy",
         ),
@@ -972,6 +989,7 @@ class TestCommand:
         assert (status, err) == (2, "")
         assert json.loads(out) == {
             "postfix": f"Postfix {'.'.join(map(str, machine.version))}",
+            "daemon": None,
             "status": "error",
             "findings": [
                 {

@@ -1,4 +1,4 @@
-"""What is wrong with Postfix's own configuration, whatever the daemon answers."""
+"""What else is wrong with Postfix's own configuration, whatever the daemon answers: its version, CAs, DANE, relays."""
 
 import pathlib
 import re
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from postfix_mtasts.postfix.installation import DANE_LEVELS
 from postfix_mtasts.query.doctor.finding import Finding
 from postfix_mtasts.query.doctor.installed import Client, Installed
+from postfix_mtasts.query.doctor.routes import Routes
 from postfix_mtasts.query.output import Status
 from postfix_mtasts.remote.network import CaError, tls_context
 
@@ -16,26 +17,22 @@ _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 _DEFERRED = "mail to every domain that enforces MTA-STS is deferred"
 
 
-def check_postfix(postfix: Installed) -> Iterator[Finding]:
+def check_postfix(postfix: Installed, routes: Routes) -> Iterator[Finding]:
     """Everything that is wrong, for the machine and for each client."""
     if postfix.version < SERVERNAME_SINCE:
         what = f"{postfix} is too old: it does not support servername=, which needs 3.4 or later"
         yield Finding("version", Status.ERROR, what, _DEFERRED)
-    if relay := postfix.settings.get("relayhost"):
-        what = f"relayhost is {relay}: Postfix applies the policy of that host only"
-        yield Finding("relayhost", Status.OK, what, "the policies of the recipients' domains are that relay's job")
     for client in postfix.clients:
         yield from _cas(postfix, client)
-        yield from _level(postfix, client)
         yield from _dnssec(postfix, client)
         yield from _mx_names(postfix, client)
-        yield from _relay_and_reuse(postfix, client)
+        yield from _relay_and_reuse(postfix, client, routes)
 
 
 def _cas(postfix: Installed, client: Client) -> Iterator[Finding]:
     file, folder = client["smtp_tls_CAfile"], client["smtp_tls_CApath"]
-    cas = _DEBIAN_CAS if pathlib.Path(_DEBIAN_CAS).exists() else "/PATH/OF/CA-CERTIFICATES.pem"
-    fix = postfix.line(client, "smtp_tls_CAfile", cas)
+    install = "" if pathlib.Path(_DEBIAN_CAS).exists() else "apt install ca-certificates && "
+    fix = "run", install + postfix.set(client, {"smtp_tls_CAfile": _DEBIAN_CAS})
     if file:
         try:
             tls_context(file)
@@ -54,17 +51,6 @@ def _cas(postfix: Installed, client: Client) -> Iterator[Finding]:
         yield Finding("ca", Status.ERROR, what, f"Postfix trusts no CA, and {_DEFERRED}", *fix)
 
 
-def _level(postfix: Installed, client: Client) -> Iterator[Finding]:
-    if client.level in ("", "none"):
-        yield Finding(
-            "level",
-            Status.WARNING,
-            f"{client.where('smtp_tls_security_level')} is {client.level or 'empty'}",
-            "policies still apply, but all other mail is sent in the clear, and Postfix makes no TLS reports",
-            *postfix.line(client, "smtp_tls_security_level", "may"),
-        )
-
-
 def _dnssec(postfix: Installed, client: Client) -> Iterator[Finding]:
     if client.level not in DANE_LEVELS:
         return
@@ -79,7 +65,8 @@ def _dnssec(postfix: Installed, client: Client) -> Iterator[Finding]:
             Status.ERROR,
             f"{client.where('smtp_tls_security_level')} is {client.level}, but smtp_dns_support_level is not dnssec",
             f"Postfix does not use DANE: {why}",
-            *postfix.line(client, "smtp_dns_support_level", "dnssec"),
+            "run",
+            postfix.set(client, {"smtp_dns_support_level": "dnssec"}),
         )
     elif client.level == "dane" and is_known and insecure_mx not in ("dane", ""):
         yield Finding(
@@ -87,7 +74,8 @@ def _dnssec(postfix: Installed, client: Client) -> Iterator[Finding]:
             Status.WARNING,
             f"{client.where('smtp_tls_dane_insecure_mx_policy')} is {insecure_mx}",
             "Postfix does not check TLSA records of MX hosts if the MX records are not signed with DNSSEC",
-            *postfix.line(client, "smtp_tls_dane_insecure_mx_policy", "dane"),
+            "run",
+            postfix.set(client, {"smtp_tls_dane_insecure_mx_policy": "dane"}),
         )
 
 
@@ -98,19 +86,22 @@ def _mx_names(postfix: Installed, client: Client) -> Iterator[Finding]:
             Status.WARNING,
             f"{client.where('smtp_tls_enforce_sts_mx_patterns')} is no",
             "Postfix delivers to MX hosts that the policy does not allow, if their certificate has an allowed name",
-            *postfix.line(client, "smtp_tls_enforce_sts_mx_patterns", "yes"),
+            "run",
+            postfix.set(client, {"smtp_tls_enforce_sts_mx_patterns": "yes"}),
         )
 
 
-def _relay_and_reuse(postfix: Installed, client: Client) -> Iterator[Finding]:
+def _relay_and_reuse(postfix: Installed, client: Client, routes: Routes) -> Iterator[Finding]:
     """Settings with which mail takes another route, or with which Postfix cannot apply a policy."""
-    if relay := client["smtp_fallback_relay"]:
+    relay = client["smtp_fallback_relay"]
+    if relay and routes.is_direct(client):
         yield Finding(
             "fallback-relay",
             Status.WARNING,
             f"{client.where('smtp_fallback_relay')} is {relay}",
             "mail that a policy would defer goes to that relay instead, under the relay's policy or none",
-            *postfix.line(client, "smtp_fallback_relay", ""),
+            "run",
+            postfix.set(client, {"smtp_fallback_relay": ""}),
         )
     if client["smtp_tls_connection_reuse"] == "yes" and "tlsproxy/unix" not in postfix.services:
         yield Finding(
@@ -119,9 +110,9 @@ def _relay_and_reuse(postfix: Installed, client: Client) -> Iterator[Finding]:
             f"{client.where('smtp_tls_connection_reuse')} is yes, but master.cf has no service tlsproxy",
             "Postfix cannot use TLS at all, and mail that requires TLS is deferred",
             "run",
-            "postconf -M 'tlsproxy/unix = tlsproxy unix - - - - 0 tlsproxy'",
+            postfix.edit("-M 'tlsproxy/unix = tlsproxy unix - - - - 0 tlsproxy'"),
         )
     if client["smtp_tls_per_site"]:
         what = f"{client.where('smtp_tls_per_site')} is {client['smtp_tls_per_site']}"
         why = "Postfix ignores it because smtp_tls_policy_maps is set: move its entries to a table there"
-        yield Finding("per-site", Status.WARNING, what, why, *postfix.line(client, "smtp_tls_per_site", ""))
+        yield Finding("per-site", Status.WARNING, what, why, "run", postfix.set(client, {"smtp_tls_per_site": ""}))

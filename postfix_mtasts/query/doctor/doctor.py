@@ -2,32 +2,38 @@
 
 import argparse
 import asyncio
-import datetime
-import pathlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import postfix_mtasts
 from postfix_mtasts.config import DEFAULT_PATH, Config, ConfigError
 from postfix_mtasts.daemon.command import read_config
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.postfix.installation import PATH, NoPostfix, Postfix, choose_dane, choose_style
 from postfix_mtasts.postfix.reply import ReplyRules
-from postfix_mtasts.query.doctor.check_dane import check_dane, check_dns
+from postfix_mtasts.query.doctor.check_daemon import check_age, check_answers, check_running, is_outdated
+from postfix_mtasts.query.doctor.check_dane import check_dane
+from postfix_mtasts.query.doctor.check_dns import check_dns
+from postfix_mtasts.query.doctor.check_machine import check_ca_file, check_clock
 from postfix_mtasts.query.doctor.check_map import check_map, main_cf
 from postfix_mtasts.query.doctor.check_postfix import check_postfix
+from postfix_mtasts.query.doctor.check_routes import check_routes
+from postfix_mtasts.query.doctor.check_settings import check_settings
+from postfix_mtasts.query.doctor.check_tables import check_tables
 from postfix_mtasts.query.doctor.finding import Finding
 from postfix_mtasts.query.doctor.installed import Installed, UnreadableError, installed
+from postfix_mtasts.query.doctor.routes import routes_of
 from postfix_mtasts.query.doctor.scene import PARAMETER, Scene, observe, usual_table
-from postfix_mtasts.query.output import SEVERITIES, Output, Status, to_json
-from postfix_mtasts.remote.network import CaError, tls_context
+from postfix_mtasts.query.output import JSON, SEVERITIES, Output, QueryError, Status, to_json
+from postfix_mtasts.query.running.client import NoDaemon, Running, running
+from postfix_mtasts.query.running.render import iso
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """The findings, the worst first, and the line for main.cf. `postfix` and `main_cf` are None if unknown."""
+    """The findings, the worst first, and the line for main.cf. What is unknown is None."""
 
     postfix: str | None
+    daemon: Running | None
     findings: tuple[Finding, ...]
     main_cf: str | None
 
@@ -56,6 +62,7 @@ def show(examination: Examination, output: Output) -> None:
         output.document(
             {
                 "postfix": examination.postfix,
+                "daemon": examination.daemon and _document(examination.daemon),
                 "status": status,
                 "findings": findings,
                 "main_cf": examination.main_cf,
@@ -70,69 +77,95 @@ def show(examination: Examination, output: Output) -> None:
             output.text(f"    {finding.line}")
     if examination.status is Status.OK:
         output.text(f"all is well: {examination.postfix} asks this daemon", Status.OK)
+    if examination.daemon:
+        told = _document(examination.daemon)
+        rules = f"style {told['style']}, dane {told['dane']}"
+        output.text(f"the daemon runs since {told['started_at']}, on {', '.join(told['sockets'])}, with {rules}")
     if examination.main_cf:
         output.text(f"in main.cf: {examination.main_cf}")
 
 
 async def examine(config: str | None, now: float, path: str = PATH) -> Examination:
-    """Check the daemon's configuration, the Postfix found in `path`, DNS, and the clock, which says `now`."""
-    findings: list[Finding] = [*_clock(now)]
-    settings, scene = None, None
+    """Check the daemon and its configuration, the Postfix found in `path`, DNS, and the clock, which says `now`."""
+    findings: list[Finding] = [*check_clock(now)]
+    file = config or DEFAULT_PATH
+    settings, daemon = None, None
     try:
         settings = read_config(config)
-        findings += _ca_file(settings)
+        findings += check_ca_file(settings)
+        told = _ask(settings)
+        findings += check_running(told, file)
+        daemon = told if isinstance(told, Running) else None
     except ConfigError as error:
         findings.append(Finding("config", Status.ERROR, str(error), "the daemon does not start"))
-    postfix = None
+    postfix, scenes = None, list[Scene]()
     try:
         postfix = await installed(path)
+        for instance in (None, *postfix.others):
+            one = await installed(path, instance) if instance else postfix
+            scene, found = await _check(one, settings, file, daemon, postfix)
+            scenes += [scene] if scene else []
+            findings += [replace(each, what=f"{instance}: {each.what}") if instance else each for each in found]
     except NoPostfix as none:
         why = "the configuration of the Postfix that asks this daemon cannot be checked from here"
         findings.append(Finding("postfix", Status.WARNING, str(none), why))
     except UnreadableError as error:
         why = "Postfix's configuration cannot be checked"
         findings.append(Finding("postfix", Status.ERROR, str(error), why, "run" if error.remedy else "", error.remedy))
-    if postfix:
-        findings += check_postfix(postfix)
-    if postfix and settings:
-        scene = await observe(postfix, settings, config or DEFAULT_PATH, _rules(settings, postfix))
-        findings += [*check_map(scene), *check_dane(scene)]
     if settings:
-        findings += await check_dns(Resolver(settings.dns.nameservers, timeout=settings.dns.timeout), scene)
+        findings += await check_dns(Resolver(settings.dns.nameservers, timeout=settings.dns.timeout), scenes)
     worst_first = sorted(dict.fromkeys(findings), key=lambda finding: -finding.status)
-    return Examination(str(postfix) if postfix else None, tuple(worst_first), _line(settings, scene))
+    sockets = daemon.sockets if daemon else settings.server.listen if settings else ()
+    line = main_cf(scenes[0]) if scenes else f"{PARAMETER} = {usual_table(sockets)}" if sockets else None
+    return Examination(str(postfix) if postfix else None, daemon, tuple(worst_first), line)
 
 
-def _line(settings: Config | None, scene: Scene | None) -> str | None:
-    if scene:
-        return main_cf(scene)
-    return f"{PARAMETER} = {usual_table(settings)}" if settings else None
+async def _check(
+    postfix: Installed, settings: Config | None, file: str, daemon: Running | None, usual: Installed
+) -> tuple[Scene | None, list[Finding]]:
+    """What is wrong with one instance of Postfix. The daemon reads main.cf of the `usual` one."""
+    routes = await routes_of(postfix)
+    found = [*check_postfix(postfix, routes), *check_settings(postfix, routes), *check_routes(postfix, routes)]
+    if not settings:
+        return None, found
+    wanted = _rules(settings, usual, daemon)
+    rules = wanted
+    if daemon and not is_outdated(daemon, wanted, file, usual.folder):
+        rules = replace(wanted, style=daemon.style, dane=daemon.dane)
+    scene = await observe(postfix, settings, file, daemon, rules, routes)
+    age = check_age(scene, wanted) if postfix is usual else ()
+    found += [*age, *check_map(scene), *check_tables(scene), *check_dane(scene)]
+    is_outside = any(finding.check == "chroot" for finding in found)
+    return scene, [*found, *check_answers(scene, is_outside=is_outside)]
 
 
-def _rules(settings: Config, postfix: Installed) -> ReplyRules:
-    """How the daemon answers. It reads the settings of main.cf, not those of master.cf."""
+def _ask(settings: Config) -> Running | NoDaemon | None:
+    """What the running daemon says, why it cannot be asked, or None without a control socket."""
+    if not settings.server.control:
+        return None
+    try:
+        return running(settings)
+    except NoDaemon as none:
+        return none
+    except QueryError as error:
+        return NoDaemon(str(error))
+
+
+def _rules(settings: Config, postfix: Installed, daemon: Running | None) -> ReplyRules:
+    """How the daemon answers by the files. It reads the settings of main.cf, not those of master.cf."""
     levels = (postfix.settings.get(name, "") for name in ("smtp_tls_security_level", "smtp_dns_support_level"))
     seen = Postfix(postfix.version[:2], *levels)
-    style, _ = choose_style(settings.reply.style, seen, settings.server.listen)
-    dane, _ = choose_dane(settings.reply.dane, seen, settings.server.listen)
+    sockets = daemon.sockets if daemon else settings.server.listen
+    style, _ = choose_style(settings.reply.style, seen, sockets)
+    dane, _ = choose_dane(settings.reply.dane, seen, sockets)
     return ReplyRules(style, settings.discovery.on_failure, settings.reply.testing, dane)
 
 
-def _ca_file(settings: Config) -> list[Finding]:
-    try:
-        tls_context(settings.fetch.ca_file)
-    except CaError as error:
-        what = f'fetch.ca_file = "{settings.fetch.ca_file}": {error}'
-        return [Finding("config", Status.ERROR, what, "the daemon does not start")]
-    return []
-
-
-def _clock(now: float) -> list[Finding]:
-    """Without a time server, only one thing is certain: it is later than when this program was built."""
-    earliest = pathlib.Path(postfix_mtasts.__file__).stat().st_mtime
-    if now >= earliest:
-        return []
-    shown, then = (datetime.datetime.fromtimestamp(time, datetime.UTC) for time in (now, earliest))
-    what = f"the clock says {shown:%Y-%m-%d %H:%M} UTC, before this program was built ({then:%Y-%m-%d %H:%M} UTC)"
-    why = "certificates look as if they were not valid yet, and policies expire at the wrong time"
-    return [Finding("clock", Status.ERROR, what, why, "run", "timedatectl set-ntp true")]
+def _document(daemon: Running) -> JSON:
+    return {
+        "started_at": iso(daemon.started_at),
+        "config": daemon.config,
+        "sockets": [str(endpoint) for endpoint in daemon.sockets],
+        "style": daemon.style.value,
+        "dane": daemon.dane.value,
+    }

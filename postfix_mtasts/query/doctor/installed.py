@@ -1,6 +1,6 @@
 """The Postfix on this machine, as postconf(1) shows it: main.cf, and the services of master.cf that run smtp(8)."""
 
-import asyncio
+import errno
 import os
 import pathlib
 import re
@@ -9,26 +9,49 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from postfix_mtasts.postfix.installation import PATH, NoPostfix
+from postfix_mtasts.postfix.installation import DEADLINE, PATH, NoPostfix, run
 
-_DEADLINE = 5.0  # Seconds for one command.
 _CHROOT_LEVEL = 1  # From this compatibility_level on, "-" in the chroot column of master.cf means no (master(5)).
-_OF_THE_MACHINE = ("compatibility_level", "mail_owner", "proxy_read_maps", "queue_directory", "relayhost")
+# The parameters by which Postfix chooses where mail goes.
+ROUTES = (
+    "default_transport",
+    "relayhost",
+    "sender_dependent_default_transport_maps",
+    "sender_dependent_relayhost_maps",
+    "transport_maps",
+)
+_OF_THE_MACHINE = (
+    "compatibility_level",
+    "mail_owner",
+    "multi_instance_directories",
+    "proxy_read_maps",
+    "queue_directory",
+    *ROUTES,
+)
 # The parameters of smtp(8) that matter for policies. Each service of master.cf may override them.
 _OF_A_CLIENT = (
+    "smtp_discard_ehlo_keywords",
     "smtp_dns_support_level",
     "smtp_enforce_tls",
     "smtp_fallback_relay",
+    "smtp_host_lookup",
     "smtp_tls_CAfile",
     "smtp_tls_CApath",
     "smtp_tls_connection_reuse",
     "smtp_tls_dane_insecure_mx_policy",
     "smtp_tls_enforce_sts_mx_patterns",
+    "smtp_tls_exclude_ciphers",
+    "smtp_tls_mandatory_ciphers",
+    "smtp_tls_mandatory_exclude_ciphers",
+    "smtp_tls_mandatory_protocols",
     "smtp_tls_per_site",
     "smtp_tls_policy_maps",
     "smtp_tls_security_level",
+    "smtp_tls_wrappermode",
     "smtp_use_tls",
     "tls_append_default_CA",
+    "tls_high_cipherlist",
+    "tls_medium_cipherlist",
 )
 
 
@@ -75,14 +98,19 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A Postfix and its configuration. `path` lists the directories of its commands."""
+    """A Postfix and its configuration. `path` lists the directories of its commands.
+
+    `option` tells these commands which of several instances is meant; it is empty for the usual one.
+    """
 
     version: tuple[int, int, int]
     folder: pathlib.Path
     settings: Mapping[str, str]
     clients: tuple[Client, ...]
     services: frozenset[str]  # Of master.cf, such as `tlsproxy/unix`.
+    types: frozenset[str]  # Of the tables that it supports.
     path: str
+    option: str = ""
 
     def __str__(self) -> str:
         return f"Postfix {'.'.join(map(str, self.version))}"
@@ -92,47 +120,86 @@ class Installed:
         """The queue directory, which is the root directory of services in a chroot."""
         return pathlib.Path(self.settings["queue_directory"])
 
-    def line(self, client: Client, parameter: str, value: str) -> tuple[str, str]:
-        """The place and the line that set a parameter for a client: in main.cf, or with postconf(1) for master.cf."""
-        if parameter not in client.own:
-            return str(self.folder / "main.cf"), f"{parameter} = {value}"
-        words = (shlex.quote(f"{name}/{parameter} = {value}") for name in client.names)
-        return "run", f"postconf -P {' '.join(words)}"
+    @property
+    def others(self) -> tuple[pathlib.Path, ...]:
+        """The configuration folders of its other instances (postmulti(1))."""
+        return tuple(map(pathlib.Path, self.settings.get("multi_instance_directories", "").replace(",", " ").split()))
 
-    async def look_up(self, table: str, key: str) -> str | None:
-        """What postmap(1) finds in a table for a key. Raises UnreadableError if the table cannot be used."""
+    def set(self, client: Client, settings: Mapping[str, str]) -> str:
+        """The command that gives parameters these values for a client, in main.cf or in master.cf."""
+        main = [f"{name} = {value}" for name, value in settings.items() if name not in client.own]
+        master = [
+            f"{service}/{name} = {value}"
+            for name, value in settings.items()
+            if name in client.own
+            for service in client.names
+        ]
+        edits = [f"{option} {shlex.join(words)}" for option, words in (("-e", main), ("-P", master)) if words]
+        return " && ".join([*(f"postconf{self.option} {edit}" for edit in edits), self.reload])
+
+    def edit(self, words: str) -> str:
+        """The command that runs postconf(1) with these words, and makes Postfix read its configuration again."""
+        return f"postconf{self.option} {words} && {self.reload}"
+
+    @property
+    def reload(self) -> str:
+        """The command that makes Postfix read its configuration again."""
+        return f"postfix{self.option} reload"
+
+    async def look_up(self, table: str, *keys: str) -> dict[str, str]:
+        """What postmap(1) finds in a table, for those keys that it has. Raises UnreadableError if it cannot be used."""
+        output = await self._postmap("-q", "-", table, given="".join(f"{key}\n" for key in keys))
+        pairs = (line.partition("\t") for line in output.splitlines())
+        return {key: value for key, _, value in pairs}
+
+    async def entries(self, table: str) -> dict[str, str]:
+        """All entries of a table that postmap(1) can list. Raises UnreadableError if it cannot."""
+        pairs = (line.partition("\t") for line in (await self._postmap("-s", table)).splitlines())
+        return {key: value for key, _, value in pairs}
+
+    async def _postmap(self, *words: str, given: str = "") -> str:
         command = shutil.which("postmap", path=self.path)
         if not command:
             raise UnreadableError("there is no postmap command on this machine")
-        return await _output(command, "-q", key, table) or None
+        return await _output(command, *shlex.split(self.option), *words, given=given)
 
 
-async def installed(path: str = PATH) -> Installed:
-    """Read the configuration with the first postconf in `path`. Raises NoPostfix and UnreadableError."""
+async def installed(path: str = PATH, folder: pathlib.Path | None = None) -> Installed:
+    """Read the configuration with the first postconf in `path`. Raises NoPostfix and UnreadableError.
+
+    `folder` is that of another instance than the usual one.
+    """
     command = shutil.which("postconf", path=path)
     if not command:
         raise NoPostfix("there is no postconf command on this machine")
+    option = f" -c {shlex.quote(str(folder))}" if folder else ""
+
+    async def ask(*words: str) -> dict[str, str]:
+        return _settings(await _output(command, *shlex.split(option), *words))
+
     built_in = _settings(await _output(command, "-d", "mail_version", "config_directory"))
     numbers = re.match(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?", built_in.get("mail_version", ""))
     if not numbers:
         raise NoPostfix("postconf prints no version")
-    folder = pathlib.Path(built_in.get("config_directory", "/etc/postfix"))
+    folder = folder or pathlib.Path(built_in.get("config_directory", "/etc/postfix"))
     for file in (folder / "main.cf", folder / "master.cf"):
         if not file.exists():
             raise UnreadableError(f"{file}: no such file")
         if not os.access(file, os.R_OK):
             raise UnreadableError(f"{file} cannot be read", "sudo postfix-mtasts-query doctor")
-    settings = _settings(await _output(command, "-x", *_OF_THE_MACHINE, *_OF_A_CLIENT))
+    settings = await ask("-x", *_OF_THE_MACHINE, *_OF_A_CLIENT)
     if "queue_directory" not in settings:
         raise UnreadableError(f"{command} prints no settings")
-    fields = _settings(await _output(command, "-F", "*/*/command", "*/*/chroot"))
+    fields = await ask("-F", "*/*/command", "*/*/chroot")
     return Installed(
         version=(int(numbers[1]), int(numbers[2]), int(numbers[3] or 0)),
         folder=folder,
         settings=settings,
-        clients=_clients(settings, fields, _settings(await _output(command, "-Px"))),
+        clients=_clients(settings, fields, await ask("-Px")),
         services=frozenset(name.rpartition("/")[0] for name in fields),
+        types=frozenset((await _output(command, "-m")).split()),
         path=path,
+        option=option,
     )
 
 
@@ -162,29 +229,19 @@ def _settings(output: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-async def _output(command: str, *words: str) -> str:
+async def _output(command: str, *words: str, given: str = "") -> str:
     """What a command prints on standard output. Raises UnreadableError with its error message, and NoPostfix."""
-    process = None
     try:
-        async with asyncio.timeout(_DEADLINE):
-            process = await asyncio.create_subprocess_exec(
-                *(command, *words),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )
-            output, complaints = await process.communicate()
+        done = await run(command, *words, given=given)
     except TimeoutError as error:
-        raise UnreadableError(f"{command}: no answer within {_DEADLINE:g} s") from error
+        raise UnreadableError(f"{command}: no answer within {DEADLINE:g} s") from error
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         raise NoPostfix(f"{command} cannot be run") from error
-    finally:
-        if process is not None and process.returncode is None:
-            process.kill()
-            await process.wait()  # The event loop may be closed next.
-    said = complaints.decode("utf-8", "replace").strip()
+    said = done.errors.strip()
     # postmap(1) has exit status 1 also if it finds nothing, which is no error.
-    if process.returncode and ("fatal: " in said or "error: " in said):
+    if done.status and ("fatal: " in said or "error: " in said):
         # The line is `postconf: fatal: …`.
         raise UnreadableError(said.splitlines()[-1].split(": ", 2)[-1])
-    return output.decode("utf-8", "replace").strip()
+    return done.output.strip()

@@ -1,5 +1,6 @@
 """The tables in a list such as smtp_tls_policy_maps, and the sockets that socketmap tables lead to."""
 
+import pathlib
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +8,10 @@ from dataclasses import dataclass
 from postfix_mtasts.config import Endpoint, InetEndpoint, UnixEndpoint
 
 _PROXY = "proxy:"
+_SPACE = ", \t\r\n"
+# The file that postmap(1) makes of the source of a table.
+_INDEX = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb", "dbm": ".pag", "sdbm": ".pag"}
+_FILES = ("texthash", "regexp", "pcre", "cidr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,16 @@ class Table:
     def direct(self) -> str:
         """The table without `proxy:`, as proxymap(8) opens it."""
         return f"{self.kind}:{self.name}"
+
+    @property
+    def file(self) -> pathlib.Path | None:
+        """The file in which an administrator writes the entries of this table."""
+        return pathlib.Path(self.name) if self.kind in (*_INDEX, *_FILES) else None
+
+    @property
+    def index(self) -> pathlib.Path | None:
+        """The file that postmap(1) makes of it."""
+        return pathlib.Path(self.name + _INDEX[self.kind]) if self.kind in _INDEX else None
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -44,10 +59,16 @@ class Table:
         return self.name.rpartition(":")[2]
 
 
+def comment(value: str) -> str:
+    """What an administrator wrote behind a list as a comment, such as `# ours`. Postfix takes it for tables."""
+    at = value.find("#")
+    return value[at:] if at == 0 or (at > 0 and value[at - 1] in _SPACE) else ""
+
+
 def tables(value: str) -> tuple[Table, ...]:
     """The tables in a list in which all $ are expanded. A pipemap: or unionmap: is replaced by its tables."""
     found: list[Table] = []
-    for text in _split(value):
+    for text in _split(value.removesuffix(comment(value))):
         proxied = text.startswith(_PROXY)
         kind, _, name = text.removeprefix(_PROXY).partition(":")
         if kind in ("pipemap", "unionmap"):
@@ -62,7 +83,7 @@ def _split(value: str) -> Iterator[str]:
     word, depth = "", 0
     for c in f"{value},":
         depth += (c == "{") - (c == "}")
-        if c not in ", \t\r\n" or depth > 0:
+        if c not in _SPACE or depth > 0:
             word += c
         elif word:
             yield word

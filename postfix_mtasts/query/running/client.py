@@ -4,21 +4,37 @@ import asyncio
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from postfix_mtasts.config import Endpoint, InetEndpoint
+from postfix_mtasts.config import Config, DaneSetting, Endpoint, InetEndpoint, UnixEndpoint
+from postfix_mtasts.postfix.reply import Style
 from postfix_mtasts.postfix.socketmap import MAX_REPLY, Request
-from postfix_mtasts.query.output import JSON, QueryError
+from postfix_mtasts.query.output import JSON, PROGRAM, QueryError
 from postfix_mtasts.remote.network import in_words
 
 POSTFIX_WAITS = 100.0  # Seconds (dict_sockmap(3)).
+_CONTROL_WITHIN = 3.0  # Seconds for an answer from memory.
 _HINT = "is postfix-mtasts-daemon running with this configuration?"
 
 
 class NoDaemon(Exception):  # noqa: N818 - a daemon that does not run may be what is wanted
-    """The daemon cannot be reached on its control socket. The message says why."""
+    """The daemon cannot be reached on its control socket. The message says why.
+
+    `forbidden` if this user may not use the socket.
+    """
+
+    def __init__(self, reason: str, *, forbidden: bool = False) -> None:
+        super().__init__(reason)
+        self.forbidden = forbidden
+
+    @property
+    def remedy(self) -> str:
+        """How this user gets the permission that lacks, to be added to the message; empty if none lacks."""
+        words = " ".join(["sudo", PROGRAM, *sys.argv[1:]])
+        return f": run {words}, or set server.control_group to a group of yours" if self.forbidden else ""
 
 
 def ask(path: str, request: JSON, timeout: float) -> Iterator[JSON]:
@@ -36,7 +52,8 @@ def ask(path: str, request: JSON, timeout: float) -> Iterator[JSON]:
         connection.sendall(json.dumps(request).encode() + b"\n")
     except OSError as error:
         connection.close()
-        raise NoDaemon(f'server.control = "{path}": {in_words(error)}') from error
+        forbidden = isinstance(error, PermissionError)
+        raise NoDaemon(f'server.control = "{path}": {in_words(error)}', forbidden=forbidden) from error
     return _documents(connection, timeout)
 
 
@@ -55,6 +72,53 @@ def _documents(connection: socket.socket, timeout: float) -> Iterator[JSON]:
         except (OSError, ValueError) as error:
             raise QueryError(f"the daemon's reply cannot be read: {error}") from error
     raise QueryError("the daemon's reply is incomplete", "the daemon may have been stopped: look in its log")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What the running daemon does, and the file that configures it. Times are seconds since the epoch."""
+
+    pid: int
+    started_at: float
+    config: str
+    configured_at: float  # When it chose style and dane.
+    sockets: tuple[Endpoint, ...]
+    style: Style
+    dane: DaneSetting
+    status: JSON = field(repr=False)  # The whole document (`daemon.control`).
+
+
+def running(settings: Config) -> Running:
+    """Ask the running daemon what it does. Raises NoDaemon and QueryError."""
+    (status,) = ask(settings.server.control, {"request": "status"}, _CONTROL_WITHIN)
+    if "sockets" not in status:
+        raise NoDaemon(f"the running daemon is version {status['version']}: restart it")
+    return Running(
+        pid=status["pid"],
+        started_at=status["started_at"],
+        config=status["config"],
+        configured_at=status["configured_at"],
+        sockets=tuple(map(_endpoint, status["sockets"])),
+        style=Style(status["style"]["chosen"]),
+        dane=DaneSetting(status["dane"]["chosen"]),
+        status=status,
+    )
+
+
+def sockets(settings: Config) -> tuple[Endpoint, ...]:
+    """The sockets on which the running daemon answers Postfix; those of the configuration if it cannot be asked."""
+    try:
+        return running(settings).sockets
+    except (NoDaemon, QueryError):
+        return settings.server.listen
+
+
+def _endpoint(text: str) -> Endpoint:
+    kind, _, place = text.partition(":")
+    if kind == "unix":
+        return UnixEndpoint(place)
+    host, _, port = place.rpartition(":")
+    return InetEndpoint(host.strip("[]"), int(port))
 
 
 @dataclass(frozen=True, slots=True)

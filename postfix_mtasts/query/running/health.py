@@ -2,14 +2,17 @@
 
     MTA-STS OK - answers Postfix; 12 policies, 1 not renewed|time=0.002s policies=12 not_renewed=1 …
 
-    CRITICAL  2  the daemon does not answer a query like Postfix's within 5 seconds on one of `server.listen`
-    WARNING   1  a policy that could not be renewed is about to expire: less than a quarter of its max_age is left, and
-                 the log has an error; or the daemon cannot write the database; or the control socket does not work
+    CRITICAL  2  the daemon does not answer a query like Postfix's within 5 seconds on one of its sockets; or the
+                 nameservers do not answer; or three quarters of the discoveries in the last ten minutes have failed
+    WARNING   1  a quarter of these discoveries has failed; or a policy that could not be renewed is about to expire:
+                 less than a quarter of its max_age is left, and the log has an error; or the daemon cannot write the
+                 database; or the control socket does not work
     OK        0  none of these; other policies that could not be renewed are only counted, because usually only the
                  owner of the domain can help
     UNKNOWN   3  the configuration is wrong
 
-With `server.control = ""`, the command checks only the answers.
+The running daemon says which sockets it serves. If it cannot be asked, they are those of `server.listen`. With
+`server.control = ""`, the command checks only these and the nameservers.
 """
 
 import argparse
@@ -19,16 +22,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from postfix_mtasts.config import Config, ConfigError, Endpoint
+from postfix_mtasts.config import Config, ConfigError, Endpoint, OnFailure
 from postfix_mtasts.daemon.command import read_config
+from postfix_mtasts.dns.nameservers import DnsError
+from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.output import JSON, Output, QueryError, Status
-from postfix_mtasts.query.running.client import NoDaemon, ask, ask_as_postfix
+from postfix_mtasts.query.running.client import NoDaemon, ask_as_postfix, running
 from postfix_mtasts.query.running.render import iso
 
-# Together less than ten seconds, after which monitoring systems stop a plugin.
+# With the three seconds for the control socket less than ten, after which monitoring systems stop a plugin.
 _ANSWER_WITHIN = 5.0  # Seconds.
-_CONTROL_WITHIN = 3.0  # Seconds.
+_FEW = 5  # Discoveries that fail; fewer may be the fault of their domains.
+_SOME, _MOST = 0.25, 0.75  # The share of discoveries that fail.
 _KEY = ".health"  # A key that begins with a dot has no policy, so the daemon answers without a lookup.
 _NOT_FOUND = "NOTFOUND "
 
@@ -69,11 +75,9 @@ def run(arguments: argparse.Namespace, output: Output) -> Status:
     except ConfigError as error:
         health = Health(Level.UNKNOWN, (str(error),), {})
     else:
-        begin = time.monotonic()
-        unanswered = asyncio.run(_unanswered(settings))
-        seconds = time.monotonic() - begin
-        status = _status(settings)
-        health = judge(unanswered, seconds, status, time.time())
+        status, sockets = _status(settings)
+        unanswered, no_dns, seconds = asyncio.run(_check(settings, sockets))
+        health = judge(unanswered, no_dns, seconds, status, time.time())
     if output.json:
         daemon = None if status is None or isinstance(status, str) else _document(status)
         output.document({"status": health.level.name, "reasons": health.reasons, "daemon": daemon})
@@ -82,14 +86,15 @@ def run(arguments: argparse.Namespace, output: Output) -> Status:
     return Status(health.level)
 
 
-def judge(unanswered: Sequence[str], seconds: float, status: JSON | str | None, now: float) -> Health:
+def judge(unanswered: Sequence[str], no_dns: str, seconds: float, status: JSON | str | None, now: float) -> Health:
     """The health that follows from what was observed at the time `now`.
 
-    `unanswered` has a reason for each socket that did not answer; the others answered within `seconds`. `status` is the
-    daemon's status document (`daemon.control`), the reason why it could not be had, or None without a control socket.
+    `unanswered` has a reason for each socket that did not answer; the others answered within `seconds`. `no_dns` is the
+    reason why no nameserver answered, or empty. `status` is the daemon's status document (`daemon.control`), the reason
+    why it is missing, or None without a control socket.
     """
     numbers = {} if unanswered else {"time": f"{seconds:.3f}s"}
-    warning: list[str] = []
+    critical, warning = [*unanswered, *([no_dns] if no_dns else [])], list[str]()
     fine = [] if unanswered else ["answers Postfix"]
     match status:
         case str(reason):
@@ -97,11 +102,25 @@ def judge(unanswered: Sequence[str], seconds: float, status: JSON | str | None, 
         case None:
             pass
         case _:
+            share = _failed_share(status["discoveries"])
+            if share >= _SOME:
+                (critical if share >= _MOST else warning).append(_discoveries(status["discoveries"]))
             warning += _troubles(status, now)
             fine += _counts(status)
             numbers |= _numbers(status)
-    level = Level.CRITICAL if unanswered else Level.WARNING if warning else Level.OK
-    return Health(level, (*unanswered, *warning, *fine), numbers)
+    level = Level.CRITICAL if critical else Level.WARNING if warning else Level.OK
+    return Health(level, (*critical, *warning, *fine), numbers)
+
+
+def _failed_share(discoveries: JSON) -> float:
+    """Which part of the discoveries has failed, from 0 to 1. A few that fail count as none."""
+    failed = int(discoveries["failed"])
+    return failed / int(discoveries["ended"]) if failed >= _FEW else 0.0
+
+
+def _discoveries(counts: JSON) -> str:
+    share = f"{counts['failed']} of {counts['ended']} discoveries in the last {counts['minutes']} minutes failed"
+    return f"{share}, the last with {counts['last_failure']}"
 
 
 def _troubles(status: JSON, now: float) -> list[str]:
@@ -136,14 +155,31 @@ def _numbers(status: JSON) -> dict[str, str]:
         "not_renewed": policies["not_renewed"],
         "ending": policies["ending"],
         "pending_writes": status["database"]["pending_writes"],
+        "discoveries": status["discoveries"]["ended"],
+        "failed_discoveries": status["discoveries"]["failed"],
     }
     return {name: str(number) for name, number in numbers.items() if number is not None}
 
 
-async def _unanswered(settings: Config) -> list[str]:
-    """A reason for each socket on which the daemon does not answer."""
-    reasons = await asyncio.gather(*map(_why_unanswered, settings.server.listen))
-    return [reason for reason in reasons if reason]
+async def _check(settings: Config, sockets: Sequence[Endpoint]) -> tuple[list[str], str, float]:
+    """A reason for each socket that does not answer, one for DNS or none, and the seconds that the answers took."""
+    resolver = Resolver(settings.dns.nameservers, timeout=min(settings.dns.timeout, _ANSWER_WITHIN))
+    nameservers = asyncio.create_task(_why_no_dns(resolver, settings.discovery.on_failure))
+    begin = time.monotonic()
+    reasons = await asyncio.gather(*map(_why_unanswered, sockets))
+    seconds = time.monotonic() - begin
+    return [reason for reason in reasons if reason], await nameservers, seconds
+
+
+async def _why_no_dns(resolver: Resolver, on_failure: OnFailure) -> str:
+    """Why no nameserver answers, and what follows from that; empty if one does."""
+    try:
+        await resolver.mx_hosts("")  # The root zone, which every resolver knows.
+    except DnsError as error:
+        deferred = on_failure is OnFailure.TEMP
+        follows = "is deferred" if deferred else "is sent without a policy"
+        return f"DNS does not answer: {error}: mail to new domains {follows}"
+    return ""
 
 
 async def _why_unanswered(endpoint: Endpoint) -> str | None:
@@ -154,14 +190,17 @@ async def _why_unanswered(endpoint: Endpoint) -> str | None:
     return None if reply == _NOT_FOUND else f"{endpoint} answers {reply[:60]!a} instead of NOTFOUND"
 
 
-def _status(settings: Config) -> JSON | str | None:
+def _status(settings: Config) -> tuple[JSON | str | None, Sequence[Endpoint]]:
+    """What the daemon says of itself, why it cannot be asked, or None without a control socket; and its sockets."""
     if not settings.server.control:
-        return None
+        return None, settings.server.listen
     try:
-        (status,) = ask(settings.server.control, {"request": "status"}, _CONTROL_WITHIN)
-    except (NoDaemon, QueryError) as error:
-        return str(error)
-    return status
+        daemon = running(settings)
+    except NoDaemon as error:
+        return f"{error}{error.remedy}", settings.server.listen
+    except QueryError as error:
+        return str(error), settings.server.listen
+    return daemon.status, daemon.sockets
 
 
 def _document(status: JSON) -> JSON:
@@ -170,6 +209,7 @@ def _document(status: JSON) -> JSON:
     return {
         **status,
         "started_at": iso(status["started_at"]),
+        "configured_at": iso(status["configured_at"]),
         "database": {**database, "trouble_since": iso(database["trouble_since"])},
         "policies": {**policies, "first_ends_at": iso(policies["first_ends_at"])},
     }

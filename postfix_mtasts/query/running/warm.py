@@ -2,6 +2,12 @@
 
 The command asks as Postfix does. FILE has one domain per line, and comments after #. A line that is not a domain is
 skipped with a warning.
+
+Postfix is not told whether a domain has no policy or whether that is unknown, because DNS or the policy host fails. So
+the command then asks the daemon for the reason, over its control socket.
+
+Exit status: 0 if all domains were looked up, 1 if a line was skipped or the daemon cannot be asked for reasons, 2 if a
+policy could not be looked up or mail to a domain is deferred.
 """
 
 import argparse
@@ -11,15 +17,17 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from postfix_mtasts.config import Endpoint
+from postfix_mtasts.config import Config
 from postfix_mtasts.daemon.command import read_config
-from postfix_mtasts.query.output import Output, QueryError, Status
-from postfix_mtasts.query.running.client import ask_as_postfix
+from postfix_mtasts.query.output import Output, QueryError, Status, say
+from postfix_mtasts.query.running.client import NoDaemon, ask, ask_as_postfix, sockets
 from postfix_mtasts.remote.network import in_words
 from postfix_mtasts.sts.domain import PolicyDomainError, next_hop
 
 _CONCURRENCY = 20
 _MOST = 1000
+_SHOWN = 20  # Domains whose lookup failed.
+_PATIENCE = 10.0  # Seconds, for an answer from memory.
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,28 +43,30 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, output: Output) -> Status:
-    """Ask for each domain. WARNING if a line was skipped, or if mail to a domain is deferred.
-
-    Raises QueryError and ConfigError.
-    """
+    """Ask for each domain. Raises QueryError and ConfigError."""
     domains = list(dict.fromkeys(_domains(arguments.file, output)))
-    endpoint = read_config(arguments.config).server.listen[0]
-    replies = asyncio.run(_warm(domains, endpoint, arguments.concurrency, output))
+    results = _Results(read_config(arguments.config), output, len(domains))
+    asyncio.run(results.warm(domains, arguments.concurrency))
+    replies, failed = results.replies, len(results.failures)
     counts = {
         "domains": len(domains),
         "policies": replies["OK"],
-        "none": replies["NOTFOUND"],
+        "none": replies["NOTFOUND"] - failed,
+        "failed": failed,
         "deferred": replies["TEMP"],
     }
+    for domain, reason in list(results.failures.items())[:_SHOWN]:
+        say(f"{domain}: {reason}")
+    if failed > _SHOWN:
+        say(f"and {failed - _SHOWN} more")
     if output.json:
         output.document(counts)
     else:
-        output.text(
-            "{domains} domains: {policies} with a policy for Postfix, {none} without, {deferred} deferred".format(
-                **counts
-            )
-        )
-    return Status.WARNING if output.warned or replies["TEMP"] else Status.OK
+        words = "{domains} domains: {policies} with a policy for Postfix, {none} without, {failed} failed"
+        output.text(f"{words}, {{deferred}} deferred".format(**counts))
+    if failed or replies["TEMP"]:
+        return Status.ERROR
+    return Status.WARNING if output.warned else Status.OK
 
 
 def _number(text: str) -> int:
@@ -80,16 +90,40 @@ def _domains(file: str, output: Output) -> Iterator[str]:
             output.warn(f"{file}:{number}: {word.decode('utf-8', 'replace')!a} skipped: {error}")
 
 
-async def _warm(domains: list[str], endpoint: Endpoint, concurrency: int, output: Output) -> Counter[str]:
-    """How many replies there were of each status."""
-    replies: Counter[str] = Counter()
-    waiting = iter(domains)
+class _Results:
+    """The replies by their first word, and for each domain whose policy could not be looked up the reason."""
 
-    async def work() -> None:
+    def __init__(self, settings: Config, output: Output, expected: int) -> None:
+        self.replies: Counter[str] = Counter()
+        self.failures: dict[str, str] = {}
+        self._control = settings.server.control
+        self._endpoint = sockets(settings)[0]
+        self._output = output
+        self._expected = expected
+
+    async def warm(self, domains: list[str], concurrency: int) -> None:
+        """Ask for the domains, some at a time."""
+        waiting = iter(domains)
+        await asyncio.gather(*(self._work(waiting) for _ in range(concurrency)))
+
+    async def _work(self, waiting: Iterator[str]) -> None:
         for domain in waiting:
-            reply = (await ask_as_postfix(endpoint, domain)).reply
-            replies[reply.partition(" ")[0]] += 1
-            output.progress(f"{replies.total()} of {len(domains)} domains")
+            reply = (await ask_as_postfix(self._endpoint, domain)).reply
+            word = reply.partition(" ")[0]
+            if word == "NOTFOUND" and (reason := await asyncio.to_thread(self._why_unknown, domain)):
+                self.failures[domain] = reason
+            self.replies[word] += 1
+            self._output.progress(f"{self.replies.total()} of {self._expected} domains")
 
-    await asyncio.gather(*(work() for _ in range(concurrency)))
-    return replies
+    def _why_unknown(self, domain: str) -> str:
+        """Why it is unknown whether a domain has a policy. Empty if that is known, or if the daemon cannot be asked."""
+        try:
+            (known,) = ask(self._control, {"request": "show", "domain": domain}, _PATIENCE)
+        except NoDaemon as error:
+            if not self._output.warned:
+                self._output.warn(f"{error}{error.remedy}; domains whose lookup failed count as without a policy")
+            return ""
+        note = known["note"]
+        if known["row"] or (note and note["no_policy"]):
+            return ""
+        return note["reason"] if note else "the lookup goes on"

@@ -23,7 +23,15 @@ from postfix_mtasts.config import DEFAULT_CONTROL
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
 from postfix_mtasts.sts.observation import Failure, Stage
 from postfix_mtasts.sts.policy import parse
-from tests.integration.conftest import World, fetched, mounted, store_entries, stored_entries, wait_until_stored
+from tests.integration.conftest import (
+    NAMESERVER,
+    World,
+    fetched,
+    mounted,
+    store_entries,
+    stored_entries,
+    wait_until_stored,
+)
 from tests.world.daemon import Daemon, ask
 from tests.world.dns import Behaviour
 from tests.world.https import Hold, answer
@@ -392,15 +400,42 @@ def status(daemon: Daemon) -> dict[str, Any]:
 
 def test_the_status_at_first(daemon: Daemon) -> None:
     found = status(daemon)
-    assert time.time() - 100 < found.pop("started_at") < time.time()
+    times = found.pop("started_at"), found.pop("configured_at")
+    assert time.time() - 100 < times[0] <= times[1] < time.time()
     assert found == {
         "version": __version__,
+        "pid": daemon.pid,
+        "config": str(daemon.config),
+        "sockets": [endpoint(daemon)],
         "style": {"chosen": "plain", "why": "configured"},
         "dane": {"chosen": "off", "why": "configured"},
         "database": {"writable": True, "trouble": None, "trouble_since": None, "pending_writes": 0},
         "policies": {"stored": 0, "in_memory": 0, "not_renewed": 0, "ending": 0, "first_ends_at": None},
         "no_policies_in_memory": 0,
+        "discoveries": {"minutes": 10, "ended": 0, "failed": 0, "last_failure": None},
     }
+
+
+def test_the_status_counts_discoveries(world: World, daemon: Daemon) -> None:
+    world.publish("counted.test", policy("counted.test"))
+    world.dns.set_behaviour("_mta-sts.failed.test", Behaviour(rcode="SERVFAIL"))
+    for domain in ("counted.test", "counted.test", "none.test", "failed.test"):
+        ask(endpoint(daemon), domain)
+    assert status(daemon)["discoveries"] == {
+        "minutes": 10,
+        "ended": 3,
+        "failed": 1,
+        "last_failure": f"TXT lookup: {NAMESERVER}: SERVFAIL",
+    }
+
+
+def test_the_status_has_the_time_of_the_last_reload(daemon: Daemon) -> None:
+    before = status(daemon)
+    since = len(daemon.log)
+    daemon.hang_up()
+    daemon.wait_for("reply.dane is", since=since)
+    after = status(daemon)
+    assert (after["started_at"], after["configured_at"] > before["configured_at"]) == (before["started_at"], True)
 
 
 def failing(domain: str, age: float, mode: str = "enforce") -> Entry:

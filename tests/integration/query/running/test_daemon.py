@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.integration.conftest import NOBODY, World
 from tests.world.daemon import COMMAND, Daemon
+from tests.world.dns import Behaviour
 
 QUERY = str(COMMAND.with_name("postfix-mtasts-query"))
 
@@ -141,7 +143,7 @@ def test_warm(world: World, daemon: Daemon, tmp_path: Path) -> None:
     file.write_text("\n".join(["# known ones", "", *domains, "WARM1.test. # again", "[warm2.test]:587", "cold.test"]))
     assert query(daemon, "warm", "--concurrency", "5", str(file)) == (
         0,
-        "32 domains: 31 with a policy for Postfix, 1 without, 0 deferred\n",
+        "32 domains: 31 with a policy for Postfix, 1 without, 0 failed, 0 deferred\n",
         "",
     )
     assert all(world.asked(domain) == (1, 1) for domain in domains)
@@ -151,7 +153,7 @@ def test_warm(world: World, daemon: Daemon, tmp_path: Path) -> None:
 
 def test_warm_skips_what_is_no_domain(daemon: Daemon) -> None:
     status, output, errors = query(daemon, "warm", "-", "--json", given="localhost\n\xff\ncold.test\nuser@cold.test\n")
-    assert (status, json.loads(output)) == (1, {"domains": 1, "policies": 0, "none": 1, "deferred": 0})
+    assert (status, json.loads(output)) == (1, {"domains": 1, "policies": 0, "none": 1, "failed": 0, "deferred": 0})
     assert errors == (
         "postfix-mtasts-query: warning: -:1: 'localhost' skipped: needs a dot, like example.com\n"
         "postfix-mtasts-query: warning: -:2: '\\xff' skipped: needs a dot, like example.com\n"
@@ -162,6 +164,43 @@ def test_warm_skips_what_is_no_domain(daemon: Daemon) -> None:
 def test_options_may_stand_before_a_subcommand(daemon: Daemon) -> None:
     status, output, errors = query(daemon, "--json", "health")
     assert (status, json.loads(output)["status"], errors) == (0, "OK", "")
+
+
+def test_warm_counts_what_failed(world: World, daemon: Daemon) -> None:
+    world.publish("testing.test", policy("testing.test").replace("enforce", "testing"))
+    world.dns.set_behaviour("_mta-sts.failed.test", Behaviour(rcode="SERVFAIL"))
+    found = query(daemon, "warm", "-", given="testing.test\nfailed.test\ncold.test\n")
+    assert found == (
+        2,
+        "3 domains: 0 with a policy for Postfix, 2 without, 1 failed, 0 deferred\n",
+        "postfix-mtasts-query: failed.test: TXT lookup: 127.0.0.1: SERVFAIL\n",
+    )
+
+
+def test_warm_without_control_says_what_it_cannot_tell(world: World, tmp_path: Path) -> None:
+    server: dict[str, object] = {"listen": [f"unix:{tmp_path / 'socket'}"], "control": ""}
+    with Daemon(tmp_path, world.configuration(tmp_path, server=server)) as daemon:
+        found = query(daemon, "warm", "-", given="cold.test\ncolder.test\n")
+    reason = 'server.control = "": the control socket is switched off'
+    assert found == (
+        1,
+        "2 domains: 0 with a policy for Postfix, 2 without, 0 failed, 0 deferred\n",
+        f"postfix-mtasts-query: warning: {reason}; domains whose lookup failed count as without a policy\n",
+    )
+
+
+def test_warm_asks_where_the_daemon_listens(world: World, tmp_path: Path) -> None:
+    """The socket unit has other addresses than the configuration, which has none."""
+    world.publish("elsewhere.test", policy("elsewhere.test"))
+    config = {**world.configuration(tmp_path), "server": {"control": str(tmp_path / "control")}}
+    with (
+        socket.create_server(("127.0.0.1", 8462)) as listener,
+        Daemon(tmp_path, config, passed=[(listener, "socketmap")]) as daemon,
+    ):
+        warmed = query(daemon, "warm", "-", given="elsewhere.test\n")
+        status, output, _ = query(daemon, "health")
+    assert warmed == (0, "1 domains: 1 with a policy for Postfix, 0 without, 0 failed, 0 deferred\n", "")
+    assert (status, output.partition("|")[0]) == (0, "MTA-STS OK - answers Postfix; 1 policy")
 
 
 def test_warm_needs_a_file(daemon: Daemon, tmp_path: Path) -> None:
@@ -204,7 +243,10 @@ def test_colours_are_for_terminals_that_want_them(world: World, daemon: Daemon) 
 def test_progress_is_for_terminals(world: World, daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "domains").write_text("one.test\ntwo.test\n")
     seen = on_a_terminal(daemon, "warm", str(tmp_path / "domains"))
-    assert seen == "\r1 of 2 domains\r2 of 2 domains\n2 domains: 0 with a policy for Postfix, 2 without, 0 deferred\n"
+    assert (
+        seen
+        == "\r1 of 2 domains\r2 of 2 domains\n2 domains: 0 with a policy for Postfix, 2 without, 0 failed, 0 deferred\n"
+    )
 
 
 WRONG = {

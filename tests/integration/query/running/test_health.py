@@ -16,9 +16,9 @@ import pytest
 from postfix_mtasts import __version__
 from postfix_mtasts.sts.entry import FailedFetch
 from postfix_mtasts.sts.observation import Failure, Stage
-from tests.integration.conftest import World, fetched, store_entries
+from tests.integration.conftest import NOBODY, World, fetched, store_entries
 from tests.integration.daemon.test_control import policy
-from tests.world.daemon import Daemon, query, toml
+from tests.world.daemon import Daemon, ask, query, toml
 
 pytestmark = pytest.mark.usefixtures("namespace")
 
@@ -36,22 +36,50 @@ def health(config: Path, *words: str) -> tuple[int, str]:
     return status, re.sub(r"time=\d+\.\d{3}s", "time=Ns", re.sub(r"\d+ (s|seconds|hours|minutes)\b", r"N \1", output))
 
 
-NUMBERS = "time=Ns policies={} not_renewed={} ending={} pending_writes={}"
+NUMBERS = "time=Ns policies={} not_renewed={} ending={} pending_writes={} discoveries=0 failed_discoveries=0"
 
 
 def test_all_is_well(world: World, daemon: Daemon) -> None:
-    queries = len(world.dns.queries)
+    world.dns.queries.clear()
     line = f"MTA-STS OK - answers Postfix; 0 policies|{NUMBERS.format(0, 0, 0, 0)}\n"
     assert health(daemon.config) == (0, line)
-    # It costs no lookup, and no line in the log.
+    # It costs one lookup, whether DNS works, and no line in the log.
     assert daemon.stop() == 0
-    assert (len(world.dns.queries), daemon.log[4:]) == (queries, ["info: stopping"])
+    assert ([query.name for query in world.dns.queries], daemon.log[4:]) == (["."], ["info: stopping"])
+
+
+@pytest.mark.parametrize("on_failure", ["notfound", "temp"])
+def test_dns_that_is_dead(world: World, tmp_path: Path, on_failure: str) -> None:
+    configuration = world.configuration(tmp_path, dns={"nameservers": [NOBODY]}, discovery={"on_failure": on_failure})
+    with Daemon(tmp_path, configuration) as daemon:
+        follows = "is sent without a policy" if on_failure == "notfound" else "is deferred"
+        reason = f"DNS does not answer: {NOBODY}: connection refused: mail to new domains {follows}"
+        line = f"MTA-STS CRITICAL - {reason}; answers Postfix; 0 policies|{NUMBERS.format(0, 0, 0, 0)}\n"
+        assert health(daemon.config) == (2, line)
+
+
+def test_discoveries_that_fail(world: World, tmp_path: Path) -> None:
+    """Here DNS answers, and nothing reaches the policy hosts."""
+    with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
+        for number in range(5):
+            domain = f"unreached{number}.test"
+            world.dns.add_txt(f"_mta-sts.{domain}", b"v=STSv1; id=1;")
+            world.dns.add(f"mta-sts.{domain}", "A", NOBODY)
+            ask(f"unix:{tmp_path / 'socket'}", domain)
+        status, output = health(daemon.config)
+    failure = "connection to the policy host: 127.0.2.2: connection refused"
+    assert (status, output.partition("|")[0]) == (
+        2,
+        "MTA-STS CRITICAL - 5 of 5 discoveries in the last N minutes failed,"
+        f" the last with {failure}; answers Postfix; 0 policies",
+    )
 
 
 def test_json(daemon: Daemon) -> None:
     status, output = health(daemon.config, "--json")
     document = json.loads(output)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", document["daemon"].pop("started_at"))
+    for name in ("started_at", "configured_at"):
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", document["daemon"].pop(name))
     assert (status, document) == (
         0,
         {
@@ -59,11 +87,15 @@ def test_json(daemon: Daemon) -> None:
             "reasons": ["answers Postfix", "0 policies"],
             "daemon": {
                 "version": __version__,
+                "pid": daemon.pid,
+                "config": str(daemon.config),
+                "sockets": [f"unix:{daemon.config.parent / 'socket'}"],
                 "style": {"chosen": "plain", "why": "configured"},
                 "dane": {"chosen": "off", "why": "configured"},
                 "database": {"writable": True, "trouble": None, "trouble_since": None, "pending_writes": 0},
                 "policies": {"stored": 0, "in_memory": 0, "not_renewed": 0, "ending": 0, "first_ends_at": None},
                 "no_policies_in_memory": 0,
+                "discoveries": {"minutes": 10, "ended": 0, "failed": 0, "last_failure": None},
             },
         },
     )

@@ -10,7 +10,9 @@ NOW = 1_700_000_000.0
 STATUS: dict[str, Any] = {
     "database": {"writable": True, "trouble": None, "trouble_since": None, "pending_writes": 0},
     "policies": {"stored": 12, "in_memory": 3, "not_renewed": 0, "ending": 0, "first_ends_at": None},
+    "discoveries": {"minutes": 10, "ended": 9, "failed": 4, "last_failure": "TXT lookup: 192.0.2.1: SERVFAIL"},
 }
+MORE = " discoveries=9 failed_discoveries=4"
 SILENT = ["inet:127.0.0.1:8461 does not answer: connection refused", "unix:/run/sts does not speak socketmap"]
 
 
@@ -24,7 +26,8 @@ def status(table: str, **changes: object) -> dict[str, Any]:
         pytest.param(
             [],
             STATUS,
-            "MTA-STS OK - answers Postfix; 12 policies|time=0.002s policies=12 not_renewed=0 ending=0 pending_writes=0",
+            f"MTA-STS OK - answers Postfix; 12 policies"
+            f"|time=0.002s policies=12 not_renewed=0 ending=0 pending_writes=0{MORE}",
             id="well",
         ),
         pytest.param({}, None, "MTA-STS OK - answers Postfix|time=0.002s", id="no control socket is wanted"),
@@ -32,14 +35,14 @@ def status(table: str, **changes: object) -> dict[str, Any]:
             [],
             status("policies", stored=1, not_renewed=1, first_ends_at=NOW + 9e5),
             "MTA-STS OK - answers Postfix; 1 policy, 1 not renewed"
-            "|time=0.002s policies=1 not_renewed=1 ending=0 pending_writes=0",
+            f"|time=0.002s policies=1 not_renewed=1 ending=0 pending_writes=0{MORE}",
             id="a policy is not renewed, and there is time",
         ),
         pytest.param(
             [],
             status("policies", not_renewed=2, ending=1, first_ends_at=NOW + 7200),
             "MTA-STS WARNING - 1 policy that could not be renewed expires in 2 hours; answers Postfix; "
-            "12 policies, 2 not renewed|time=0.002s policies=12 not_renewed=2 ending=1 pending_writes=0",
+            f"12 policies, 2 not renewed|time=0.002s policies=12 not_renewed=2 ending=1 pending_writes=0{MORE}",
             id="a policy is about to expire",
         ),
         pytest.param(
@@ -47,20 +50,20 @@ def status(table: str, **changes: object) -> dict[str, Any]:
             status("policies", not_renewed=2, ending=2, first_ends_at=NOW - 1),
             "MTA-STS WARNING - 2 policies that could not be renewed expire soon, the first now; "
             "answers Postfix; 12 policies, 2 not renewed"
-            "|time=0.002s policies=12 not_renewed=2 ending=2 pending_writes=0",
+            f"|time=0.002s policies=12 not_renewed=2 ending=2 pending_writes=0{MORE}",
             id="two",
         ),
         pytest.param(
             [],
             status("database", writable=False, trouble="disk | full", trouble_since=NOW - 600, pending_writes=7),
             "MTA-STS WARNING - the database has not worked for 10 minutes: disk / full; pending writes: 7; "
-            "answers Postfix; 12 policies|time=0.002s policies=12 not_renewed=0 ending=0 pending_writes=7",
+            f"answers Postfix; 12 policies|time=0.002s policies=12 not_renewed=0 ending=0 pending_writes=7{MORE}",
             id="the database cannot be written",
         ),
         pytest.param(
             [],
             status("policies", stored=None, not_renewed=None, ending=None),
-            "MTA-STS OK - answers Postfix|time=0.002s pending_writes=0",
+            f"MTA-STS OK - answers Postfix|time=0.002s pending_writes=0{MORE}",
             id="no counts",
         ),
         pytest.param(
@@ -72,7 +75,8 @@ def status(table: str, **changes: object) -> dict[str, Any]:
         pytest.param(
             SILENT,
             STATUS,
-            f"MTA-STS CRITICAL - {'; '.join(SILENT)}; 12 policies|policies=12 not_renewed=0 ending=0 pending_writes=0",
+            f"MTA-STS CRITICAL - {'; '.join(SILENT)}; 12 policies"
+            f"|policies=12 not_renewed=0 ending=0 pending_writes=0{MORE}",
             id="no answer",
         ),
         pytest.param(
@@ -84,10 +88,29 @@ def status(table: str, **changes: object) -> dict[str, Any]:
     ],
 )
 def test_line(silent: list[str], told: Any, line: str) -> None:
-    health = judge(silent, 0.0021, told, NOW)
+    health = judge(silent, "", 0.0021, told, NOW)
     assert str(health) == line
     assert line.startswith(f"MTA-STS {health.level.name} ")
 
 
 def test_unknown() -> None:
     assert str(Health(Level.UNKNOWN, ("x.toml: wrong",), {})) == "MTA-STS UNKNOWN - x.toml: wrong"
+
+
+@pytest.mark.parametrize(
+    ("ended", "failed", "level"),
+    [(0, 0, "OK"), (4, 4, "OK"), (21, 5, "OK"), (20, 5, "WARNING"), (7, 5, "WARNING"), (8, 6, "CRITICAL")],
+)
+def test_the_share_of_discoveries_that_failed(ended: int, failed: int, level: str) -> None:
+    told = status("discoveries", ended=ended, failed=failed)
+    health = judge([], "", 0.0021, told, NOW)
+    share = (
+        f"{failed} of {ended} discoveries in the last 10 minutes failed, the last with TXT lookup: 192.0.2.1: SERVFAIL"
+    )
+    reasons = ("answers Postfix", "12 policies")
+    assert (health.level.name, health.reasons) == (level, reasons if level == "OK" else (share, *reasons))
+
+
+def test_no_dns() -> None:
+    health = judge([], "DNS does not answer", 0.0021, None, NOW)
+    assert str(health) == "MTA-STS CRITICAL - DNS does not answer; answers Postfix|time=0.002s"
