@@ -11,6 +11,7 @@ Each subcommand is a module with `arguments(parser)` and `run(arguments, output)
 """
 
 import argparse
+import errno
 import sys
 from types import ModuleType
 from typing import NoReturn
@@ -21,13 +22,9 @@ from postfix_mtasts.query.doctor import doctor
 from postfix_mtasts.query.domain import domains
 from postfix_mtasts.query.output import PROGRAM, Output, QueryError, Status, say
 from postfix_mtasts.query.running import cache, health, warm
+from postfix_mtasts.remote.network import in_words
 
 SUBCOMMANDS: dict[str, ModuleType] = {"cache": cache, "doctor": doctor, "health": health, "warm": warm}
-
-
-def main() -> None:
-    """Run the command."""
-    sys.exit(run(sys.argv[1:]))
 
 
 def run(words: list[str]) -> Status:
@@ -42,6 +39,13 @@ def run(words: list[str]) -> Status:
         return Status.CONFIG
     except BrokenPipeError:
         sys.stderr.close()  # Otherwise Python prints the error again at exit.
+        return Status.UNAVAILABLE
+    except KeyboardInterrupt:
+        return Status.INTERRUPTED
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        _complain(f"{in_words(error)}: raise the limit, for example with `ulimit -n 1024`")
         return Status.UNAVAILABLE
 
 

@@ -27,6 +27,7 @@ class Status(enum.IntEnum):
     USAGE = os.EX_USAGE  # 64: the command line is wrong.
     UNAVAILABLE = os.EX_UNAVAILABLE  # 69: the daemon or its database cannot be reached.
     CONFIG = os.EX_CONFIG  # 78: the configuration is wrong.
+    INTERRUPTED = 130  # By Ctrl-C, as shells have it: 128 and the number of the signal.
 
 
 SEVERITIES = {Status.OK: "note", Status.WARNING: "warning", Status.ERROR: "error"}
