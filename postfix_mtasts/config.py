@@ -180,6 +180,7 @@ class Server:
     control: str = _key(
         DEFAULT_CONTROL, _control, f'{_PATH} of at most {_MAX_SOCKET_PATH} bytes, or "" for no control socket'
     )
+    control_group: str = _key("", lambda value: _path("/" + _strings([value])[0])[1:], 'the name of a group, or ""')
     answer_within: float = _key(10.0, _seconds, _SECONDS)
 
 

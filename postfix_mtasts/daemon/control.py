@@ -1,6 +1,6 @@
 """The control socket: a Unix socket by which an administrator inspects and controls the running daemon.
 
-Only the daemon's user and root can connect to it.
+The daemon's user, root and the group `server.control_group` can connect to it. The group may not forget or refresh.
 
     request  one JSON object on one line of at most 4096 bytes, one per connection:
              {"request": "list" | "status"} or {"request": "show" | "forget" | "refresh", "domain": "example.com"}
@@ -23,6 +23,7 @@ import asyncio
 import json
 import os
 import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -40,8 +41,11 @@ from postfix_mtasts.sts.entry import Apply, Entry, NoPolicy, Unavailable
 from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable
 
 MODE = 0o600  # The mode of the socket. Whoever makes the daemon forget a policy weakens the encryption of mail.
+GROUP_MODE = 0o660  # Its mode if a group may use it.
 _MAX_REQUEST = 4096  # Bytes.
+_UCRED = struct.Struct("iII")  # Process, user and group (unix(7)).
 _TIMEOUT = 30.0  # Seconds for a client to send its request, or to read one line of the reply.
+_CHANGES = ("forget", "refresh")
 _ROWS_AT_ONCE = 100  # Rows that are sent before other tasks may run.
 
 JSON = dict[str, Any]
@@ -111,15 +115,18 @@ class Control:
             async with asyncio.timeout(_TIMEOUT):
                 line = await _line(reader)
             if line:
-                await self._reply(line, send)
+                await self._reply(line, send, may_change=_peer(writer) in (0, os.geteuid()))
         except (OSError, TimeoutError):
             pass  # The client has closed the connection, or does not respond.
         finally:
             writer.transport.abort()
 
-    async def _reply(self, line: bytes, send: Send) -> None:
+    async def _reply(self, line: bytes, send: Send, *, may_change: bool) -> None:
         try:
-            await self._fulfil(*parse_request(line), send)
+            request, domain = parse_request(line)
+            if request in _CHANGES and not may_change:
+                raise RequestError(f"only root and the daemon's user may {request} a domain")
+            await self._fulfil(request, domain, send)
         except (RequestError, StoreError) as error:
             await send({"error": str(error)})
         else:
@@ -213,6 +220,13 @@ class Control:
                 "last_failure": discovered.last_failure or None,
             },
         }
+
+
+def _peer(writer: asyncio.StreamWriter) -> int:
+    """The user who has made a connection."""
+    credentials = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    _, user, _ = _UCRED.unpack(credentials)
+    return int(user)
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:

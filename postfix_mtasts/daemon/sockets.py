@@ -1,12 +1,15 @@
 """Which sockets the daemon serves: those that systemd passes, and those of the configuration besides."""
 
+import os
+import pathlib
+import shutil
 import socket
 from collections.abc import Sequence
 
 from postfix_mtasts import config
 from postfix_mtasts.config import Endpoint, UnixEndpoint
 from postfix_mtasts.daemon import service
-from postfix_mtasts.daemon.control import MODE
+from postfix_mtasts.daemon.control import GROUP_MODE, MODE
 from postfix_mtasts.daemon.listen import ListenError, close, covers, endpoint_of, listen
 from postfix_mtasts.daemon.service import Passed, ServiceError
 from postfix_mtasts.log import events
@@ -63,10 +66,24 @@ def control_of(settings: config.Server, passed: socket.socket | None) -> socket.
     if passed or not settings.control:
         return passed
     try:
-        return listen(UnixEndpoint(settings.control), MODE)
+        listener = listen(UnixEndpoint(settings.control), MODE)
+        _let_in(settings)
+        return listener
     except ListenError as error:
         reason = f'server.control = "{settings.control}": {error}'
         if settings.control != config.DEFAULT_CONTROL:
             raise StartError(reason) from error
         events.no_control(reason)
         return None
+
+
+def _let_in(settings: config.Server) -> None:
+    """Let a group use the control socket. If that fails, it must not stop the mail."""
+    if not settings.control_group:
+        return
+    try:
+        shutil.chown(settings.control, group=settings.control_group)
+        pathlib.Path(settings.control).chmod(GROUP_MODE)
+    except (LookupError, OSError) as error:
+        reason = os.strerror(error.errno or 0).lower() if isinstance(error, OSError) else "no such group"
+        events.no_control_group(settings.control_group, reason)

@@ -37,6 +37,7 @@ class Event(enum.Enum):
     LISTENER_NOT_CONFIGURED = "189c9cd4923d4b7b99c0642d299964b0"
     REPLY_RULES = "8e5c8d2b0d834b3db06625687be5feb4"
     NO_CONTROL = "c361808b4bc64a6bbf959b06d64b4eda"
+    NO_CONTROL_GROUP = "5d0f1d4e7c3b4b5e9a6e2f0c8b7a4d31"
     RELOADED = "0f4d4a192b48499d825875c6c4f9ed70"
     NOT_RELOADED = "d6c5250d8ca940c9b99d2642373ca497"
     WATCHDOG = "a0142fac2321498888c58b6c2c4d19c5"
@@ -153,6 +154,12 @@ def no_control(reason: str) -> None:
     """The default control socket could not be created, and the daemon runs without it."""
     text = "no control socket, so postfix-mtasts-query cannot reach the daemon: %s"
     _tell(Event.NO_CONTROL, logging.INFO, text, reason)
+
+
+def no_control_group(group: str, reason: str) -> None:
+    """The group that may use the control socket could not be set, and the daemon runs without it."""
+    text = "server.control_group = %s: %s; only root and the daemon's user can use the control socket"
+    _tell(Event.NO_CONTROL_GROUP, logging.WARNING, text, group, reason)
 
 
 def reloaded(restart_for: Sequence[str]) -> None:

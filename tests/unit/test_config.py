@@ -34,6 +34,7 @@ DEFAULTS = Config(
         listen=(InetEndpoint("127.0.0.1", 8461),),
         socket_mode=0o666,
         control="/run/postfix-mtasts/control",
+        control_group="",
         answer_within=10.0,
     ),
     cache=Cache(
@@ -53,6 +54,7 @@ EVERY_KEY = b"""
 listen = ["inet:192.0.2.1:1", "inet:[2001:DB8:0::1]:65535", "unix:/run/postfix mtasts/s\xc3\xb6cket"]
 socket_mode = 0o660
 control = "/srv/control"
+control_group = "monitoring"
 answer_within = 7.5
 [cache]
 path = "/srv/cache.sqlite"
@@ -123,6 +125,7 @@ def test_file_with_every_key() -> None:
             ),
             socket_mode=0o660,
             control="/srv/control",
+            control_group="monitoring",
             answer_within=7.5,
         ),
         cache=Cache(path="/srv/cache.sqlite", policies_in_memory=2000, no_policies_in_memory=3000, memory=2**24),

@@ -7,6 +7,9 @@ import socket
 import sqlite3
 import stat
 import struct
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -713,3 +716,46 @@ def test_the_default_path_is_used_if_it_can_be(world: World, tmp_path: Path) -> 
             assert Path(DEFAULT_CONTROL).is_socket()
         assert list(folder.iterdir()) == []
         assert [line for line in daemon.log if "control" in line] == []
+
+
+# who may ask
+
+
+def as_user(daemon: Daemon, user: str, group: str, line: str) -> list[Any]:
+    """What a request of this user leads to, or that the connection was refused."""
+    program = (
+        "import json, socket, sys\n"
+        "connection = socket.socket(socket.AF_UNIX)\n"
+        "try: connection.connect(sys.argv[1])\n"
+        "except PermissionError: print('\"forbidden\"'); sys.exit()\n"
+        "connection.sendall(sys.argv[2].encode() + b'\\n')\n"
+        "sys.stdout.buffer.write(connection.makefile('rb').read())\n"
+    )
+    command = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", sys.executable, "-c", program]
+    socket_path = str(daemon.config.parent / "control")
+    done = subprocess.run([*command, socket_path, line], capture_output=True, text=True, check=True, timeout=20)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_group_may_look_and_change_nothing(world: World) -> None:
+    # Its users must be able to reach the folder.
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        server: dict[str, object] = {"control_group": "daemon"}
+        with Daemon(folder, world.configuration(folder, server=server)) as daemon:
+            assert stat.S_IMODE((folder / "control").stat().st_mode) == 0o660
+            assert as_user(daemon, "nobody", "nogroup", '{"request": "list"}') == ["forbidden"]
+            assert as_user(daemon, "nobody", "daemon", '{"request": "list"}') == [DONE]
+            for request in ("forget", "refresh"):
+                line = json.dumps({"request": request, "domain": "a.test"})
+                refused = {"error": f"only root and the daemon's user may {request} a domain"}
+                assert as_user(daemon, "nobody", "daemon", line) == [refused]
+
+
+def test_a_group_that_does_not_exist_stops_nothing(world: World, tmp_path: Path) -> None:
+    with Daemon(tmp_path, world.configuration(tmp_path, server={"control_group": "nosuch"})) as daemon:
+        assert told(daemon, "list") == []
+        assert stat.S_IMODE((tmp_path / "control").stat().st_mode) == 0o600
+    reason = "server.control_group = nosuch: no such group"
+    assert f"warning: {reason}; only root and the daemon's user can use the control socket" in daemon.log

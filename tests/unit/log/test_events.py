@@ -29,6 +29,9 @@ FAILURE = Failure(Stage.RESPONSE, "status 404")
 Fields = dict[str, str]
 
 
+ONLY_ROOT = "only root and the daemon's user can use the control socket"
+
+
 def fields(event: Event, result: str = "", *, domain: bool = False) -> Fields:
     found = {"MESSAGE_ID": event.value}
     if domain or result:
@@ -91,6 +94,11 @@ EVENTS: list[tuple[Callable[[], None], list[str], Fields]] = [
         fields(Event.WATCHDOG),
     ),
     (partial(events.event_loop, "uvloop"), ["INFO event loop is uvloop"], fields(Event.EVENT_LOOP)),
+    (
+        partial(events.no_control_group, "nagios", "no such group"),
+        [f"WARNING server.control_group = nagios: no such group; {ONLY_ROOT}"],
+        fields(Event.NO_CONTROL_GROUP),
+    ),
     (events.stopping, ["INFO stopping"], fields(Event.STOPPING)),
     (
         decided(Apply(ENFORCE, fetched=True)),
