@@ -121,3 +121,7 @@ class Memory:
     def policies(self) -> list[tuple[PolicyDomain, Entry]]:
         """All entries with a policy."""
         return self._policies.items()
+
+    def notes(self) -> list[tuple[PolicyDomain, Entry]]:
+        """All entries without a policy."""
+        return self._notes.items()

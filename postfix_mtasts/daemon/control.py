@@ -7,7 +7,8 @@ The daemon's user, root and the group `server.control_group` can connect to it. 
     reply    JSON objects, one per line. The last one is {"done": true}, or {"error": "why"}. Without it, the reply is
              incomplete.
 
-    list     for each policy, in any order: {"domain", "row"}, with the row as in the database (`cache.row`)
+    list     for each policy, in any order: {"domain", "row"}, with the row as in the database (`cache.row`); and for
+             each domain in memory whose policy could not be fetched, as for show
     show     {"domain", "row" or null, "checked_at", "failed", "note" or null, "unread", "dane"}
     forget   {"domain", "forgotten"}: whether there was anything to forget. The next query starts a new discovery.
     refresh  as for show, and {"fetched", "reason" or null}. The record is looked up and the policy is fetched now,
@@ -149,6 +150,11 @@ class Control:
         at_hand = dict(self._memory.policies())
         for number, (domain, entry) in enumerate(at_hand.items()):
             await send({"domain": domain.name, "row": print_row(entry)})
+            if number % _ROWS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        for number, (domain, entry) in enumerate(self._memory.notes()):
+            if entry.failed or (entry.note and isinstance(entry.note.answer, Unavailable)):
+                await send(self._document(domain, entry))
             if number % _ROWS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         async for domain, row in self._store.rows():

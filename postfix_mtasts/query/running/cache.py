@@ -1,6 +1,6 @@
 """List, show, forget and refresh what the daemon has cached.
 
-    cache list                 all policies, one per line
+    cache list                 all policies, and domains whose policy could not be fetched
     cache show DOMAIN...       everything cached for a domain, with its policy file
     cache forget DOMAIN...     delete it; the domain has no policy until the next query looks it up again
     cache refresh DOMAIN...    look up the record and fetch the policy now, whatever its age and its failures
@@ -13,7 +13,7 @@ could not be fetched, 3 if nothing is cached or there is no policy. Of several d
 
 import argparse
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from postfix_mtasts.cache.database import DatabaseError, read
 from postfix_mtasts.cache.row import RowError
@@ -25,9 +25,17 @@ from postfix_mtasts.query.running.client import NoDaemon, ask
 from postfix_mtasts.query.running.render import Known, describe, document, parse_known, summary, table
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import Entry
+from postfix_mtasts.sts.policy import Mode
 
 _HINT = "is it running, and do you have permission to use its socket?"
 _PATIENCE = 10.0  # Seconds, for an answer from memory.
+
+_SORTS: Mapping[str, Callable[[Known], float]] = {
+    "domain": lambda one: 0.0,
+    "fetched": lambda one: one.entry.cached.fetched_at if one.entry.cached else 0.0,
+    "expires": lambda one: one.entry.cached.expires_at() if one.entry.cached else 0.0,
+    "failures": lambda one: -sum(failed.count for failed in one.entry.failed),
+}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +44,29 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "domain", nargs="*", default=(), metavar="DOMAIN", help="a domain as in Postfix's tables; none for list"
     )
+
+    parser.add_argument(
+        "--failing", action="store_true", help="list domains whose policy could not be fetched or renewed"
+    )
+    parser.add_argument("--ending", action="store_true", help="list policies that are about to expire, and not renewed")
+    parser.add_argument("--mode", choices=[mode.value for mode in Mode], help="list policies in this mode")
+    parser.add_argument(
+        "--sort", choices=tuple(_SORTS), default="domain", help="how to sort the list (default: domain)"
+    )
+
+
+def chosen(found: Iterable[Known], arguments: argparse.Namespace, now: float) -> list[Known]:
+    """Those that the options of `list` choose, sorted as they say."""
+
+    def fits(one: Known) -> bool:
+        cached = one.entry.cached
+        return (
+            (not arguments.failing or one.status(now) in (Status.WARNING, Status.ERROR))
+            and (not arguments.mode or (cached is not None and cached.policy.mode.value == arguments.mode))
+            and (not arguments.ending or one.is_ending(now))
+        )
+
+    return sorted(filter(fits, found), key=lambda one: (_SORTS[arguments.sort](one), one.domain))
 
 
 def run(arguments: argparse.Namespace, output: Output) -> Status:
@@ -46,20 +77,20 @@ def run(arguments: argparse.Namespace, output: Output) -> Status:
         raise QueryError(problem, f"{PROGRAM} cache --help", Status.USAGE)
     settings = read_config(arguments.config)
     if arguments.what == "list":
-        return _list(settings, output)
+        return _list(settings, arguments, output)
     if arguments.what == "show":
         return worst(_show(one, output) for one in _ask_or_read(domains, settings))
     act = _forget if arguments.what == "forget" else _refresh
     return worst(act(domain, settings, output) for domain in domains)
 
 
-def _list(settings: Config, output: Output) -> Status:
+def _list(settings: Config, arguments: argparse.Namespace, output: Output) -> Status:
     try:
         found = ask(settings.server.control, {"request": "list"}, _PATIENCE)
     except NoDaemon as error:
-        found = _stored(settings, str(error))
+        found = _stored(settings, error)
     now = time.time()
-    policies = sorted(_understood(found), key=lambda one: one.domain)
+    policies = chosen(_understood(found), arguments, now)
     if output.json:
         for one in policies:
             output.document(document(one, now, alone=False))
@@ -78,7 +109,7 @@ def _ask_or_read(domains: Iterable[PolicyDomain], settings: Config) -> list[Know
     try:
         found = [one for name in names for one in ask(path, {"request": "show", "domain": name}, _PATIENCE)]
     except NoDaemon as error:
-        found = [row for row in _stored(settings, str(error)) if row["domain"] in names]
+        found = [row for row in _stored(settings, error) if row["domain"] in names]
     understood = {one.domain: one for one in _understood(found)}
     return [understood.get(name, Known(name, Entry())) for name in names]
 
@@ -124,17 +155,18 @@ def _ask_running(request: str, domain: PolicyDomain, settings: Config) -> JSON:
     try:
         (reply,) = ask(settings.server.control, {"request": request, "domain": domain.name}, patience)
     except NoDaemon as error:
-        raise QueryError(f"the daemon cannot be reached: {error}", _HINT) from error
+        raise QueryError(f"the daemon cannot be reached: {error}", error.remedy or _HINT) from error
     return reply
 
 
-def _stored(settings: Config, why: str) -> Iterator[JSON]:
+def _stored(settings: Config, why: NoDaemon) -> Iterator[JSON]:
     path = settings.cache.path
     try:
         rows = read(path)
     except DatabaseError as error:
         reason = f'the daemon cannot be reached: {why}; the database cannot be read: cache.path = "{path}": {error}'
-        raise QueryError(reason, "has the daemon ever run, and do you have permission to read its files?") from error
+        hint = why.remedy or "has the daemon ever run, and do you have permission to read its files?"
+        raise QueryError(reason, hint) from error
     say(f"info: the daemon cannot be reached: {why}; showing the stored copy in {path}")
     return ({"domain": domain, "row": row} for domain, row in rows)
 

@@ -32,9 +32,9 @@ class NoDaemon(Exception):  # noqa: N818 - a daemon that does not run may be wha
 
     @property
     def remedy(self) -> str:
-        """How this user gets the permission that lacks, to be added to the message; empty if none lacks."""
+        """How this user gets the permission that lacks; empty if none lacks."""
         words = " ".join(["sudo", PROGRAM, *sys.argv[1:]])
-        return f": run {words}, or set server.control_group to a group of yours" if self.forbidden else ""
+        return f"run {words}, or set server.control_group to a group of yours" if self.forbidden else ""
 
 
 def ask(path: str, request: JSON, timeout: float) -> Iterator[JSON]:

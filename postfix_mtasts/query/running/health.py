@@ -197,7 +197,7 @@ def _status(settings: Config) -> tuple[JSON | str | None, Sequence[Endpoint]]:
     try:
         daemon = running(settings)
     except NoDaemon as error:
-        return f"{error}{error.remedy}", settings.server.listen
+        return f"{error}: {error.remedy}".removesuffix(": "), settings.server.listen
     except QueryError as error:
         return str(error), settings.server.listen
     return daemon.status, daemon.sockets

@@ -17,6 +17,7 @@ Unless it is an item of a list, it also has these:
 """
 
 import datetime
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,10 +25,12 @@ from postfix_mtasts.cache.row import parse_failed, parse_row, print_failed
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.output import JSON, Status
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
-from postfix_mtasts.sts.schedule import refresh_at, renewal_fails
+from postfix_mtasts.sts.schedule import refresh_at, renewal_fails, urgent_at
 
 _LAST_TIME = 253402300799.0  # The end of the year 9999.
-_COLUMNS = ("domain", "mode", "mx", "fetched", "expires", "checked", "failures")
+_COLUMNS = ("domain", "mode", "mx", "fetched", "expires")
+_WIDTH = 80  # Columns.
+_DOMAIN = 36  # Columns of a domain.
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,11 @@ class Known:
         is_unknown = self.entry.failed or self.unread or (self.note and not self.note["no_policy"])
         return Status.ERROR if is_unknown else Status.NOTHING
 
+    def is_ending(self, now: float) -> bool:
+        """Whether it has a policy that is about to expire and could not be renewed."""
+        cached = self.entry.cached
+        return cached is not None and cached.is_live(now) and renewal_fails(self.entry) and now >= urgent_at(cached)
+
 
 def parse_known(document: JSON) -> Known:
     """Parse what the daemon says of a domain (`daemon.control`), in a list or alone. Raises RowError."""
@@ -62,22 +70,37 @@ def parse_known(document: JSON) -> Known:
 
 
 def table(all_known: Sequence[Known], now: float) -> Iterator[tuple[str, Status | None]]:
-    """A heading, and one line per policy with its status."""
-    rows = [
-        _COLUMNS,
-        *(_columns(one.domain, one.entry, one.entry.cached, now) for one in all_known if one.entry.cached),
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row, status in zip(rows, [None, *(one.status(now) for one in all_known)], strict=True):
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), status
+    """A heading, and one line per domain with its status, in 80 columns. Failures are in lines of their own."""
+    rows = [_COLUMNS, *(_columns(one, now) for one in all_known)]
+    # A long domain has a line of its own, rather than to make all others wide.
+    widths = [min(_DOMAIN, max(map(len, column))) for column in zip(*rows, strict=True)]
+    for row, one in zip(rows, [None, *all_known], strict=True):
+        status = one.status(now) if one else None
+        domain, *cells = row
+        if len(domain) > _DOMAIN:
+            yield domain, status
+            domain = ""
+        cells = [domain, *cells]
+        yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip(), status
+        for line in _failures(one, now) if one else ():
+            for part in textwrap.wrap(line, _WIDTH, initial_indent="    ", subsequent_indent="      "):
+                yield part, status
 
 
-def _columns(domain: str, entry: Entry, cached: CachedPolicy, now: float) -> tuple[str, ...]:
-    policy = cached.policy
-    failed = entry.failed[0] if entry.failed else None
-    failures = f"{failed.count}, last {ago(failed.at, now)}: {failed.failure}" if failed else "-"
-    times = (cached.fetched_at, cached.expires_at(), entry.checked_at)
-    return domain, policy.mode.value, str(len(policy.mx)), *(ago(time, now) for time in times), failures
+def _columns(one: Known, now: float) -> tuple[str, ...]:
+    cached = one.entry.cached
+    if not cached:
+        return one.domain, "-", "-", "-", "-"
+    times = (ago(cached.fetched_at, now), ago(cached.expires_at(), now))
+    return one.domain, cached.policy.mode.value, str(len(cached.policy.mx)), *times
+
+
+def _failures(one: Known, now: float) -> Iterator[str]:
+    for failed in one.entry.failed[:1]:
+        times = "once" if failed.count == 1 else f"{failed.count} times"
+        yield f"failed {times}, last {ago(failed.at, now)}: {failed.failure}"
+    if not one.entry.failed and one.note and not one.note["no_policy"]:
+        yield f"policy unavailable: {one.note['reason']}"
 
 
 def describe(one: Known, now: float) -> Iterator[str]:

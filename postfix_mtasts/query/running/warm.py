@@ -121,7 +121,8 @@ class _Results:
             (known,) = ask(self._control, {"request": "show", "domain": domain}, _PATIENCE)
         except NoDaemon as error:
             if not self._output.warned:
-                self._output.warn(f"{error}{error.remedy}; domains whose lookup failed count as without a policy")
+                remedy = f": {error.remedy}" if error.remedy else ""
+                self._output.warn(f"{error}{remedy}; domains whose lookup failed count as without a policy")
             return ""
         note = known["note"]
         if known["row"] or (note and note["no_policy"]):

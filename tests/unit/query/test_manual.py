@@ -20,7 +20,7 @@ from postfix_mtasts.query.output import Status
 
 ROOT = Path(__file__).parents[3]
 MANUAL = ROOT / "docs/man/postfix-mtasts-query.1"
-COMPLETION = ROOT / "contrib/bash-completion/postfix-mtasts-query"
+COMPLETION = ROOT / "contrib/completion/postfix-mtasts-query.bash"
 NAMES = [None, *SUBCOMMANDS]
 
 
@@ -40,8 +40,12 @@ def manual() -> str:
 @pytest.mark.parametrize("name", NAMES, ids=str)
 def test_the_manual_has_every_option_and_argument(name: str | None, manual: str) -> None:
     missing = {option for option in options(name) if not re.search(rf"(?<![\w-]){option}(?![\w-])", manual)}
-    choices = {choice for action in actions(name) for choice in action.choices or ()}
-    missing |= {choice for choice in choices if f"cache {choice}" not in manual}
+    choices = {
+        f"cache {choice}" if action.dest == "what" else choice
+        for action in actions(name)
+        for choice in action.choices or ()
+    }
+    missing |= {choice for choice in choices if choice not in manual}
     assert missing == set()
 
 
@@ -97,3 +101,11 @@ def test_bash_completes_subcommands() -> None:
     assert completed("postfix-mtasts-query", "") >= set(SUBCOMMANDS)
     assert completed("postfix-mtasts-query", "cache", "") >= {"list", "show", "forget", "refresh"}
     assert completed("postfix-mtasts-query", "example.com", "d") == set()
+
+
+@pytest.mark.parametrize("name", ["postfix-mtasts-query.fish", "_postfix-mtasts-query"])
+def test_the_other_shells_have_every_option(name: str) -> None:
+    script = COMPLETION.with_name(name).read_text()
+    wanted = {option.lstrip("-") for each in NAMES for option in options(each) if option.startswith("--")}
+    assert {option for option in wanted if not re.search(rf"(?:--|-l ){option}\b", script)} == set()
+    assert [one for one in SUBCOMMANDS if one not in script] == []

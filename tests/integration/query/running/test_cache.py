@@ -21,6 +21,7 @@ from postfix_mtasts.sts.entry import Entry, FailedFetch
 from postfix_mtasts.sts.observation import Failure, Stage
 from tests.integration.conftest import World, fetched, store_entries, stored_entries
 from tests.world.daemon import COMMAND, Daemon, ask, query, toml
+from tests.world.dns import Behaviour
 from tests.world.https import answer
 
 pytestmark = pytest.mark.usefixtures("namespace")
@@ -45,7 +46,7 @@ def normal(text: str) -> str:
 
 def row_by_row(table: str) -> str:
     """With two blanks between columns, however wide they are."""
-    return re.sub(" {2,}", "  ", normal(table))
+    return re.sub("(?<=\\S) {2,}", "  ", normal(table))
 
 
 @pytest.fixture
@@ -72,10 +73,11 @@ def entries() -> dict[str, Entry]:
 
 
 TABLE = """\
-domain  mode  mx  fetched  expires  checked  failures
-failing.test  enforce  1  5 days ago  in 2 days  N seconds ago  3, last 4 hours ago: HTTP response: status 404
-over.test  enforce  1  4 days ago  3 days ago  N seconds ago  -
-well.test  enforce  1  3 hours ago  in 7 days  N seconds ago  -
+domain  mode  mx  fetched  expires
+failing.test  enforce  1  5 days ago  in 2 days
+    failed 3 times, last 4 hours ago: HTTP response: status 404
+over.test  enforce  1  4 days ago  3 days ago
+well.test  enforce  1  3 hours ago  in 7 days
 """
 SHOWN = """\
 failing.test: mode enforce, expires in 2 days
@@ -210,7 +212,7 @@ def test_the_database_is_read_while_another_has_it_open(config: Path, tmp_path: 
         # The index of the log has marks of who reads.
         with untouched(tmp_path, "policies.sqlite-shm"):
             status, output, errors = query("cache", "list", "--config", config)
-        domains = [line.split()[0] for line in output.splitlines()[1:]]
+        domains = [line.split()[0] for line in output.splitlines()[1:] if not line.startswith(" ")]
         assert (status, domains, errors) == (0, ["failing.test", "moved.test", "well.test"], reading(tmp_path))
         connection.execute("UPDATE policies SET key = 'over.test' WHERE key = 'moved.test'")
     with untouched(tmp_path):
@@ -309,6 +311,41 @@ def test_what_is_only_in_memory_is_shown(world: World, daemon: Daemon) -> None:
     note = {"no_policy": True, "reason": "no _mta-sts TXT record", "until": "TIME"}
     expected = NOTHING | {"domain": "absent.test", "checked_at": "TIME", "note": note}
     assert json.loads(normal(output)) == expected
+
+
+def test_what_a_list_chooses(world: World, daemon: Daemon) -> None:
+    world.publish("enforced.test", policy("enforced.test", max_age=86400))
+    world.publish("testing.test", policy("testing.test", "testing"))
+    world.dns.set_behaviour("_mta-sts.failed.test", Behaviour(rcode="SERVFAIL"))
+    for domain in ("enforced.test", "testing.test", "failed.test", "absent.test"):
+        ask(endpoint(daemon), domain)
+
+    def listed(*options: str) -> list[str]:
+        status, output, errors = query("cache", "list", "--json", *options, "--config", daemon.config)
+        assert (status, errors) == (0, "")
+        return [json.loads(line)["domain"] for line in output.splitlines()]
+
+    assert listed() == ["enforced.test", "failed.test", "testing.test"]
+    assert listed("--failing") == ["failed.test"]
+    assert listed("--mode", "testing") == ["testing.test"]
+    assert listed("--ending") == []
+    assert listed("--sort", "expires") == ["failed.test", "enforced.test", "testing.test"]
+    _, output, _ = query("cache", "list", "--failing", "--config", daemon.config)
+    assert row_by_row(output) == (
+        "domain  mode  mx  fetched  expires\n"
+        "failed.test  -  -  -  -\n"
+        "    policy unavailable: TXT lookup: 127.0.0.1: SERVFAIL\n"
+    )
+
+
+def test_a_list_of_what_is_about_to_expire(config: Path, tmp_path: Path) -> None:
+    store_entries(tmp_path / "policies.sqlite", entries())
+    status, output, _ = query("cache", "list", "--ending", "--json", "--config", config)
+    assert (status, output) == (0, "")
+    late = {"late.test": replace(entries()["failing.test"], cached=fetched(policy("late.test"), age=6 * DAY).cached)}
+    store_entries(tmp_path / "policies.sqlite", late)
+    status, output, _ = query("cache", "list", "--ending", "--json", "--config", config)
+    assert (status, [json.loads(line)["domain"] for line in output.splitlines()]) == (0, ["late.test"])
 
 
 def test_forget(world: World, daemon: Daemon) -> None:

@@ -45,21 +45,29 @@ def test_status(one: Known, status: Status) -> None:
     assert one.status(NOW) == status
 
 
+LONG = f"{'long' * 12}.test"
+
+
 def test_table() -> None:
-    all_known = [Known("a.test", LIVE), Known("longer.test", replace(EXPIRED, failed=(FAILED,), checked_at=0.0))]
-    all_known.append(Known("n.test", NONE))
-    assert list(table(all_known, NOW)) == [
-        ("domain       mode     mx  fetched      expires       checked        failures", None),
-        ("a.test       enforce  2   5 hours ago  in 7 days     3 minutes ago  -", Status.OK),
-        (
-            (
-                "longer.test  enforce  2   8 days ago   24 hours ago  never          "
-                "3, last 10 minutes ago: HTTP response: status 404"
-            ),
-            Status.ERROR,
-        ),
-        ("n.test       none     0   5 hours ago  in 19 hours   3 minutes ago  -", Status.OK),
+    all_known = [
+        Known("a.test", LIVE),
+        Known(LONG, replace(EXPIRED, failed=(replace(FAILED, failure=Failure(Stage.RESPONSE, "no " * 30)),))),
+        Known("n.test", NONE),
+        Known("unknown.test", Entry(checked_at=NOW), note=SERVFAIL),
     ]
+    lines = list(table(all_known, NOW))
+    assert lines == [
+        ("domain                                mode     mx  fetched      expires", None),
+        ("a.test                                enforce  2   5 hours ago  in 7 days", Status.OK),
+        (LONG, Status.ERROR),
+        ("                                      enforce  2   8 days ago   24 hours ago", Status.ERROR),
+        ("    failed 3 times, last 10 minutes ago: HTTP response: no no no no no no no no", Status.ERROR),
+        ("      no no no no no no no no no no no no no no no no no no no no no no", Status.ERROR),
+        ("n.test                                none     0   5 hours ago  in 19 hours", Status.OK),
+        ("unknown.test                          -        -   -            -", Status.ERROR),
+        ("    policy unavailable: TXT lookup: SERVFAIL", Status.ERROR),
+    ]
+    assert max(len(line) for line, _ in lines) <= 80
 
 
 def test_describe() -> None:

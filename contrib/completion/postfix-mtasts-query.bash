@@ -1,19 +1,15 @@
-# bash completion for postfix-mtasts-query
+# bash completion for postfix-mtasts-query. It asks neither the daemon nor DNS, so nobody waits for it.
 _postfix_mtasts_query() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} words='--config --json --version --help'
     case $previous in
     --config) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+    --mode) mapfile -t COMPREPLY < <(compgen -W 'enforce testing none' -- "$current"); return ;;
+    --sort) mapfile -t COMPREPLY < <(compgen -W 'domain fetched expires failures' -- "$current"); return ;;
     --concurrency) return ;;
     esac
     case ${COMP_WORDS[1]} in
     cache)
-        words="$words list show forget refresh"
-        # Domains are offered only to users who have permission to use the control socket or to read the database.
-        case " ${COMP_WORDS[*]:2} " in
-        *' show '* | *' forget '* | *' refresh '*)
-            words="$words $(postfix-mtasts-query cache list 2>/dev/null | awk 'NR > 1 { print $1 }')"
-            ;;
-        esac
+        words="$words list show forget refresh --failing --ending --mode --sort"
         ;;
     doctor | health) ;;
     warm) words="$words --concurrency"; mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;

@@ -1,0 +1,18 @@
+# fish completion for postfix-mtasts-query. It asks neither the daemon nor DNS, so nobody waits for it.
+set -l subcommands cache doctor health warm
+set -l c complete -c postfix-mtasts-query
+$c -f
+$c -l config -r -F -d 'configuration of the daemon'
+$c -l json -d 'print JSON'
+$c -l version
+$c -l help
+$c -n "not __fish_seen_subcommand_from $subcommands" -a "$subcommands"
+$c -n "not __fish_seen_subcommand_from $subcommands" -l probe
+$c -n "not __fish_seen_subcommand_from $subcommands" -l as-postfix
+$c -n '__fish_seen_subcommand_from cache' -a 'list show forget refresh'
+$c -n '__fish_seen_subcommand_from cache' -l failing
+$c -n '__fish_seen_subcommand_from cache' -l ending
+$c -n '__fish_seen_subcommand_from cache' -l mode -x -a 'enforce testing none'
+$c -n '__fish_seen_subcommand_from cache' -l sort -x -a 'domain fetched expires failures'
+$c -n '__fish_seen_subcommand_from warm' -F
+$c -n '__fish_seen_subcommand_from warm' -l concurrency -x
