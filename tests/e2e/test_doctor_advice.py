@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -37,11 +38,12 @@ UNAVAILABLE = Outcome("deferred", "4.3.0", None, "mail transport unavailable")
 class Machine:
     """A Postfix with a daemon beside it; `doctor` finds both where an administrator has them."""
 
-    def __init__(self, world: World, commands: Path, config: Path) -> None:
+    def __init__(self, world: World, commands: Path, daemon: Daemon) -> None:
         self.world = world
         self.postfix = world.postfix
         self.commands = commands
-        self.config = config
+        self.daemon = daemon
+        self.config = daemon.config
         self.sound = {name: (self.postfix.config / name).read_text() for name in ("main.cf", "master.cf")}
 
     def break_it(self, settings: Mapping[str, str], services: tuple[str, ...] = (), *, chroot: bool = False) -> None:
@@ -125,9 +127,9 @@ def machine(world: World) -> Iterator[Machine]:
         config = configuration(folder, world.ca, LISTEN)
         config["server"] |= {"control": str(folder / "control"), "listen": [LISTEN, f"unix:{folder / 'socket'}"]}
         config["reply"] = {}
-        with beside(world, commands):
-            daemon = stack.enter_context(Daemon(folder, config))
-        yield Machine(world, commands, daemon.config)
+        stack.enter_context(beside(world, commands))
+        daemon = stack.enter_context(Daemon(folder, config))
+        yield Machine(world, commands, daemon)
 
 
 @contextmanager
@@ -213,6 +215,20 @@ CASES = {
         NO_ANSWER,
         chroot=True,
     ),
+    "one service": Case(
+        "level",
+        {"transport_maps": "inline:{ENFORCED=other:}"},
+        NOT_STARTED,
+        TRUSTED,
+        services=("other unix - - n - - smtp -o smtp_tls_security_level=secrue",),
+    ),
+    "no index": Case(
+        "table",
+        {"smtp_tls_policy_maps": f"hash:ETC/levels, {MAP}"},
+        NO_ANSWER,
+        NO_ANSWER,
+        files={"levels": "elsewhere.example may\n"},
+    ),
     "default_transport": Case("routes", {"default_transport": "stmp"}, UNAVAILABLE, UNAVAILABLE),
 }
 
@@ -221,6 +237,8 @@ CASES = {
 def test_what_it_advises(machine: Machine, name: str) -> None:
     case = CASES[name]
     world = machine.world
+    if "hash:" in str(case.settings) and "hash" not in world.postfix.run("postconf", "-m").split():
+        pytest.skip("needs a Postfix with tables of type hash")
     label = f"case{list(CASES).index(name)}"
     enforced, other = f"enforced.{label}.com", f"other.{label}.com"
     world.add(enforced, "good", enforce(enforced))
@@ -241,3 +259,80 @@ def test_what_it_advises(machine: Machine, name: str) -> None:
     assert rest == []
     expected = VERIFIED if "=encript" not in str(settings) else TRUSTED
     assert [machine.attempt(f"user@{domain}") for domain in (enforced, other)] == [expected, case.then]
+
+
+def test_an_old_index(machine: Machine) -> None:
+    """Postfix does not see what was written since."""
+    postfix = machine.postfix
+    if "hash" not in postfix.run("postconf", "-m").split():
+        pytest.skip("needs a Postfix with tables of type hash")
+    table = f"hash:{machine.write('aged', 'exception.aged.com none')}"
+    postfix.run("postmap", table)
+    machine.write("aged", "exception.aged.com may\n")
+    os.utime(postfix.config / "aged")
+    os.utime(postfix.config / "aged.db", (1, 1))
+    machine.world.add("exception.aged.com", "good", enforce("exception.aged.com"))
+    machine.break_it({"smtp_tls_policy_maps": f"{table}, {MAP}"})
+    os.utime(postfix.config / "aged")
+    os.utime(postfix.config / "aged.db", (1, 1))
+    assert machine.attempt("user@exception.aged.com") == CLEAR
+    advice = machine.advice("table")
+    assert (advice.status, advice.place) == (Status.WARNING, "run")
+    machine.run(advice.line)
+    machine.restart()
+    assert machine.attempt("user@exception.aged.com") == TRUSTED
+
+
+def test_a_daemon_that_was_started_before_main_cf_changed(machine: Machine) -> None:
+    machine.break_it({"smtp_tls_security_level": "dane", "smtp_dns_support_level": "dnssec"})
+    advice = machine.advice("reload")
+    assert "with style" in advice.what
+    assert advice.what.endswith("dane yield if it were reloaded")
+    since = len(machine.daemon.log)
+    subprocess.run(["sh", "-c", advice.line], check=True)  # The daemon runs beside the Postfix.
+    machine.daemon.wait_for("reply.dane is yield", since=since)
+    examination = machine.examine()
+    assert [finding for finding in examination.findings if finding.check in ("reload", "dane")] == []
+    assert examination.daemon
+    assert examination.daemon.dane.value == "yield"
+    machine.break_it({})
+    since = len(machine.daemon.log)
+    subprocess.run(["sh", "-c", machine.advice("reload").line], check=True)
+    machine.daemon.wait_for("reply.dane is off", since=since)
+
+
+def test_sockets_that_only_the_socket_units_have(machine: Machine) -> None:
+    """Another port, and a socket in the queue directory, as README.Debian has them."""
+    folder = machine.world.folder / "passed"
+    (machine.postfix.queue / "mtasts").mkdir()
+    folder.mkdir()
+    config = configuration(folder, machine.world.ca, LISTEN)
+    config["server"] = {"control": str(folder / "control")}
+    config["reply"] = {}
+    path = machine.postfix.queue / "mtasts/socket"
+    with socket.create_server(("127.0.0.1", 8462)) as inet, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(path))
+        unix.listen()
+        path.chmod(0o666)
+        with Daemon(folder, config, passed=[(inet, "socketmap"), (unix, "socketmap")]) as daemon:
+            for number, value in enumerate(("inet:127.0.0.1:8462", "unix:mtasts/socket")):
+                machine.break_it({"smtp_tls_policy_maps": f"socketmap:{value}:postfix"})
+                found = asyncio.run(examine(str(daemon.config), time.time(), str(machine.commands)))
+                assert [finding for finding in found.findings if finding.status is not Status.OK] == []
+                domain = f"passed{number}.com"
+                machine.world.add(domain, "good", enforce(domain))
+                assert machine.attempt(f"user@{domain}") == VERIFIED
+
+
+def test_several_instances(machine: Machine) -> None:
+    """What is wrong with another than the usual one is found too, and the advice is for that one."""
+    other = machine.world.folder / "postfix-out"
+    other.mkdir()
+    machine.break_it({"multi_instance_directories": str(other)})
+    main = machine.sound["main.cf"].replace(str(machine.postfix.queue), str(machine.world.folder / "queue-out"))
+    (other / "main.cf").write_text(f"{main}smtp_tls_wrappermode = yes\n")
+    (other / "master.cf").write_text(machine.sound["master.cf"])
+    advice = machine.advice("wrappermode")
+    assert advice.what == f"{other}: smtp_tls_wrappermode is yes"
+    assert advice.line == (f"postconf -c {other} -e 'smtp_tls_wrappermode = no' && postfix -c {other} reload")
+    machine.break_it({})

@@ -67,6 +67,11 @@ SOUND = {
         (SMTPS,),
         {"transport": "partner.example smtps-out:[mx.partner.example]:465\n"},
     ),
+    "a transport for partners": Sound(
+        {"transport_maps": "texthash:F/transport"},
+        ("strict unix - - y - - smtp -o smtp_tls_security_level=secure",),
+        {"transport": "partner.example strict:\n"},
+    ),
     "a transport of IPv4": Sound(
         {"transport_maps": "texthash:F/transport"}, (IPV4,), {"transport": "old.example smtp4:\n"}
     ),

@@ -37,6 +37,7 @@ class Use:
 
     client: Client
     is_direct: bool  # To the MX hosts of its recipients, among others.
+    is_default: bool  # If no table directs the mail elsewhere.
     relays: tuple[str, ...]  # To these next hops.
 
 
@@ -44,7 +45,7 @@ def check_settings(postfix: Installed, routes: Routes) -> Iterator[Finding]:
     """Everything that is wrong, for each client."""
     for client in postfix.clients:
         relays = tuple(sorted(hop for hop in routes.next_hops(client) if hop))
-        use = Use(client, routes.is_direct(client), relays)
+        use = Use(client, routes.is_direct(client), routes.is_default(client), relays)
         for parameter, judge in _TABLE.items():
             verdict = judge(use, client[parameter])
             if verdict:
@@ -70,6 +71,8 @@ def _level(use: Use, value: str) -> Verdict | None:
     if level in ("", "none"):
         why = "policies still apply, but all other mail is sent in the clear, and Postfix makes no TLS reports"
         return Verdict(Status.WARNING, "", why, "may")
+    if not use.is_default:  # The administrator has chosen the domains for which this level is right.
+        return None
     if level == "fingerprint":
         why = "mail to all domains without a policy is deferred, because no fingerprints are known"
         return Verdict(Status.ERROR, "", why, "may")

@@ -41,10 +41,13 @@ class Routes:
         names = {name.partition("/")[0] for name in client.names} or {self.default.service}
         return {hop.next_hop for hop in (self.default, *self.others) if hop.service in names}
 
+    def is_default(self, client: Client) -> bool:
+        """Whether mail that no table directs elsewhere goes by this client."""
+        return not client.names or self.default.service in {name.partition("/")[0] for name in client.names}
+
     def is_used(self, client: Client) -> bool:
         """Whether mail that no table directs elsewhere, or mail to MX hosts, goes by this client."""
-        names = {name.partition("/")[0] for name in client.names} or {self.default.service}
-        return self.default.service in names or self.is_direct(client)
+        return self.is_default(client) or self.is_direct(client)
 
     def is_direct(self, client: Client) -> bool:
         """Whether a client is known to send mail to the MX hosts of its recipients."""
