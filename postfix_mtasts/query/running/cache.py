@@ -22,6 +22,7 @@ from postfix_mtasts.daemon.command import read_config
 from postfix_mtasts.query.arguments import next_hop_of
 from postfix_mtasts.query.output import JSON, PROGRAM, Output, QueryError, Status, say, worst
 from postfix_mtasts.query.running.client import NoDaemon, ask
+from postfix_mtasts.query.running.pager import paged
 from postfix_mtasts.query.running.render import Known, describe, document, parse_known, summary, table
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import Entry
@@ -77,9 +78,11 @@ def run(arguments: argparse.Namespace, output: Output) -> Status:
         raise QueryError(problem, f"{PROGRAM} cache --help", Status.USAGE)
     settings = read_config(arguments.config)
     if arguments.what == "list":
-        return _list(settings, arguments, output)
+        with paged():
+            return _list(settings, arguments, output)
     if arguments.what == "show":
-        return worst(_show(one, output) for one in _ask_or_read(domains, settings))
+        with paged():
+            return worst([_show(one, output) for one in _ask_or_read(domains, settings)])
     act = _forget if arguments.what == "forget" else _refresh
     return worst(act(domain, settings, output) for domain in domains)
 

@@ -229,6 +229,14 @@ def on_a_terminal(daemon: Daemon, *words: str, **environment: str) -> str:
     return seen.decode().replace("\r\n", "\n")
 
 
+def test_the_cache_is_shown_with_a_pager_on_a_terminal(daemon: Daemon) -> None:
+    pager = "sed s/^/PAGED:/"
+    assert on_a_terminal(daemon, "cache", "list", PAGER=pager) == "PAGED:nothing is cached\n"
+    assert on_a_terminal(daemon, "cache", "show", "a.test", PAGER=pager) == "PAGED:a.test: nothing is cached\n"
+    assert on_a_terminal(daemon, "cache", "list", PAGER="") == "nothing is cached\n"
+    assert query(daemon, "cache", "list", PAGER=pager) == (0, "nothing is cached\n", "")
+
+
 def test_colours_are_for_terminals_that_want_them(world: World, daemon: Daemon) -> None:
     world.announce("colour.test", host=NOBODY)
     error = "error: the policy could not be fetched"
