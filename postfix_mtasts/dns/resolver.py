@@ -196,6 +196,18 @@ class Resolver:
         self._nameservers = Nameservers(servers, self._timeout)
 
 
+class Pinned(Resolver):
+    """A resolver for which each host has just these addresses. Whatever else is looked up fails."""
+
+    def __init__(self, *addresses: str) -> None:
+        super().__init__(timeout=0.0)
+        self._addresses_of_all = addresses
+
+    async def addresses(self, host: str) -> tuple[str, ...]:
+        """Return the addresses, whatever the host."""
+        return self._addresses_of_all
+
+
 def _rrset(answer: Answer, records: Sequence[_T]) -> RRset[_T]:
     """Make an RRset of an answer and of `records`, which are those of the answer in another form."""
     return RRset(tuple(records), answer.names[-1], answer.authentic, answer.ttl, answer.exists)

@@ -75,9 +75,14 @@ class Output:
         if self._progress:
             self._progress = ""
             print(file=sys.stderr)  # noqa: T201 - this is the output
-        shown = "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in line).rstrip()
+        shown = "".join(c if " " <= c <= "~" else self._escaped(c) for c in line).rstrip()
         code = _COLOURS.get(status) if self._colours else None
         print(f"\x1b[{code}m{shown}\x1b[0m" if code else shown)  # noqa: T201 - this is the output
+
+    def _escaped(self, character: str) -> str:
+        if character == "…" and (sys.stdout.encoding or "").lower().replace("-", "") == "utf8":
+            return character
+        return "..." if character == "…" else character.encode("unicode_escape").decode()
 
     def warn(self, line: str) -> None:
         """Print a warning on standard error, and remember that there was one."""

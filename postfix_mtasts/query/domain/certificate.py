@@ -46,3 +46,20 @@ def parse(der: bytes) -> Certificate | None:
     oids = (x509.NameOID.ORGANIZATION_NAME, x509.NameOID.COMMON_NAME)
     issuer = [str(attribute.value) for oid in oids for attribute in found.issuer.get_attributes_for_oid(oid)]
     return Certificate(names, " ".join(issuer), begin, end)
+
+
+def public_key(der: bytes) -> bytes:
+    """The SubjectPublicKeyInfo of a certificate in DER, or b"" if it cannot be read."""
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+    except ImportError:
+        return b""
+    try:
+        return (
+            x509.load_der_x509_certificate(der)
+            .public_key()
+            .public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        )
+    except ValueError:
+        return b""
