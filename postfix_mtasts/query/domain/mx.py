@@ -12,6 +12,7 @@ from postfix_mtasts.query.domain.report import MxReport, ProbeReport
 from postfix_mtasts.remote.probe import Probe
 from postfix_mtasts.sts.policy import Policy
 
+NOT_ALLOWED = "is not allowed by the policy"
 _DANE_EE = 3  # The certificate usage for the certificate of the host itself (RFC 6698, 2.1.1).
 _SPKI = 1  # The selector for its public key.
 _DIGESTS = {1: hashlib.sha256, 2: hashlib.sha512}
@@ -73,7 +74,7 @@ def match_names(policy: Policy) -> list[str]:
 def judge(mx: MxReport, rules: Rules) -> Judgement:
     """Whether Postfix delivers to a host under an enforced policy."""
     if not mx.pattern_in_force and (rules.by_hostname or not mx.probes):
-        return Judgement("refused", "is not allowed by the policy")
+        return Judgement("refused", NOT_ALLOWED)
     if not mx.probes:
         return Judgement("unprobed")
     if any(not probe.problem and not probe.unclear for probe in mx.probes):

@@ -224,5 +224,3 @@ def _tlsrpt(report: Report) -> Iterator[Remark]:
     elif found.problem:
         text = f"the TXT record {found.name} is not valid: {found.problem}; senders send no TLS reports"
         yield warning(text, "tlsrpt")
-    elif not found.rua and report.record.id:
-        yield note(f"no TXT record {found.name} asks for TLS reports: senders cannot report failures", "tlsrpt")

@@ -179,11 +179,11 @@ class Text:
             yield "null MX: the domain accepts no mail (RFC 7505)", None
         checked = report.policy and report.policy.mode and report.policy.mode.checks_hosts
         for number, mx in enumerate(report.mx):
-            if number >= _MOST and not self._everything and mx.pattern and not mx.probes:
+            if number >= _MOST and not self._everything and not mx.probes:
                 continue
             yield from self._mx(mx, bool(checked), report.running)
             yield from self._probes(mx, now)
-        hidden = sum(bool(mx.pattern and not mx.probes) for mx in report.mx[_MOST:])
+        hidden = sum(not mx.probes for mx in report.mx[_MOST:])
         if hidden and not self._everything:
             yield f"… and {hidden} more MX hosts (--all shows them)", None
 
@@ -194,7 +194,8 @@ class Text:
             yield f"{mx.host} is allowed by mx: {mx.pattern}", Status.OK
         else:
             yield f"{mx.host} is not allowed by any mx line", Status.ERROR
-        if running.policy and not running.waits and bool(mx.pattern) != bool(mx.pattern_in_force):
+        in_force = running.policy and running.policy.checks_hosts and not running.waits
+        if in_force and bool(mx.pattern) != bool(mx.pattern_in_force):
             allowed = f"allowed by mx: {mx.pattern_in_force}" if mx.pattern_in_force else "not allowed"
             yield f"  by the cached policy, which is in force: {allowed}", Status.WARNING
 

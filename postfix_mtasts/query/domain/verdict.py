@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from postfix_mtasts.daemon.explain import Explanation
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.domain.asked import Outcome
-from postfix_mtasts.query.domain.mx import Judgement
+from postfix_mtasts.query.domain.mx import NOT_ALLOWED, Judgement
 from postfix_mtasts.query.domain.remark import Remark, error, note, warning
 from postfix_mtasts.query.domain.report import Report
 from postfix_mtasts.query.output import Status, worst
@@ -91,12 +91,16 @@ def _enforced(report: Report, known: Explanation, judged: Judged) -> Remark:
     mail = f"mail to {report.next_hop}"
     if report.mx_problem:
         return error(f"{mail} is deferred: its MX records cannot be looked up: {report.mx_problem}")
+    if not report.running.waits:
+        cached = Judgement("refused", f"{NOT_ALLOWED.removesuffix('policy')}cached policy")
+        judged = [(host, cached if one.reason == NOT_ALLOWED else one) for host, one in judged]
     refused = [(host, one) for host, one in judged if one.state == "refused"]
     unclear = [(host, one) for host, one in judged if one.state == "unclear"]
     fine = [host for host, one in judged if one.state in ("fine", "unprobed")]
     if refused and not fine and not unclear:
-        if all(one.reason == "is not allowed by the policy" for _, one in refused) and len(refused) > 1:
-            return error(f"{mail} is deferred: the policy allows none of its {len(refused)} MX hosts")
+        if all(one.reason.startswith("is not allowed") for _, one in refused) and len(refused) > 1:
+            policy = "policy" if report.running.waits else "cached policy"
+            return error(f"{mail} is deferred: the {policy} allows none of its {len(refused)} MX hosts")
         return error(f"{mail} is deferred: {_faults(refused)}")
     if refused:
         rest = f"its {_others(len(judged) - len(refused))}" if len(judged) > 1 else ""
@@ -106,10 +110,9 @@ def _enforced(report: Report, known: Explanation, judged: Judged) -> Remark:
     if unclear:
         return warning(f"enforced, but not all MX hosts could be judged from here: {_faults(unclear)}")
     probed = all(one.state == "fine" for _, one in judged)
-    what = "verified" if probed else "allowed by the policy (--probe verifies them)"
+    what = "verified" if probed else "allowed by the policy (--probe verifies certificates)"
     live = report.running.expires_in
-    cached = not report.running.waits and live is not None and (report.policy is None or not report.policy.mode)
-    if cached and live is not None:
+    if not report.running.waits and live is not None and (report.policy is None or not report.policy.mode):
         return warning(f"enforced from the cache for {span(live)} more: {_fresh_fault(report)}")
     return note(f"fine: enforced, {_all(len(judged))} {what}")
 
