@@ -27,10 +27,10 @@ class AtHand:
     maps: tuple[tuple[Endpoint, str], ...] = ()  # The sockets and map names of its socketmap tables.
 
 
-async def at_hand() -> AtHand:
-    """Ask postconf(1). A Postfix that does not answer is taken for none."""
+async def at_hand(path: str = PATH) -> AtHand:
+    """Ask the first postconf(1) in the folders of `path`. A Postfix that does not answer is taken for none."""
     values = {}
-    command = shutil.which("postconf", path=PATH)
+    command = shutil.which("postconf", path=path)
     with contextlib.suppress(OSError, TimeoutError):
         if command:
             values = await _values(command)

@@ -131,7 +131,7 @@ class Discovery:
         record = await self._within("TXT lookup", self._sources.record_of(domain), failed)
         record_seconds = clock() - begun
         if not isinstance(record, RecordFound):
-            return record, record_seconds, None, record_seconds, record is not failed, ()
+            return record, record_seconds, self._sources.fetched, record_seconds, record is not failed, ()
         record_id = record.record.id
         trace = self._progress.trace = FetchTrace()
         others = asyncio.create_task(self._try_addresses(domain, record_id))

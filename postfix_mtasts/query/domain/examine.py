@@ -21,7 +21,7 @@ from postfix_mtasts.query.domain.at_hand import AtHand
 from postfix_mtasts.query.domain.discovery import Discovery, Progress, Seen, Sources
 from postfix_mtasts.query.domain.mx import Rules
 from postfix_mtasts.query.domain.now import differences, running_report
-from postfix_mtasts.query.domain.remark import Remark
+from postfix_mtasts.query.domain.remark import Remark, warning
 from postfix_mtasts.query.domain.remarks import remarks
 from postfix_mtasts.query.domain.report import MxReport, PolicyHostReport, Report
 from postfix_mtasts.query.domain.verdict import verdict
@@ -117,7 +117,19 @@ class Examiner:
         judged = [(one.host, mx.judge(one, rules)) for one in hosts]
         said = remarks(report, datetime.datetime.now(datetime.UTC))
         differs = () if no_daemon else tuple(differences(known, hop, seen.fresh, now))
-        return Examined(report, verdict(report, outcome, known, judged, (*said, *differs)), differs, said, publish)
+        if self._options.policy:
+            said = (*said, *await self._published_id(hop, report.record.id))
+        judgement = verdict(report, outcome, judged, (*said, *differs))
+        if self._options.is_unpublished:
+            judgement = replace(judgement, text=f"once published: {judgement.text}")
+        return Examined(report, judgement, differs, said, publish)
+
+    async def _published_id(self, hop: NextHop, record_id: str | None) -> tuple[Remark, ...]:
+        published = await self._resolver.record(hop.domain)
+        if isinstance(published, RecordFound) and published.record.id == record_id:
+            text = f"the id {record_id} is published already: senders that know it do not fetch the file; take a new id"
+            return (warning(text, "record"),)
+        return ()
 
     def _sources(self, hop: NextHop) -> tuple[Sources, str | None]:
         """Where the record and the policy come from, and the record to publish if they are not published."""
@@ -175,7 +187,7 @@ class Examiner:
             port = int(hop.port) if hop.port.isdigit() else socket.getservbyname(hop.port, "tcp")
             addresses = await self._resolver.addresses(host)
             if not addresses:
-                raise DnsError("it has no address")
+                raise DnsError("has no address")
         except (DnsError, OSError) as error:
             nothing = describe.unprobed(str(error))
             return MxReport(host, None, None, (nothing,))

@@ -201,7 +201,7 @@ class Text:
 
     def _probes(self, mx: MxReport, now: datetime.datetime) -> Iterator[_Line]:
         for probe in mx.probes:
-            how = probe.tls or "no TLS"
+            how = probe.tls or ("unverified TLS" if probe.certificate else "no TLS")
             yield f"  {how} with {probe.address}{_took(probe.seconds)}" if probe.address else "  no address", None
             if probe.certificate:
                 yield f"  {self._certificate(probe.certificate, now)}", None

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from postfix_mtasts.daemon.explain import Explanation
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.domain.asked import Outcome
 from postfix_mtasts.query.domain.mx import NOT_ALLOWED, Judgement
@@ -17,18 +16,18 @@ _EXPIRED = "certificate has expired"  # In the words of OpenSSL.
 Judged = Sequence[tuple[str, Judgement]]  # The MX hosts, and what Postfix makes of each under an enforced policy.
 
 
-def verdict(report: Report, outcome: Outcome, known: Explanation, judged: Judged, remarks: Sequence[Remark]) -> Remark:
+def verdict(report: Report, outcome: Outcome, judged: Judged, remarks: Sequence[Remark]) -> Remark:
     """The verdict, and the status of the whole report."""
-    found = _verdict(report, outcome, known, judged)
+    found = _verdict(report, outcome, judged)
     status = worst([found.status, *(remark.status for remark in remarks)])
     text = found.text
     if found.status is Status.OK and status in (Status.WARNING, Status.ERROR):
         serious = sum(remark.status in (Status.WARNING, Status.ERROR) for remark in remarks)
         text += f"; but see {'the warning' if serious == 1 else f'{serious} warnings'} below"
-    return Remark(status if found.status is not Status.NOTHING or status is Status.ERROR else found.status, text)
+    return Remark(status, text)
 
 
-def _verdict(report: Report, outcome: Outcome, known: Explanation, judged: Judged) -> Remark:
+def _verdict(report: Report, outcome: Outcome, judged: Judged) -> Remark:
     mail = f"mail to {report.next_hop}"
     if not report.resolver_works:
         return error(f"{mail} is deferred: this machine's resolver answers for no name; that is not the domain's fault")
@@ -48,7 +47,7 @@ def _verdict(report: Report, outcome: Outcome, known: Explanation, judged: Judge
         case NoPolicy():
             return _no_policy(report, mail, waits=outcome.waits)
         case Apply(policy) if policy.mode is Mode.ENFORCE:
-            return _enforced(report, known, judged)
+            return _enforced(report, judged)
         case Apply(policy) if policy.mode is Mode.TESTING:
             return note("fine: mode testing: mail is delivered whatever the MX hosts do, and senders report failures")
         case _:
@@ -87,7 +86,7 @@ def _dane(mail: str, hosts: tuple[str, ...], judged: Judged) -> Remark:
     return note(f"fine: DANE decides: {_hosts(len(hosts))} with TLSA records, which take precedence over MTA-STS")
 
 
-def _enforced(report: Report, known: Explanation, judged: Judged) -> Remark:
+def _enforced(report: Report, judged: Judged) -> Remark:
     mail = f"mail to {report.next_hop}"
     if report.mx_problem:
         return error(f"{mail} is deferred: its MX records cannot be looked up: {report.mx_problem}")

@@ -635,6 +635,13 @@ def unpublished_broken(scene: Scene) -> None:
     scene.draft = "version: STSv1\nmode: enforced\n"
 
 
+@case("--policy", "FILE", "--record", "v=STSv1; id=20260131;")
+def unpublished_old_id(scene: Scene) -> None:
+    scene.right()
+    scene.mx_only()
+    scene.draft = policy(scene.domain, mx="mx.{} new.{}")
+
+
 @case("--server", POLICY_HOST)
 def unpublished_server(scene: Scene) -> None:
     scene.file()
@@ -693,6 +700,7 @@ def running(world: World, scene: Scene, folder: Path, name: str) -> Iterator[Dae
 _OWN = [
     (r"\(\d+\.\d{3} s\)", "(TIME)"),
     (r'"(seconds|address|connect|tls|response|policy|expires_in)": \d+\.\d+', r'"\1": 0.0'),
+    (r"\b20\d{6}T\d{6}\b", "NEWID"),
     (r"came only after \d+ s", "came only after N s"),
     (r"TLSv1\.\d [A-Z0-9_]+", "TLS"),
     (r"(?<!id=)\b20\d\d-\d\d-\d\d(T\d\d:\d\d:\d\dZ)?", "DATE"),
