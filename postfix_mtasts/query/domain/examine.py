@@ -81,14 +81,11 @@ class Examiner:
 
     async def examine(self, hop: NextHop, known: Explanation, no_daemon: str | None) -> Examined:
         """Examine a domain of which the daemon knows this. `no_daemon` is why no daemon could be asked."""
-        limit = self._settings.dns.timeout + self._settings.fetch.timeout
-        if not self._options.patient:
-            limit = min(limit, self._settings.server.answer_within)
         progress = Progress()
         sources, publish = self._sources(hop)
         showing = asyncio.create_task(self._show(progress))
         try:
-            seen = await Discovery(sources, limit, progress).discover(hop)
+            seen = await Discovery(sources, self._limit(), progress).discover(hop)
             now = time.time()
             outcome = asked.ask(known, hop, seen.fresh, now)
             progress.doing["MX hosts"] = None
@@ -130,6 +127,11 @@ class Examiner:
             text = f"the id {record_id} is published already: senders that know it do not fetch the file; take a new id"
             return (warning(text, "record"),)
         return ()
+
+    def _limit(self) -> float:
+        """Seconds for a discovery."""
+        limit = self._settings.dns.timeout + self._settings.fetch.timeout
+        return limit if self._options.patient else min(limit, self._settings.server.answer_within)
 
     def _sources(self, hop: NextHop) -> tuple[Sources, str | None]:
         """Where the record and the policy come from, and the record to publish if they are not published."""

@@ -12,6 +12,8 @@ MAPS = (
     "inline:{a=b}, proxy:socketmap:inet:127.0.0.1:8461:tlsrpt socketmap:unix:/run/x:postfix, socketmap:inet:[::1]:1:p"
 )
 
+HELO = "smtp_helo_name = mail.example.com"
+
 
 def install(folder: Path, text: str) -> str:
     """A folder with a postconf that prints this."""
@@ -25,8 +27,7 @@ def install(folder: Path, text: str) -> str:
     ("printed", "expected"),
     [
         (
-            f"smtp_helo_name = mail.example.com\nsmtp_tls_CAfile = /ca.pem\nsmtp_tls_policy_maps = {MAPS}\n"
-            "smtp_tls_enforce_sts_mx_patterns = yes",
+            f"{HELO}\nsmtp_tls_CAfile = /ca.pem\nsmtp_tls_policy_maps = {MAPS}\nsmtp_tls_enforce_sts_mx_patterns = yes",
             AtHand(
                 "mail.example.com",
                 "/ca.pem",
@@ -38,8 +39,7 @@ def install(folder: Path, text: str) -> str:
                 ),
             ),
         ),
-        ("smtp_helo_name = mail.example.com\nsmtp_tls_CAfile =", AtHand("mail.example.com", "", False)),
-        ("", AtHand(socket.gethostname())),
+        (f"{HELO}\nsmtp_tls_CAfile =", AtHand("mail.example.com", "", False)),
     ],
 )
 async def test_main_cf(printed: str, expected: AtHand, tmp_path: Path) -> None:
