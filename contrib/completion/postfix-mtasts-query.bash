@@ -2,10 +2,10 @@
 _postfix_mtasts_query() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} words='--config --json --version --help'
     case $previous in
-    --config) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+    --config | --policy) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
     --mode) mapfile -t COMPREPLY < <(compgen -W 'enforce testing none' -- "$current"); return ;;
     --sort) mapfile -t COMPREPLY < <(compgen -W 'domain fetched expires failures' -- "$current"); return ;;
-    --concurrency) return ;;
+    --concurrency | --record | --server) return ;;
     esac
     case ${COMP_WORDS[1]} in
     cache)
@@ -14,7 +14,7 @@ _postfix_mtasts_query() {
     doctor | health) ;;
     warm) words="$words --concurrency"; mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
     *)
-        words="$words --probe --as-postfix"
+        words="$words --probe --as-postfix --patient --all --policy --record --server"
         [ "$COMP_CWORD" -gt 1 ] || words="$words cache doctor health warm"
         ;;
     esac

@@ -3,13 +3,15 @@
 The daemon's user, root and the group `server.control_group` can connect to it. The group may not forget or refresh.
 
     request  one JSON object on one line of at most 4096 bytes, one per connection:
-             {"request": "list" | "status"} or {"request": "show" | "forget" | "refresh", "domain": "example.com"}
+             {"request": "list" | "status"}, or
+             {"request": "show" | "explain" | "forget" | "refresh", "domain": "example.com"}
     reply    JSON objects, one per line. The last one is {"done": true}, or {"error": "why"}. Without it, the reply is
              incomplete.
 
     list     for each policy, in any order: {"domain", "row"}, with the row as in the database (`cache.row`); and for
              each domain in memory whose policy could not be fetched, as for show
     show     {"domain", "row" or null, "checked_at", "failed", "note" or null, "unread", "dane"}
+    explain  what the daemon answers from, for postfix-mtasts-query (`daemon.explain`). Nothing is looked up or noted.
     forget   {"domain", "forgotten"}: whether there was anything to forget. The next query starts a new discovery.
     refresh  as for show, and {"fetched", "reason" or null}. The record is looked up and the policy is fetched now,
              regardless of its age and of failures. If that fails, `reason` says why, and a cached policy stays.
@@ -35,6 +37,7 @@ from postfix_mtasts.cache.row import print_failed, print_row
 from postfix_mtasts.cache.store import Store, StoreError
 from postfix_mtasts.config import Endpoint
 from postfix_mtasts.daemon.dane import Dane
+from postfix_mtasts.daemon.explain import print_explanation
 from postfix_mtasts.daemon.lookup import Lookup
 from postfix_mtasts.log import events
 from postfix_mtasts.sts.domain import PolicyDomain, PolicyDomainError, next_hop
@@ -137,6 +140,8 @@ class Control:
         match request, domain:
             case "show", PolicyDomain():
                 await send(self._document(domain, await self._lookup.entry(domain)))
+            case "explain", PolicyDomain():
+                await send(await self._explain(domain))
             case "forget", PolicyDomain():
                 await send({"domain": domain.name, "forgotten": await self._lookup.forget(domain)})
             case "refresh", PolicyDomain():
@@ -168,6 +173,11 @@ class Control:
         why = answer if isinstance(answer, NoPolicy | Unavailable) else entry.note and entry.note.answer
         reason = _reason(why) if why else str(entry.failed[0].failure) if entry.failed else None
         return self._document(domain, entry) | {"fetched": fetched, "reason": reason}
+
+    async def _explain(self, domain: PolicyDomain) -> JSON:
+        lookup = self._lookup
+        entry = await lookup.entry(domain)
+        return print_explanation(entry, lookup.rules, lookup.answer_within, self._dane.known(domain))
 
     def _document(self, domain: PolicyDomain, entry: Entry) -> JSON:
         """Return all that is known about a domain, as for `show`."""
@@ -252,9 +262,10 @@ def parse_request(line: bytes) -> tuple[str, PolicyDomain | None]:
     match request:
         case {"request": "list" | "status" as name}:
             return name, None
-        case {"request": "show" | "forget" | "refresh" as name, "domain": str(domain)}:
+        case {"request": "show" | "explain" | "forget" | "refresh" as name, "domain": str(domain)}:
             return name, _domain(domain)
-    raise RequestError('expected "request" to be "list" or "status", or "show", "forget" or "refresh" with a "domain"')
+    alone, with_domain = '"list" or "status"', '"show", "explain", "forget" or "refresh"'
+    raise RequestError(f'expected "request" to be {alone}, or {with_domain} with a "domain"')
 
 
 def _domain(text: str) -> PolicyDomain:

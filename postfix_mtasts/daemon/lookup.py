@@ -51,6 +51,7 @@ class Lookup:
         answer_within: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.answer_within = answer_within
         self.at_once = memory.ready.get  # The reply to a request, both as they go over the wire, if it lies ready.
         self.discovered = Recent(_MINUTES)
         self._rules = rules
@@ -59,7 +60,6 @@ class Lookup:
         self._resolver = resolver
         self._fetcher = fetcher
         self._dane = dane
-        self._answer_within = answer_within
         self._clock = clock
         self._discoveries: SingleFlight[PolicyDomain, Answer] = SingleFlight()
         self._behind: set[PolicyDomain] = set()  # Domains that were answered, and are being looked up again.
@@ -100,7 +100,7 @@ class Lookup:
         until = math.inf if entry else 0.0
         answer: Answer | None = None
         try:
-            async with asyncio.timeout(self._answer_within):
+            async with asyncio.timeout(self.answer_within):
                 entry = entry or await self._stored(hop.domain)
                 decision = self._decide(hop.domain, entry, Asked())
                 answer, until = decision.answer, min(until, decision.until)
@@ -110,9 +110,8 @@ class Lookup:
                     self._begin_behind(hop.domain, decision)
                 return await self._beside_dane(hop, answer, until) if rules.heeds_dane(answer) else (answer, until)
         except TimeoutError:
-            failure = Failure(Stage.DISCOVERY, f"no result within {self._answer_within:g} s; it goes on")
             # If there is an answer, it is DANE that is still unknown.
-            late = Unavailable(failure, defer=bool(answer) or not entry or entry.unread)
+            late = too_late(self.answer_within, defer=bool(answer) or not entry or entry.unread)
             events.decided(hop.domain, late)
             return late, 0.0
 
@@ -234,6 +233,11 @@ class Lookup:
     def _store_all(self) -> None:
         for domain, entry in self._memory.policies():
             self._store.put(domain, entry)
+
+
+def too_late(answer_within: float, *, defer: bool) -> Unavailable:
+    """What Postfix is answered when a discovery has no result after `answer_within` seconds."""
+    return Unavailable(Failure(Stage.DISCOVERY, f"no result within {answer_within:g} s; it goes on"), defer=defer)
 
 
 def _lasting(entry: Entry) -> Entry:

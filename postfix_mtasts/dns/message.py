@@ -59,6 +59,7 @@ class Answer:
     names: tuple[str, ...]  # The name that was asked for, and the rest of its CNAME chain in order.
     authentic: bool  # The AD bit.
     ttl: float  # Seconds for which the answer may be cached.
+    exists: bool = True  # If false, the last of `names` does not exist (NXDOMAIN).
 
 
 class Query:
@@ -144,7 +145,8 @@ class Query:
         else:
             ttl = min(ttl, _negative_ttl(response, names[-1], soas))
         rdatas = tuple(record.read(response) for record in records)
-        return Answer(rdatas, (self._text, *map(text, names[1:])), bool(flags & _AUTHENTIC), float(ttl))
+        exists = flags & _RCODE != dns.rcode.NXDOMAIN
+        return Answer(rdatas, (self._text, *map(text, names[1:])), bool(flags & _AUTHENTIC), float(ttl), exists)
 
     def _follow(
         self, response: bytes, answers: "Sequence[_Record]"

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from dns.rdatatype import AAAA, CNAME, MX, TLSA, TXT, A, RdataType
+from dns.rdatatype import AAAA, CNAME, MX, NS, TLSA, TXT, A, RdataType
 
 from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.dns.message import Answer, Query, ResponseError, text
@@ -51,6 +51,7 @@ class RRset(Generic[_T]):
     name: str  # The last name of the CNAME chain.
     secure: bool  # The nameserver says that the whole chain is signed with DNSSEC.
     ttl: float
+    exists: bool = True  # If false, the name does not exist (NXDOMAIN).
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +84,25 @@ class Resolver:
             return DnsFailed(Failure(Stage.RECORD, str(error), result_type=None, is_local=is_local))
         strings = [rdata.strings for rdata in answer.records]
         found = _rrset(answer, [b"".join(parts) for parts in strings])
-        texts = RecordTexts(answer.names, found.records, found.ttl, found.secure)
+        texts = RecordTexts(answer.names, found.records, found.ttl, found.secure, found.exists)
         try:
             record = find_record(strings)
         except RecordError as error:
             return RecordInvalid(str(error), found.ttl, texts)
         return RecordFound(record, texts) if record else RecordAbsent(found.ttl, texts)
+
+    async def texts(self, name: str) -> RRset[tuple[bytes, ...]]:
+        """Look up the TXT records at a name, and return each as its strings. Raises DnsError."""
+        answer = await self._lookup(name, TXT)
+        return _rrset(answer, [tuple(rdata.strings) for rdata in answer.records])
+
+    async def is_answered(self, name: str) -> bool:
+        """Whether the nameservers answer a query for the NS records of a name, if only by saying that it has none."""
+        try:
+            await self._lookup(name, NS)
+        except DnsError:
+            return False
+        return True
 
     async def addresses(self, host: str) -> tuple[str, ...]:
         """Look up the addresses of a host, and return IPv6 and IPv4 addresses alternately, at most 16.
@@ -138,11 +152,6 @@ class Resolver:
             raise failures[0]
         return (with_address or answers)[0]
 
-    async def texts(self, name: str) -> RRset[bytes]:
-        """Look up the TXT records of a name, each with its strings joined. Raises DnsError."""
-        answer = await self._lookup(name, TXT)
-        return _rrset(answer, [b"".join(rdata.strings) for rdata in answer.records])
-
     async def alias(self, name: str) -> RRset[str]:
         """Look up the CNAME record of a name, without following it. Raises DnsError."""
         answer = await self._lookup(name, CNAME)
@@ -187,9 +196,21 @@ class Resolver:
         self._nameservers = Nameservers(servers, self._timeout)
 
 
+class Pinned(Resolver):
+    """A resolver for which each host has just these addresses. Whatever else is looked up fails."""
+
+    def __init__(self, *addresses: str) -> None:
+        super().__init__(timeout=0.0)
+        self._addresses_of_all = addresses
+
+    async def addresses(self, host: str) -> tuple[str, ...]:
+        """Return the addresses, whatever the host."""
+        return self._addresses_of_all
+
+
 def _rrset(answer: Answer, records: Sequence[_T]) -> RRset[_T]:
     """Make an RRset of an answer and of `records`, which are those of the answer in another form."""
-    return RRset(tuple(records), answer.names[-1], answer.authentic, answer.ttl)
+    return RRset(tuple(records), answer.names[-1], answer.authentic, answer.ttl, answer.exists)
 
 
 def _hosts(resolv_conf: str) -> list[str]:

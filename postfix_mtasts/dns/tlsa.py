@@ -50,14 +50,17 @@ def is_usable(record: Tlsa) -> bool:
 
 
 async def mail_hosts(resolver: Resolver, hop: NextHop) -> RRset[str]:
-    """Look up the hosts that Postfix delivers to, and return the most preferred ones first. Raises DnsError."""
+    """Look up the hosts that Postfix delivers to, and return the most preferred ones first. Raises DnsError.
+
+    There are none if the domain accepts no mail (RFC 7505).
+    """
     name = hop.domain.name
     if not hop.mx:
         return RRset((name,), name, secure=True, ttl=float("inf"))
     found = await resolver.mx_hosts(name)
     # Without MX records the domain is its own MX host (RFC 5321, 5.1).
     records = tuple(host for host in found.records if host != _NO_MAIL) if found.records else (name,)
-    return RRset(records, found.name, found.secure, found.ttl)
+    return RRset(records, found.name, found.secure, found.ttl, found.exists)
 
 
 async def _host(resolver: Resolver, host: str, port: str) -> DaneObservation:

@@ -1,6 +1,8 @@
 """The command line of postfix-mtasts-query.
 
-    postfix-mtasts-query [--probe] [--as-postfix] DOMAIN...
+    postfix-mtasts-query [--probe] [--patient] [--all] DOMAIN...
+    postfix-mtasts-query --as-postfix KEY...
+    postfix-mtasts-query [--policy FILE] [--record TXT] [--server ADDRESS] DOMAIN
     postfix-mtasts-query cache list | show DOMAIN... | forget DOMAIN... | refresh DOMAIN...
     postfix-mtasts-query doctor
     postfix-mtasts-query health
@@ -11,6 +13,7 @@ Each subcommand is a module with `arguments(parser)` and `run(arguments, output)
 """
 
 import argparse
+import difflib
 import errno
 import sys
 from types import ModuleType
@@ -32,11 +35,9 @@ def run(words: list[str]) -> Status:
     try:
         return _run(words)
     except QueryError as error:
-        _complain(str(error), error.hint)
-        return error.status
+        return _fail(words, str(error), error.hint, error.status)
     except ConfigError as error:
-        _complain(str(error))
-        return Status.CONFIG
+        return _fail(words, str(error), "", Status.CONFIG)
     except BrokenPipeError:
         sys.stderr.close()  # Otherwise Python prints the error again at exit.
         return Status.UNAVAILABLE
@@ -53,7 +54,9 @@ def parser(name: str | None) -> argparse.ArgumentParser:
     """The argument parser of a subcommand, or of the command without one."""
     words = f"{PROGRAM} {name}" if name else PROGRAM
     module = SUBCOMMANDS[name] if name else domains
-    made = _Parser(words, description=(module.__doc__ or "").partition("\n")[0])
+    described = (module.__doc__ or "").partition("\n")[0]
+    subcommands = "" if name else f"subcommands: {', '.join(SUBCOMMANDS)}; see {PROGRAM} SUBCOMMAND --help"
+    made = _Parser(words, description=described, epilog=subcommands, allow_abbrev=False)
     module.arguments(made)
     _add_common(made)
     made.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
@@ -75,7 +78,12 @@ def _subcommand(words: list[str]) -> str | None:
     common = _Parser(PROGRAM, add_help=False, allow_abbrev=False)
     _add_common(common)
     _, rest = common.parse_known_args(words)
-    return rest[0] if rest and rest[0] in SUBCOMMANDS else None
+    if not rest or rest[0] in SUBCOMMANDS:
+        return rest[0] if rest else None
+    near = difflib.get_close_matches(rest[0], SUBCOMMANDS, n=1)
+    if near and rest[0].isalpha() and rest[0].isascii():
+        raise QueryError(f"unknown subcommand {rest[0]}, did you mean {near[0]}?", f"{PROGRAM} --help", Status.USAGE)
+    return None
 
 
 def _add_common(made: argparse.ArgumentParser) -> None:
@@ -85,11 +93,18 @@ def _add_common(made: argparse.ArgumentParser) -> None:
     made.add_argument("--json", action="store_true", help="print JSON, one document per line")
 
 
+def _fail(words: list[str], reason: str, hint: str, status: Status) -> Status:
+    """Tell an error, with --json also as a document."""
+    if "--json" in words:
+        Output(json=True).document({"error": {"kind": status.name.lower(), "text": reason, "hint": hint or None}})
+    _complain(reason, hint)
+    return status
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Print one line and a hint, not the whole usage."""
-        _complain(message, f"{self.prog} --help")
-        sys.exit(Status.USAGE)
+        """Tell the error in one line with a hint, and not the whole usage."""
+        raise QueryError(message, f"{self.prog} --help", Status.USAGE)
 
 
 def _complain(reason: str, hint: str = "") -> None:

@@ -76,10 +76,10 @@ class Fetcher:
         self._port = port
         self._keep_certificate = keep_certificate
 
-    async def fetch(self, domain: PolicyDomain, record_id: str) -> FetchObservation:
-        """The policy of a domain whose record has this id, or why there is none."""
+    async def fetch(self, domain: PolicyDomain, record_id: str, seen: FetchTrace | None = None) -> FetchObservation:
+        """The policy of a domain whose record has this id, or why there is none. `seen` shows meanwhile how it goes."""
         network = Network(self._resolver, self._allow_addresses, keep_certificate=self._keep_certificate)
-        seen = network.trace
+        seen = network.trace = seen or network.trace
         clock = asyncio.get_running_loop().time
         until = clock() + self._timeout
         try:

@@ -157,7 +157,7 @@ class Verifier:
     async def _look_up(self, name: str) -> bytes | _NotVerified:
         """Look up a key. Return it, or why there is none."""
         try:
-            records = (await self._resolver.texts(name)).records
+            records = [b"".join(strings) for strings in (await self._resolver.texts(name)).records]
         except DnsError as error:
             return _NotVerified(f"the key was not found: {error}", DkimState.UNKNOWN)
         if not records:

@@ -61,6 +61,7 @@ class RecordTexts:
     texts: tuple[bytes, ...]
     ttl: float  # Seconds.
     secure: bool  # The nameserver says that they are signed with DNSSEC.
+    exists: bool = True  # If false, the last name does not exist (NXDOMAIN).
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ _FIELD = re.compile(
 _LINE_END = re.compile(r"\r?\n")
 _MAX_AGE = re.compile(r"[0-9]{1,10}")
 _NAME_AND_COLON = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31})[ \t]*:")
+_PREFERENCE = re.compile(r"([0-9]{1,5})[ \t]+")  # As in an MX record.
 _KNOWN = ("version", "mode", "mx", "max_age")
 # A hostile file of 64 KiB must neither take long to parse nor fill the log.
 _MAX_FINDINGS = 20
@@ -95,6 +96,9 @@ class MxPattern:
     def __post_init__(self) -> None:
         """Raise ValueError unless the text is a hostname or `*.` and a domain, in ASCII and without a final dot."""
         host = self.text.removeprefix("*.")
+        preference = _PREFERENCE.match(host)
+        if preference:
+            raise ValueError(f"leave out the preference {preference[1]}: write the name of the host alone")
         if not host.isascii():
             raise ValueError("write it in punycode (xn--…)")  # RFC 8461, 3.2
         if host.endswith("."):
@@ -192,6 +196,8 @@ class _Fields:
             if not value:
                 raise self._error(number, f"{name} is empty")
             self._read_field(number, name, value)
+        else:
+            self.note(number, f"a second {name}: only the first one counts")
         self._seen.add(name)
 
     def policy(self) -> Policy:
@@ -262,4 +268,4 @@ def _no_field(line: str) -> str:
 
 def _shown(text: str) -> str:
     """Foreign text for a message: quoted, in ASCII, and cut after 60 characters."""
-    return ascii(text if len(text) <= 60 else text[:60] + "…")
+    return ascii(text if len(text) <= 60 else text[:60] + "...")

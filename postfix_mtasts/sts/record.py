@@ -16,6 +16,7 @@ _VERSION = b"v=STSv1"
 _DELIMITER = re.compile(rb"[ \t]*;[ \t]*")
 _FIELD = re.compile(rb"([A-Za-z0-9][A-Za-z0-9_.-]{0,31})=([\x21-\x3a\x3c\x3e-\x7e]+)(?=[ \t]*(?:;|\Z))")
 _ID = re.compile(rb"[A-Za-z0-9]{1,32}")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _EMPTY_FIELD = re.compile(rb"([A-Za-z0-9][A-Za-z0-9_.-]{0,31})=[ \t]*(?:;|\Z)")
 
 
@@ -53,6 +54,29 @@ def find_record(records: Iterable[Sequence[bytes]]) -> Record | None:
     if len(found) > 1:
         raise RecordError(f"{len(found)} records begin with {_VERSION.decode()}; remove all but one")
     return _parse(found[0])
+
+
+def slip(text: bytes, version: bytes = _VERSION) -> str | None:
+    """What keeps a TXT record, which was probably meant to begin with `version`, from being read as one.
+
+    None if the record begins with that version, or is probably about something else.
+    """
+    family = re.escape(version.removesuffix(b"v1").removeprefix(b"v="))
+    meant = re.search(rb"(?:^|[;\s\"'\xbf])(v\s*[=:-]\s*[\"']?" + family + rb"[a-z0-9]*)", text, re.IGNORECASE)
+    if not meant or text.startswith(version + b";"):
+        return None
+    exact = version.decode()
+    if text.startswith((b'"', b"'")):
+        return "remove the quotes from the record itself"
+    if text.startswith(_BYTE_ORDER_MARK):
+        return "remove the byte order mark before the record"
+    if text[:1].isspace():
+        return "remove the blank before the record"
+    if meant.start(1):
+        return f"{exact} must come first"
+    if meant[1] == version:
+        return f'{exact} must be followed by ";"'
+    return f"the record must begin with {exact}, not with {_shown(meant[1])}"
 
 
 def _parse(text: bytes) -> Record:

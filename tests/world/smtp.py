@@ -22,10 +22,17 @@ class Message:
 
 
 class SmtpServer:
-    """`with SmtpServer("127.0.1.1", context=…) as mx: …; mx.messages`; STARTTLS is offered only with a context."""
+    """`with SmtpServer("127.0.1.1", context=…) as mx: …; mx.messages`; STARTTLS is offered only with a context.
 
-    def __init__(self, address: str, port: int = 25, context: ssl.SSLContext | None = None) -> None:
+    Without a greeting, it accepts connections and says nothing.
+    """
+
+    def __init__(
+        self, address: str, port: int = 25, context: ssl.SSLContext | None = None, greeting: str = "220 ready"
+    ) -> None:
         self.context = context
+        self.greeting = greeting
+        self.greeted: list[str] = []  # What came after EHLO.
         self.messages: list[Message] = []
         self._server = _Listener((address, port), self)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -70,7 +77,8 @@ class _Dialogue(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         # A client that dislikes our certificate breaks off: that is a case of the tests, no error.
         with contextlib.suppress(OSError):
-            self._say("220 ready")
+            if self.owner.greeting:
+                self._say(self.owner.greeting)
             while line := self.lines.readline():
                 if not self._obey(line.decode().strip()):
                     break
@@ -86,6 +94,7 @@ class _Dialogue(socketserver.BaseRequestHandler):
         verb, _, rest = line.partition(" ")
         match verb.upper():
             case "EHLO":
+                self.owner.greeted.append(rest)
                 offered = ["250-REQUIRETLS"] if self.tls else ["250-STARTTLS"] if self.owner.context else []
                 self._say("250-mx", *offered, "250-SMTPUTF8", "250 8BITMIME")
             case "STARTTLS":

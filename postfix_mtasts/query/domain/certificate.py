@@ -58,3 +58,21 @@ def _dns_names(certificate: "x509.Certificate") -> tuple[str, ...]:
     except x509.ExtensionNotFound:
         return ()
     return tuple(alternatives.get_values_for_type(x509.DNSName))
+
+
+def public_key(der: bytes) -> bytes:
+    """The SubjectPublicKeyInfo of a certificate in DER, or b"" if it cannot be read."""
+    try:
+        from cryptography import x509
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+    except ImportError:
+        return b""
+    try:
+        return (
+            x509.load_der_x509_certificate(der)
+            .public_key()
+            .public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        )
+    except (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm):
+        return b""

@@ -1,194 +1,217 @@
-"""Discovers the policy of a domain with the daemon's own adapters and rules, as if nothing were cached."""
+"""Discovers the policy of a domain with the daemon's own adapters, as if nothing were cached, and within a deadline."""
 
 import asyncio
-import itertools
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import errno
+import ipaddress
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
+from postfix_mtasts.config import IpNetwork
 from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.dns import tlsa
 from postfix_mtasts.dns.nameservers import DnsError
-from postfix_mtasts.dns.resolver import Resolver
-from postfix_mtasts.postfix.reply import ReplyRules, Style, beside_dane, reply_to
-from postfix_mtasts.query.domain import certificate
-from postfix_mtasts.query.domain.report import (
-    AnswerReport,
-    DaneReport,
-    LineReport,
-    MxReport,
-    PolicyHostReport,
-    PolicyReport,
-    ProbeReport,
-    RecordReport,
-    Report,
-)
+from postfix_mtasts.dns.resolver import Resolver, RRset
+from postfix_mtasts.query.domain.asked import Fresh
 from postfix_mtasts.remote.fetcher import Fetcher
-from postfix_mtasts.remote.network import HTTPS_PORT
-from postfix_mtasts.remote.probe import Probe, Prober
-from postfix_mtasts.sts import policy
-from postfix_mtasts.sts.decide import FetchPolicy, decide
-from postfix_mtasts.sts.domain import NextHop
-from postfix_mtasts.sts.entry import Answer, Apply, Entry, NoPolicy, Unavailable, YieldToDane
+from postfix_mtasts.remote.network import HTTPS_PORT, is_global
+from postfix_mtasts.sts import tlsrpt
+from postfix_mtasts.sts.domain import NextHop, PolicyDomain
 from postfix_mtasts.sts.observation import (
-    DaneAbsent,
     DaneFailed,
-    DaneObservation,
-    DaneUsable,
     DnsFailed,
+    Failure,
     FetchFailed,
     FetchObservation,
     FetchTrace,
-    PolicyFetched,
-    PolicyInvalid,
     RecordFound,
-    RecordInvalid,
     RecordObservation,
     Stage,
 )
-from postfix_mtasts.sts.policy import MxPattern
 
-_HEADERS = ("content-type", "content-encoding", "location", "server")  # The headers that may show why a fetch fails.
+_T = TypeVar("_T")
+_OTHER_NAME = "example.com"  # It is reserved, and exists (RFC 2606, 3).
+_UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 @dataclass(frozen=True, slots=True)
-class Discovery:
-    """Discovers policies. `rules` are the reply rules of the daemon."""
+class Tried:
+    """A fetch from one address of the policy host. `fetched` is None if the address cannot be tried from here."""
+
+    address: str
+    fetched: FetchObservation | None
+    seconds: float
+
+
+@dataclass(slots=True)
+class Progress:
+    """What is under way, and how the fetch goes."""
+
+    doing: dict[str, None] = field(default_factory=dict)
+    trace: FetchTrace | None = None
+
+    def words(self) -> str:
+        """What the command waits for."""
+        stage = [self.trace.stage.value] if self.trace and self.trace.entered else []
+        return ", ".join([*stage, *self.doing])
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All that was observed of a domain."""
+
+    fresh: Fresh
+    record_seconds: float
+    tried: tuple[Tried, ...]
+    hosts: RRset[str] | DnsError
+    tlsrpt: RRset[tuple[bytes, ...]] | DnsError
+    resolver_works: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the record and the policy come from: DNS and the policy host, unless they are given.
+
+    `pinned` makes a fetcher that uses only this address of the policy host.
+    """
 
     resolver: Resolver
     fetcher: Fetcher
-    prober: Prober
-    rules: ReplyRules
+    pinned: Callable[[str], Fetcher]
+    allow_addresses: Sequence[IpNetwork] = ()
+    server: str = ""  # The address of the policy host, if DNS does not know it yet.
+    record: RecordObservation | None = None
+    fetched: FetchObservation | None = None
 
-    async def discover(self, hop: NextHop, *, probe: bool) -> Report:
-        """Discover the policy of a next hop. With `probe`, connect to its MX hosts too."""
-        begun = time.monotonic()
-        dane = asyncio.create_task(Dane(self.resolver, limit=1).of(hop))
-        hosts = asyncio.create_task(self._hosts(hop))
-        record = await self.resolver.record(hop.domain)
-        record_report = _record(hop, record, time.monotonic() - begun)
-        fetched = await self.fetcher.fetch(hop.domain, record.record.id) if isinstance(record, RecordFound) else None
-        patterns = fetched.policy.mx if isinstance(fetched, PolicyFetched) else ()
-        mx, mx_problem = await hosts
-        probes = await asyncio.gather(*(self.prober.probe(host) for host in mx)) if probe else []
-        return Report(
-            domain=hop.domain.name,
-            next_hop=str(hop),
-            record=record_report,
-            policy_host=await self._policy_host(hop, fetched) if fetched else None,
-            policy=_policy(fetched) if isinstance(fetched, PolicyFetched | PolicyInvalid) else None,
-            mx=tuple(_mx(host, patterns, probe) for host, probe in itertools.zip_longest(mx, probes)),
-            mx_problem=mx_problem,
-            dane=_dane(await dane),
-            answer=self._answer(hop, record, fetched, await dane),
+    async def record_of(self, domain: PolicyDomain) -> RecordObservation:
+        """The record of a domain."""
+        return self.record or await self.resolver.record(domain)
+
+    async def policy_of(self, domain: PolicyDomain, record_id: str, trace: FetchTrace) -> FetchObservation:
+        """The policy of a domain."""
+        return self.fetched or await self.fetcher.fetch(domain, record_id, trace)
+
+
+class Discovery:
+    """One discovery, which ends after `limit` seconds. `progress` shows how it goes."""
+
+    def __init__(self, sources: Sources, limit: float, progress: Progress) -> None:
+        self._sources = sources
+        self._limit = limit
+        self._progress = progress
+
+    async def discover(self, hop: NextHop) -> Seen:
+        """Discover the policy of a next hop, and what else senders look up."""
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        resolver = self._sources.resolver
+        dane_failed = DaneFailed(Failure(Stage.TLSA, self._too_late(), result_type=None))
+        no_answer = DnsError(self._too_late())
+        parts = await asyncio.gather(
+            self._policy(hop.domain),
+            self._within("TLSA lookup", Dane(resolver, limit=1).of(hop), dane_failed),
+            self._within("MX lookup", self._hosts(hop), no_answer),
+            self._within("TLS-RPT lookup", self._tlsrpt(hop.domain), no_answer),
         )
+        (record, record_seconds, fetched, seconds, complete, tried), dane, hosts, reports = parts
+        works = True
+        if isinstance(record, DnsFailed) or isinstance(hosts, DnsError):
+            works = await self._within("another DNS lookup", self._resolver_works(), False)
+        fresh = Fresh(record, fetched, dane, seconds, complete)
+        return Seen(fresh, record_seconds, tried, hosts, reports, works, clock() - begun)
 
-    async def _hosts(self, hop: NextHop) -> tuple[tuple[str, ...], str | None]:
+    async def _policy(
+        self, domain: PolicyDomain
+    ) -> tuple[RecordObservation, float, FetchObservation | None, float, bool, tuple[Tried, ...]]:
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        failed: RecordObservation = DnsFailed(Failure(Stage.RECORD, self._too_late(), result_type=None))
+        record = await self._within("TXT lookup", self._sources.record_of(domain), failed)
+        record_seconds = clock() - begun
+        if not isinstance(record, RecordFound):
+            return record, record_seconds, self._sources.fetched, record_seconds, record is not failed, ()
+        record_id = record.record.id
+        trace = self._progress.trace = FetchTrace()
+        others = asyncio.create_task(self._try_addresses(domain, record_id))
+        gave_up: FetchObservation | None = None
         try:
-            return (await tlsa.mail_hosts(self.resolver, hop)).records, None
+            async with asyncio.timeout_at(begun + self._limit):
+                fetched = await self._sources.policy_of(domain, record_id, trace)
+        except TimeoutError:
+            trace.enter(trace.stage, clock())
+            fetched = gave_up = FetchFailed(Failure(trace.stage, self._too_late()), record_id, trace)
+        finally:
+            self._progress.trace = None
+        seconds = clock() - begun
+        return record, record_seconds, fetched, seconds, fetched is not gave_up, await others
+
+    async def _try_addresses(self, domain: PolicyDomain, record_id: str) -> tuple[Tried, ...]:
+        """Fetch from each address of the policy host, if it has several."""
+        host = domain.policy_host()
+        if self._sources.fetched or self._sources.server:
+            return ()
+        try:
+            addresses = await self._within("", self._sources.resolver.addresses(host), ())
+        except DnsError:
+            return ()
+        if len(addresses) < 2:
+            return ()
+        return tuple(await asyncio.gather(*(self._try(domain, record_id, address) for address in addresses)))
+
+    async def _try(self, domain: PolicyDomain, record_id: str, address: str) -> Tried:
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        if not self._is_reachable(address):
+            return Tried(address, None, 0.0)
+        trace = FetchTrace()
+        late = FetchFailed(Failure(Stage.RESPONSE, self._too_late()), record_id, trace)
+        fetched = await self._within("", self._sources.pinned(address).fetch(domain, record_id, trace), late)
+        if fetched is late:
+            fetched = FetchFailed(Failure(trace.stage, self._too_late()), record_id, trace)
+        return Tried(address, fetched, clock() - begun)
+
+    def _is_reachable(self, text: str) -> bool:
+        """Whether this machine has a route to an address that a policy host may have."""
+        address = ipaddress.ip_address(text)
+        if not is_global(address) and not any(address in network for network in self._sources.allow_addresses):
+            return False
+        with socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as route:
+            try:
+                route.connect((text, HTTPS_PORT))  # Of UDP, this sends nothing.
+            except OSError as error:
+                return error.errno not in _UNREACHABLE
+        return True
+
+    async def _hosts(self, hop: NextHop) -> RRset[str] | DnsError:
+        try:
+            return await tlsa.mail_hosts(self._sources.resolver, hop)
         except DnsError as error:
-            return (), str(error)
+            return error
 
-    async def _policy_host(self, hop: NextHop, fetched: FetchObservation) -> PolicyHostReport:
-        trace = fetched.seen or FetchTrace()
-        name = hop.domain.policy_host()
-        failure = fetched.failure if isinstance(fetched, FetchFailed) else None
-        shown = certificate.parse(trace.certificate)
-        if failure and failure.stage in (Stage.CERTIFICATE, Stage.TLS):
-            shown = certificate.parse(await self.prober.certificate_of(name, HTTPS_PORT))
-        return PolicyHostReport(
-            name=name,
-            addresses=trace.addresses,
-            address=trace.address or None,
-            tls=trace.tls or None,
-            certificate=shown,
-            status=trace.status or None,
-            headers={key: value for key, value in trace.headers if key in _HEADERS},
-            stage=failure.stage if failure else None,
-            problem=failure.reason if failure else None,
-            result_type=failure.result_type.value if failure and failure.result_type else None,
-            seconds={stage.value: end - begin for (stage, begin), (_, end) in itertools.pairwise(trace.entered)},
-        )
+    async def _tlsrpt(self, domain: PolicyDomain) -> RRset[tuple[bytes, ...]] | DnsError:
+        try:
+            return await self._sources.resolver.texts(tlsrpt.record_name(domain))
+        except DnsError as error:
+            return error
 
-    def _answer(
-        self, hop: NextHop, record: RecordObservation, fetched: FetchObservation | None, dane: DaneObservation
-    ) -> AnswerReport:
-        now = time.time()
-        decision = decide(Entry(), record, now)
-        if fetched and isinstance(decision.action, FetchPolicy):
-            decision = decide(decision.entry or Entry(), fetched, now)
-        answer = decision.answer
-        if not answer:
-            raise AssertionError("neither an answer nor an action")
-        replies = {}
-        for style in Style:
-            rules = replace(self.rules, style=style)
-            left = beside_dane(answer, dane) if rules.heeds_dane(answer) else answer
-            reply = reply_to(hop.domain, left, rules)
-            replies[style] = f"{reply.status.value} {reply.text}".rstrip()
-        return AnswerReport(replies[Style.PLAIN], replies[Style.TLSRPT], _reason(left))
+    async def _resolver_works(self) -> bool:
+        """Whether the resolver answers for the root's NS records, or for another name."""
+        names = (".", _OTHER_NAME)
+        return any(await asyncio.gather(*(self._sources.resolver.is_answered(name) for name in names)))
 
+    async def _within(self, what: str, work: Coroutine[Any, Any, _T], late: _T) -> _T:
+        """The result of some work, or `late` when there is no more time."""
+        if what:
+            self._progress.doing[what] = None
+        try:
+            async with asyncio.timeout(self._limit):
+                return await work
+        except TimeoutError:
+            return late
+        finally:
+            self._progress.doing.pop(what, None)
 
-def _record(hop: NextHop, record: RecordObservation, seconds: float) -> RecordReport:
-    if isinstance(record, DnsFailed):
-        return RecordReport((hop.domain.record_name(),), (), None, False, None, record.failure.reason, True, seconds)
-    seen = record.seen
-    if not seen:
-        raise AssertionError("the resolver gave no record set")
-    return RecordReport(
-        names=seen.names,
-        texts=tuple(text.decode("latin-1") for text in seen.texts),
-        ttl=seen.ttl,
-        secure=seen.secure,
-        id=record.record.id if isinstance(record, RecordFound) else None,
-        problem=record.reason if isinstance(record, RecordInvalid) else None,
-        failed=False,
-        seconds=seconds,
-    )
-
-
-def _policy(fetched: PolicyFetched | PolicyInvalid) -> PolicyReport:
-    body = fetched.seen.body if fetched.seen else b""
-    file = body.decode("utf-8", "replace")
-    problems: dict[int, str] = {}
-    for finding in fetched.findings:
-        problems[finding.line] = "; ".join(filter(None, (problems.get(finding.line), finding.text)))
-    lines = tuple(
-        LineReport(number, text, problems.get(number)) for number, text in enumerate(policy.lines(file), start=1)
-    )
-    if isinstance(fetched, PolicyInvalid):
-        return PolicyReport(None, None, (), lines, file, fetched.fault)
-    valid = fetched.policy
-    return PolicyReport(valid.mode, valid.max_age, tuple(map(str, valid.mx)), lines, file, None)
-
-
-def _mx(host: str, patterns: Sequence[MxPattern], probe: Probe | None) -> MxReport:
-    allowed_by = next((str(pattern) for pattern in patterns if pattern.matches(host)), None)
-    return MxReport(host, allowed_by, _probe(probe) if probe else None)
-
-
-def _probe(probe: Probe) -> ProbeReport:
-    shown = certificate.parse(probe.certificate)
-    return ProbeReport(probe.address or None, probe.tls or None, shown, probe.problem, probe.seconds)
-
-
-def _dane(seen: DaneObservation) -> DaneReport:
-    match seen:
-        case DaneUsable(hosts):
-            return DaneReport("usable", hosts, None)
-        case DaneAbsent(reason):
-            return DaneReport("absent", (), reason)
-        case DaneFailed(failure):
-            return DaneReport("failed", (), failure.reason)
-
-
-def _reason(answer: Answer) -> str | None:
-    match answer:
-        case Apply():
-            return None
-        case NoPolicy(reason):
-            return reason
-        case Unavailable(failure):
-            return str(failure)
-        case YieldToDane(hosts):
-            return f"DANE takes precedence over MTA-STS: TLSA records of {', '.join(hosts)}"
+    def _too_late(self) -> str:
+        return f"no end within {self._limit:g} s"

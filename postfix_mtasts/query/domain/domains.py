@@ -1,25 +1,23 @@
-"""Look up the MTA-STS policy of each domain, and show each stage, what is wrong, and the reply to Postfix."""
+"""Look up the MTA-STS policy of each domain: what holds now, what would be found, what is wrong, and what to do."""
 
 import argparse
 import asyncio
 import datetime
-import socket
+import ipaddress
+from dataclasses import dataclass
 
-from postfix_mtasts.cache.row import RowError
 from postfix_mtasts.config import Config
 from postfix_mtasts.daemon.command import choose_reply_rules, read_config
-from postfix_mtasts.dns.resolver import Resolver
+from postfix_mtasts.daemon.explain import Explanation, ExplanationError, parse_explanation
 from postfix_mtasts.query.arguments import next_hop_of
-from postfix_mtasts.query.domain import text
-from postfix_mtasts.query.domain.discovery import Discovery
-from postfix_mtasts.query.domain.remarks import remarks, verdict
+from postfix_mtasts.query.domain import as_postfix
+from postfix_mtasts.query.domain.at_hand import AtHand, at_hand
+from postfix_mtasts.query.domain.examine import Examiner, Options
+from postfix_mtasts.query.domain.text import Text
 from postfix_mtasts.query.output import Output, QueryError, Status, to_json, worst
-from postfix_mtasts.query.running.client import NoDaemon, ask, ask_as_postfix
-from postfix_mtasts.query.running.render import Known, describe_briefly, document, parse_known
-from postfix_mtasts.remote.fetcher import Fetcher
-from postfix_mtasts.remote.network import CaError, tls_context
-from postfix_mtasts.remote.probe import Prober
+from postfix_mtasts.query.running.client import NoDaemon, ask
 from postfix_mtasts.sts.domain import NextHop
+from postfix_mtasts.sts.entry import Entry
 
 _PATIENCE = 10.0  # Seconds, for an answer from memory.
 
@@ -30,82 +28,104 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as-postfix",
         action="store_true",
-        help="only ask the running daemon, as Postfix does",
+        help="only ask the running daemon, on the socket and with the map name of main.cf",
     )
     parser.add_argument("--probe", action="store_true", help="also connect to the MX hosts, as Postfix would")
+    parser.add_argument(
+        "--patient", action="store_true", help="wait for as long as the daemon, and not only until Postfix is answered"
+    )
+    parser.add_argument("--all", action="store_true", help="print long lists and texts in full")
+    parser.add_argument("--policy", metavar="FILE", help="judge this policy file, which is not published yet")
+    parser.add_argument("--record", metavar="TXT", help="judge this TXT record, which is not published yet")
+    parser.add_argument("--server", metavar="ADDRESS", help="fetch the policy from this address of the policy host")
 
 
 def run(arguments: argparse.Namespace, output: Output) -> Status:
     """Show each domain and return the worst status. Raises QueryError and ConfigError."""
     settings = read_config(arguments.config)
     if arguments.as_postfix:
-        return asyncio.run(_ask(arguments.domain, settings, output))
+        return asyncio.run(_as_postfix(arguments.domain, settings, output))
     hops = [next_hop_of(word) for word in arguments.domain]
-    return asyncio.run(_run(hops, settings, arguments.probe, output))
+    options = Options(
+        probe=arguments.probe,
+        patient=arguments.patient,
+        policy=arguments.policy,
+        record=arguments.record,
+        server=_address(arguments.server),
+    )
+    return asyncio.run(_run(hops, settings, options, output, everything=arguments.all))
 
 
-async def _ask(keys: list[str], settings: Config, output: Output) -> Status:
-    """Ask the daemon for each key just as given: Postfix also asks for keys that are not domains."""
-    endpoint = settings.server.listen[0]
-    for key in keys:
-        answer = await ask_as_postfix(endpoint, key)
-        if output.json:
-            output.document(
-                {"key": key, "endpoint": str(endpoint), "reply": answer.reply.rstrip(), "seconds": answer.seconds}
-            )
-        else:
-            output.text(f"{key}: {answer.reply.rstrip()} ({answer.seconds * 1000:.1f} ms, {endpoint})")
-    return Status.OK
+def _address(text: str | None) -> str | None:
+    try:
+        return str(ipaddress.ip_address(text)) if text else None
+    except ValueError as error:
+        raise QueryError(f"--server {text!a}: must be an IP address", status=Status.USAGE) from error
 
 
-async def _run(hops: list[NextHop], settings: Config, probe: bool, output: Output) -> Status:
-    discovery = await _discovery(settings)
+async def _as_postfix(keys: list[str], settings: Config, output: Output) -> Status:
+    return await as_postfix.run(keys, settings, await at_hand(), output)
+
+
+async def _run(hops: list[NextHop], settings: Config, options: Options, output: Output, *, everything: bool) -> Status:
+    found = await at_hand()
+    rules, *_ = await choose_reply_rules(settings, settings.server.listen)
+    nothing = Explanation(Entry(), rules, settings.server.answer_within, {})
+    examiner = Examiner(settings, found, options, output)
     statuses = []
     for number, hop in enumerate(hops):
-        report = await discovery.discover(hop, probe=probe)
-        cached = await asyncio.to_thread(_cached, settings, hop)
+        daemon = await asyncio.to_thread(_daemon, settings, hop, options)
+        known = _of_map(daemon.known or nothing, found, settings)
+        examined = await examiner.examine(hop, known, daemon.why)
         now = datetime.datetime.now(datetime.UTC)
-        judged = remarks(report, now, _file_of(cached, report.record.id))
-        status = verdict(report, judged)
-        statuses.append(status)
+        statuses.append(examined.verdict.status)
         if output.json:
-            listed = [{"status": remark.status.name.lower(), "text": remark.text} for remark in judged]
-            entry = None if isinstance(cached, str) else document(cached, now.timestamp(), alone=True)
-            output.document({**to_json(report), "cached": entry, "remarks": listed, "status": status.name.lower()})
+            output.document(
+                {
+                    "verdict": examined.verdict.text,
+                    **to_json(examined.report),
+                    "publish": examined.publish,
+                    "differences": [_remark(one) for one in to_json(examined.differences)],
+                    "remarks": [_remark(one) for one in to_json(examined.remarks)],
+                    "status": examined.verdict.status.name.lower(),
+                }
+            )
             continue
         if number:
             output.text()
-        in_daemon = [cached] if isinstance(cached, str) else list(describe_briefly(cached, now.timestamp()))
-        text.show(report, judged, now, in_daemon, output)
+        text = Text(output, everything=everything)
+        text.show(examined.report, examined.verdict, examined.differences, examined.remarks, now)
+        if examined.publish:
+            text.publish(examined.publish)
     return worst(statuses)
 
 
-def _cached(settings: Config, hop: NextHop) -> Known | str:
-    """What the running daemon has cached for a domain, or why that is unknown."""
+def _remark(remark: dict[str, object]) -> dict[str, object]:
+    return {**remark, "status": Status(int(str(remark["status"]))).name.lower()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Daemon:
+    """What the running daemon answers from, or why that is unknown."""
+
+    known: Explanation | None
+    why: str | None
+
+
+def _daemon(settings: Config, hop: NextHop, options: Options) -> _Daemon:
+    if options.is_unpublished:
+        return _Daemon(None, "this is not published yet")
     try:
-        (reply,) = ask(settings.server.control, {"request": "show", "domain": hop.domain.name}, _PATIENCE)
-        return parse_known(reply)
-    except (NoDaemon, QueryError, RowError) as error:
-        return f"unknown: {error}"
+        (reply,) = ask(settings.server.control, {"request": "explain", "domain": hop.domain.name}, _PATIENCE)
+        return _Daemon(parse_explanation(dict(reply)), None)
+    except (NoDaemon, QueryError, ExplanationError) as error:
+        return _Daemon(None, str(error))
 
 
-def _file_of(cached: Known | str, record_id: str | None) -> str | None:
-    """The cached policy file, if it was fetched for this record id."""
-    policy = None if isinstance(cached, str) else cached.entry.cached
-    return policy.text if policy and policy.record_id == record_id else None
-
-
-async def _discovery(settings: Config) -> Discovery:
-    try:
-        tls = tls_context(settings.fetch.ca_file)
-    except CaError as error:
-        raise QueryError(f'fetch.ca_file = "{settings.fetch.ca_file}": {error}', status=Status.CONFIG) from error
-    resolver = Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
-    allowed = settings.fetch.allow_addresses
-    rules, *_ = await choose_reply_rules(settings, settings.server.listen)
-    return Discovery(
-        resolver,
-        Fetcher(resolver, tls, timeout=settings.fetch.timeout, allow_addresses=allowed, keep_certificate=True),
-        Prober(resolver, tls, socket.gethostname(), allowed),
-        rules,
-    )
+def _of_map(known: Explanation, found: AtHand, settings: Config) -> Explanation:
+    """The same, for the map name in main.cf, which may choose the style."""
+    for endpoint, name in found.maps:
+        if endpoint in settings.server.listen:
+            rules = known.rules.of_map(name.encode("ascii", "replace"))
+            return Explanation(known.entry, rules, known.answer_within, known.dane)
+    return known

@@ -2,95 +2,115 @@
 
 import datetime
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.domain.certificate import Certificate
-from postfix_mtasts.query.domain.report import PolicyHostReport, Report
-from postfix_mtasts.query.output import Status, worst
-from postfix_mtasts.sts.observation import Stage
+from postfix_mtasts.query.domain.remark import Remark, error, note, warning
+from postfix_mtasts.query.domain.report import PolicyHostReport, PolicyReport, Report
 from postfix_mtasts.sts.policy import Mode, Protection
 
 _EXPIRES_SOON = datetime.timedelta(days=14)  # Certificates are usually renewed a month before they expire.
 _UNPROTECTED = "senders without a cached copy deliver unprotected"
+_NAMED = 10  # So many hosts or lines have remarks of their own.
 
 
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """Something that the owner of the domain, or a sender, should know. With status OK it is only information."""
-
-    status: Status
-    text: str
-
-
-def remarks(report: Report, now: datetime.datetime, cached_file: str | None = None) -> tuple[Remark, ...]:
-    """The remarks on a report at the time `now`.
-
-    `cached_file` is the policy file that the daemon fetched before for the same record id.
-    """
+def remarks(report: Report, now: datetime.datetime) -> tuple[Remark, ...]:
+    """The remarks on what was found fresh, at the time `now`."""
     return (
+        *_resolver(report),
         *_record(report),
         *_policy_host(report, now),
         *_policy(report),
-        *_unchanged_id(report, cached_file),
-        *_mx(report, now),
+        *_mx(report),
+        *_certificates(report, now),
         *_dane(report),
+        *_tlsrpt(report),
     )
 
 
-def verdict(report: Report, judged: tuple[Remark, ...]) -> Status:
-    """The worst status of the remarks, or NOTHING for a domain without a record."""
-    if not report.record.id and not report.record.problem:
-        return Status.NOTHING
-    return worst(remark.status for remark in judged)
-
-
-def _note(text: str) -> Remark:
-    return Remark(Status.OK, text)
-
-
-def _warning(text: str) -> Remark:
-    return Remark(Status.WARNING, text)
-
-
-def _error(text: str) -> Remark:
-    return Remark(Status.ERROR, text)
+def _resolver(report: Report) -> Iterator[Remark]:
+    if not report.resolver_works:
+        text = "the resolver of this machine answers neither for the root's NS records nor for example.com: see"
+        yield error(f"{text} /etc/resolv.conf, or dns.nameservers; nothing here is the domain's fault", "resolver")
 
 
 def _record(report: Report) -> Iterator[Remark]:
-    name, problem = report.record.names[0], report.record.problem
-    if report.record.failed:
-        yield _error(f"the TXT lookup for {name} failed: {problem}; {_UNPROTECTED}")
+    record = report.record
+    name, problem = record.names[0], record.problem
+    if record.failed:
+        if report.resolver_works:
+            whose = "the resolver answers for other names, so the domain's nameservers are to blame"
+            yield error(f"the TXT lookup for {name} failed: {problem}; {_UNPROTECTED}; {whose}", "record")
     elif problem:
         # The problem may end in "v=STSv1;".
-        yield _error(f"the TXT record {name} is not valid: {problem.removesuffix(';')}; {_UNPROTECTED}")
-    elif not report.record.id:
-        yield _note(f"{report.domain} has no policy: no TXT record {name} begins with v=STSv1;")
+        broken = f"the TXT record {name} is not valid: {problem.removesuffix(';')}; {_UNPROTECTED}"
+        yield error(broken, "record")
+    elif record.slips:
+        first = record.slips[0]
+        yield error(f"the TXT record {name} is broken, so senders see none: {first.problem}; {_UNPROTECTED}", "record")
+    elif not record.id and len(record.names) > 1 and not record.exists:
+        yield error(f"the CNAME record {name} leads to {record.names[-1]}, which does not exist", "record")
+    elif not record.id:
+        yield note(f"{report.domain} has no policy: no TXT record {name} begins with v=STSv1;", "record")
 
 
 def _policy_host(report: Report, now: datetime.datetime) -> Iterator[Remark]:
     host = report.policy_host
-    if host and host.problem and host.stage:
-        cause = f"{host.stage.value}: {host.problem}"
-        yield _error(f"the policy could not be fetched: {cause}; {_UNPROTECTED}; {_remedy(host)}")
-    elif host and host.certificate:
-        yield from _expiry(host.name, host.certificate, now, "then the policy cannot be fetched")
+    if not host:
+        return
+    if host.problem and host.stage:
+        cause = f"{STAGES[host.stage]}: {host.problem}"
+        remedy = _remedy(host)
+        yield error(f"the policy could not be fetched: {cause}; {_UNPROTECTED}; {remedy}", "host")
+    elif host.certificate:
+        yield from _expiry(host.name, host.certificate, now, "then the policy cannot be fetched", "host")
+    for one in host.tried[:_NAMED]:
+        if one.problem and not host.problem:
+            stage = f"{STAGES[one.stage]}: " if one.stage and one.stage != "policy" else ""
+            text = f"the address {one.address} of {host.name} does not serve the policy: {stage}{one.problem}"
+            yield warning(f"{text}; senders that try it first wait or fail: correct it, or take it out of DNS", "host")
+
+
+# What a stage is called where it failed. The keys are the words of the JSON.
+STAGES = {
+    "record": "TXT lookup",
+    "address": "address lookup",
+    "connect": "connection",
+    "tls": "TLS handshake",
+    "certificate": "certificate",
+    "response": "HTTP response",
+    "policy": "policy file",
+    "tlsa": "TLSA lookup",
+    "discovery": "discovery",
+}
 
 
 def _remedy(host: PolicyHostReport) -> str:
     """What makes the policy host work."""
+    problem = host.problem or ""
+    url = f"https://{host.name}/.well-known/mta-sts.txt"
+    if problem.startswith(("no end within", "timed out")):
+        awaited = {"response": "the web server must answer sooner", "tls": "the web server must finish TLS sooner"}
+        return awaited.get(host.stage or "", f"{host.name} must answer sooner")
     match host.stage:
-        case Stage.ADDRESS:
+        case "address" if "no address" in problem or "no public address" in problem:
             return f"{host.name} needs a public IP address"
-        case Stage.CONNECT:
+        case "address":
+            return f"the nameservers of {host.name} must answer"
+        case "connect":
             return "a web server must answer there on port 443"
-        case Stage.TLS:
+        case "tls":
             return f"the web server must support TLS 1.2 or later for the name {host.name}"
-        case Stage.CERTIFICATE:
+        case "certificate":
             return f"the web server needs a certificate for {host.name} that is valid and issued by a public CA"
+        case _ if "Content-Type" in problem:
+            return f"{url} must be served as text/plain"
+        case _ if problem.startswith("status 3"):
+            return f"{url} must be served there, without a redirect"
+        case _ if problem.startswith("status"):
+            return f"{url} must be served with status 200"
         case _:
-            url = f"https://{host.name}/.well-known/mta-sts.txt"
-            return f"{url} must be served with status 200, as text/plain and without a redirect"
+            return f"the web server must serve {url} as HTTP/1.1 wants it"
 
 
 def _policy(report: Report) -> Iterator[Remark]:
@@ -98,15 +118,16 @@ def _policy(report: Report) -> Iterator[Remark]:
     if not policy:
         return
     if policy.problem:
-        yield _error(f"the policy file is not valid: {policy.problem}; {_UNPROTECTED}")
+        yield error(f"the policy file is not valid: {policy.problem}; {_UNPROTECTED}", "policy")
     for line in policy.lines:
         if line.problem and f"line {line.number}: {line.problem}" != policy.problem:
-            yield _warning(f"line {line.number} of the policy file: {line.problem}")
+            yield warning(f"line {line.number} of the policy file: {line.problem}", "policy")
     match policy.mode:
         case Mode.TESTING:
-            yield _note("the mode is testing: senders report failures but deliver anyway; only enforce protects mail")
+            text = "the mode is testing: senders report failures but deliver anyway; only enforce protects mail"
+            yield note(text, "policy")
         case Mode.NONE:
-            yield _note("the mode is none: senders deliver without a policy")
+            yield note("the mode is none: senders deliver without a policy", "policy")
     if policy.mode and policy.mode.checks_hosts and policy.max_age is not None:
         yield from _max_age(policy.max_age)
 
@@ -115,60 +136,91 @@ def _max_age(seconds: int) -> Iterator[Remark]:
     brief = f"max_age is {span(seconds)}: an attacker who blocks the policy that long disables it; weeks are usual"
     match Protection.of(seconds):
         case Protection.NONE:
-            yield _warning("max_age 0: never cached, no protection; weeks are usual")
+            yield warning("max_age 0: never cached, no protection; weeks are usual", "policy")
         case Protection.HOURS:
-            yield _warning(brief)
+            yield warning(brief, "policy")
         case Protection.DAYS:
-            yield _note(brief)
+            yield note(brief, "policy")
 
 
-def _unchanged_id(report: Report, cached_file: str | None) -> Iterator[Remark]:
+def _mx(report: Report) -> Iterator[Remark]:
+    if report.mx_problem and report.resolver_works:
+        yield error(f"the MX lookup for {report.domain} failed: {report.mx_problem}", "mx")
     policy = report.policy
-    if policy and cached_file is not None and policy.file != cached_file:
-        yield _warning(
-            "the policy file has changed, but the id in the TXT record has not: senders that cached the old file do not"
-            " fetch the new one at once; give the record a new id"
-        )
-
-
-def _mx(report: Report, now: datetime.datetime) -> Iterator[Remark]:
-    if report.mx_problem:
-        yield _error(f"the MX lookup for {report.domain} failed: {report.mx_problem}")
-    policy = report.policy
-    if not policy or not policy.mode or not policy.mode.checks_hosts:
+    if not policy or not policy.mode or not policy.mode.checks_hosts or report.null_mx or not report.exists:
         return
-    enforced = policy.mode is Mode.ENFORCE
-    judge, when = (_error, "") if enforced else (_warning, " once the mode is enforce")
-    undelivered = f"senders deliver nothing to it{when}"
+    yield from _names(report, policy)
+    judge, when = (error, "") if policy.mode is Mode.ENFORCE else (warning, " once the mode is enforce")
+    for mx in report.mx:
+        bad = [probe for probe in mx.probes if probe.problem]
+        unclear = [probe for probe in mx.probes if probe.unclear]
+        if mx.pattern and bad:
+            where = "" if len(bad) == len(mx.probes) else f" at {bad[0].address}"
+            text = f"the MX host {mx.host}{where}: {bad[0].problem}; senders deliver nothing to it{when}"
+            yield judge(text, "probe")
+        if unclear and len(unclear) == len(mx.probes):
+            text = f"the MX host {mx.host} could not be judged from here: {unclear[0].unclear}"
+            yield warning(f"{text}; it may answer other machines", "probe")
+        elif unclear:
+            addresses = ", ".join(probe.address or "" for probe in unclear)
+            yield note(f"the MX host {mx.host} does not answer here at {addresses}: {unclear[0].unclear}", "probe")
+
+
+def _names(report: Report, policy: PolicyReport) -> Iterator[Remark]:
+    judge, when = (error, "") if policy.mode is Mode.ENFORCE else (warning, " once the mode is enforce")
     outside = [mx.host for mx in report.mx if not mx.pattern]
     if outside and len(outside) == len(report.mx):
-        hosts = ", ".join(outside)
-        yield judge(
-            f"no mx line allows any MX host ({hosts}): senders deliver no mail at all{when}; add mx lines for them"
-        )
+        hosts = ", ".join(outside[:_NAMED]) + (f" and {len(outside) - _NAMED} more" if len(outside) > _NAMED else "")
+        text = f"no mx line allows any MX host ({hosts}): senders deliver no mail at all{when}; add mx lines for them"
+        yield judge(text, "mx")
     else:
-        yield from (
-            judge(f"no mx line allows the MX host {host}: {undelivered}; add an mx line for it") for host in outside
-        )
+        for host in outside[:_NAMED]:
+            text = f"no mx line allows the MX host {host}: senders deliver nothing to it{when}; add an mx line for it"
+            yield judge(text, "mx")
+        if len(outside) > _NAMED:
+            yield judge(f"no mx line allows {len(outside) - _NAMED} more MX hosts", "mx")
     used = {mx.pattern for mx in report.mx}
-    for pattern in policy.mx:
-        if report.mx and pattern not in used:
-            yield _note(f"the line mx: {pattern} allows none of the MX hosts")
+    unused = [pattern for pattern in dict.fromkeys(policy.mx) if pattern not in used] if report.mx else []
+    for pattern in unused[:_NAMED]:
+        yield note(f"the line mx: {pattern} allows none of the MX hosts", "mx")
+    if len(unused) > _NAMED:
+        yield note(f"{len(unused) - _NAMED} more mx lines allow none of the MX hosts", "mx")
+
+
+def _certificates(report: Report, now: datetime.datetime) -> Iterator[Remark]:
+    when = "" if report.policy and report.policy.mode is Mode.ENFORCE else " once the mode is enforce"
+    if not report.policy or not report.policy.mode or not report.policy.mode.checks_hosts:
+        return
     for mx in report.mx:
-        if mx.pattern and mx.probe and mx.probe.problem:
-            yield judge(f"the MX host {mx.host}: {mx.probe.problem}; {undelivered}")
-        elif mx.pattern and mx.probe and mx.probe.certificate:
-            yield from _expiry(mx.host, mx.probe.certificate, now, f"then {undelivered}")
+        probe = next((one for one in mx.probes if one.certificate and not one.problem and one.tlsa is None), None)
+        if mx.pattern and probe and probe.certificate:
+            yield from _expiry(mx.host, probe.certificate, now, f"then senders deliver nothing to it{when}", "probe")
 
 
-def _expiry(host: str, certificate: Certificate, now: datetime.datetime, consequence: str) -> Iterator[Remark]:
+def _expiry(
+    host: str, certificate: Certificate, now: datetime.datetime, consequence: str, check: str
+) -> Iterator[Remark]:
     if certificate.not_after - now < _EXPIRES_SOON:
-        yield _warning(f"the certificate of {host} {certificate.expiry(now)}: {consequence}")
+        yield warning(f"the certificate of {host} {certificate.expiry(now)}: {consequence}", check)
 
 
 def _dane(report: Report) -> Iterator[Remark]:
     dane = report.dane
     if dane.state == "usable":
-        yield _note(f"senders that support DANE use the TLSA records of {', '.join(dane.hosts)}, not the policy")
-    elif dane.state == "failed":
-        yield _error(f"the TLSA lookup failed: {dane.reason}; senders that support DANE defer mail")
+        text = f"senders that support DANE use the TLSA records of {', '.join(dane.hosts)}, not the policy"
+        yield note(text, "dane")
+    elif dane.state == "failed" and report.resolver_works:
+        yield error(f"the TLSA lookup failed: {dane.reason}; senders that support DANE defer mail", "dane")
+
+
+def _tlsrpt(report: Report) -> Iterator[Remark]:
+    found = report.tlsrpt
+    if not found or (found.failed and not report.resolver_works):
+        return
+    if found.failed:
+        yield warning(f"the TXT lookup for {found.name} failed: {found.problem}; senders send no TLS reports", "tlsrpt")
+    elif found.problem and found.rua:
+        yield warning(f"the TXT record {found.name}: {found.problem}", "tlsrpt")
+    elif found.problem:
+        text = f"the TXT record {found.name} is not valid: {found.problem}; senders send no TLS reports"
+        yield warning(text, "tlsrpt")

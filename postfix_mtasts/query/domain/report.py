@@ -1,14 +1,23 @@
-"""What a policy discovery found, stage by stage. The JSON has the same fields.
+"""What is known of a domain: what holds now, and what a fresh discovery found, stage by stage. The JSON has the same
+fields.
 
 Later versions may add fields, but keep the names and meanings of these. In JSON, times are ISO 8601 in UTC, and
-durations are in seconds.
+durations are in seconds. A stage is one of these words: record, address, connect, tls, certificate, response, policy,
+tlsa, discovery.
 """
 
 from dataclasses import dataclass
 
 from postfix_mtasts.query.domain.certificate import Certificate
-from postfix_mtasts.sts.observation import Stage
 from postfix_mtasts.sts.policy import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class SlipReport:
+    """A TXT record that was probably meant for MTA-STS, and what keeps senders from reading it so."""
+
+    text: str
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +31,22 @@ class RecordReport:
     id: str | None
     problem: str | None
     failed: bool  # The DNS lookup failed, so there may be a record.
+    exists: bool  # The last of `names` exists in DNS.
+    slips: tuple[SlipReport, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AddressReport:
+    """An address of the policy host, and why it does not serve the policy; `stage` is where that failed.
+
+    If `untried`, this machine cannot reach such an address at all, or must not.
+    """
+
+    address: str
+    stage: str | None
+    problem: str | None
+    untried: bool
     seconds: float
 
 
@@ -36,10 +61,11 @@ class PolicyHostReport:
     certificate: Certificate | None
     status: int | None
     headers: dict[str, str]
-    stage: Stage | None
+    stage: str | None
     problem: str | None
     result_type: str | None
     seconds: dict[str, float]
+    tried: tuple[AddressReport, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +91,29 @@ class PolicyReport:
 
 @dataclass(frozen=True, slots=True)
 class ProbeReport:
-    """A connection to an MX host as Postfix would make it. `problem` is why Postfix would not deliver to the host."""
+    """A connection to one address of an MX host. `problem` is what Postfix would not accept.
+
+    `unclear` is why it could not be judged from here: mail servers refuse and defer for reasons of their own.
+    `tlsa` says whether a TLSA record matches the certificate, if the host has any.
+    """
 
     address: str | None
     tls: str | None
     certificate: Certificate | None
     problem: str | None
+    unclear: str | None
+    tlsa: bool | None
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class MxReport:
-    """An MX host, and the mx pattern of the policy that allows it."""
+    """An MX host, and the mx patterns that allow it: of the fresh policy, and of the policy that is in force now."""
 
     host: str
     pattern: str | None
-    probe: ProbeReport | None
+    pattern_in_force: str | None
+    probes: tuple[ProbeReport, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +128,17 @@ class DaneReport:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsrptReport:
+    """The TXT record that asks for TLS reports (RFC 8460, 3), and the URIs that they go to."""
+
+    name: str
+    texts: tuple[str, ...]
+    rua: tuple[str, ...]
+    problem: str | None
+    failed: bool  # The DNS lookup failed.
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerReport:
     """The reply to Postfix in each style, if the daemon has nothing cached. `reason` is why there is no policy."""
 
@@ -104,15 +148,41 @@ class AnswerReport:
 
 
 @dataclass(frozen=True, slots=True)
+class RunningReport:
+    """What the running daemon answers Postfix now.
+
+    `daemon` is false if none could be asked; then it is judged as one with nothing cached, and `why` says why. If
+    `waits`, it has no answer at hand, and Postfix waits for a discovery. `next` is the reply to the query after that,
+    if it is another one. `policy` is the mode in force, which expires in `expires_in` seconds; `because` explains.
+    """
+
+    daemon: bool
+    why: str | None
+    reply: str
+    style: str
+    waits: bool
+    next: str | None
+    policy: Mode | None
+    expires_in: float | None
+    because: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """The whole discovery. A stage that was not reached is None."""
+    """All of it. A stage that was not reached is None."""
 
     domain: str
     next_hop: str
+    running: RunningReport
     record: RecordReport
     policy_host: PolicyHostReport | None
     policy: PolicyReport | None
     mx: tuple[MxReport, ...]
     mx_problem: str | None
+    exists: bool  # The domain exists in DNS.
+    null_mx: bool  # It accepts no mail (RFC 7505).
     dane: DaneReport
+    tlsrpt: TlsrptReport | None
     answer: AnswerReport
+    resolver_works: bool  # If false, this machine's resolver answers for no name.
+    seconds: float

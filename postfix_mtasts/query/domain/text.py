@@ -1,122 +1,242 @@
-"""Prints a report as text: a block for each stage with its problems, then the remarks, then the reply to Postfix."""
+"""Prints a report as text: the verdict, what the daemon answers now, a block for each stage, remarks, the replies.
+
+Lines have at most 80 columns. Of long lists, the first ten are printed and the rest is counted, unless `all` is wanted.
+"""
 
 import datetime
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from postfix_mtasts.query.domain.certificate import Certificate
-from postfix_mtasts.query.domain.remarks import Remark
-from postfix_mtasts.query.domain.report import MxReport, PolicyHostReport, PolicyReport, RecordReport, Report
+from postfix_mtasts.query.domain.remark import Remark
+from postfix_mtasts.query.domain.remarks import STAGES
+from postfix_mtasts.query.domain.report import (
+    MxReport,
+    PolicyHostReport,
+    PolicyReport,
+    RecordReport,
+    Report,
+    RunningReport,
+    TlsrptReport,
+)
 from postfix_mtasts.query.output import SEVERITIES, Output, Status
 
 _Line = tuple[str, Status | None]
+_WIDTH = 80
 _MARGIN = 10
+_MOST = 10  # Items of a list.
+_MOST_LETTERS = 600  # Of one text.
 
 
-def show(
-    report: Report, remarks: tuple[Remark, ...], now: datetime.datetime, cached: Sequence[str], output: Output
-) -> None:
-    """Print a report, the remarks on it, and the lines on what the daemon has `cached`."""
-    output.text(report.next_hop)
-    blocks = {
-        "record": _record(report.record),
-        "host": _policy_host(report.policy_host, now) if report.policy_host else (),
-        "policy": _policy(report.policy) if report.policy else (),
-        "mx": _mx_hosts(report, now),
-        "dane": ((_dane(report), None),),
-        "daemon": ((line, None) for line in cached),
-    }
-    for name, lines in blocks.items():
-        for number, (line, status) in enumerate(lines):
-            output.text(f"  {'' if number else name:{_MARGIN - 2}}{line}", status)
-    output.text()
-    for remark in remarks:
-        output.text(f"{SEVERITIES[remark.status]}: {remark.text}", remark.status)
-    if remarks:
-        output.text()
-    answer = report.answer
-    output.text("Postfix gets")
-    output.text(f"  {'plain':{_MARGIN - 2}}{answer.plain}")
-    output.text(f"  {'tlsrpt':{_MARGIN - 2}}{answer.tlsrpt}")
+class Text:
+    """Prints reports on `output`. With `everything`, nothing is left out."""
 
+    def __init__(self, output: Output, *, everything: bool) -> None:
+        self._output = output
+        self._everything = everything
 
-def _record(record: RecordReport) -> Iterator[_Line]:
-    yield f"{' -> '.join(record.names)}{_took(record.seconds)}", None
-    for text in record.texts:
-        yield f'"{text}"', Status.ERROR if record.problem else None
-    if record.problem:
-        yield record.problem, Status.ERROR
-    elif not record.texts:
-        yield "no TXT record", None
-    elif record.id:
-        yield f"id {record.id}{', signed with DNSSEC' if record.secure else ''}", Status.OK
+    def show(
+        self,
+        report: Report,
+        verdict: Remark,
+        differs: Sequence[Remark],
+        remarks: Sequence[Remark],
+        now: datetime.datetime,
+    ) -> None:
+        """Print a report."""
+        self._print("", verdict.text, verdict.status)
+        self._print("", report.next_hop)
+        blocks = {
+            "now": self._running(report.running),
+            "record": self._record(report.record),
+            "host": self._policy_host(report.policy_host, now) if report.policy_host else (),
+            "policy": self._policy(report.policy) if report.policy else (),
+            "mx": self._mx_hosts(report, now),
+            "dane": ((self._dane(report), None),),
+            "tlsrpt": self._tlsrpt(report.tlsrpt) if report.tlsrpt else (),
+        }
+        for name, lines in blocks.items():
+            for number, (line, status) in enumerate(lines):
+                self._print(f"  {'' if number else name:{_MARGIN - 2}}", line, status)
+        self._remarks("differences", differs)
+        self._remarks("", remarks)
+        self._replies(report)
 
+    def publish(self, record: str) -> None:
+        """Print the record to publish, on one line, so that it can be copied."""
+        self._output.text()
+        self._output.text("publish")
+        self._output.text(f"  {record}")
 
-def _policy_host(host: PolicyHostReport, now: datetime.datetime) -> Iterator[_Line]:
-    yield f"{host.name}: {', '.join(host.addresses) or 'no address'}{_took(sum(host.seconds.values()))}", None
-    if host.tls:
-        yield f"{host.tls} with {host.address}", None
-    if host.certificate:
-        yield _certificate(host.certificate, now), None
-    if host.status:
-        headers = "".join(f", {name}: {value}" for name, value in host.headers.items())
-        yield f"status {host.status}{headers}", None
-    if host.problem and host.stage:
-        yield f"{host.stage.value}: {host.problem}", Status.ERROR
+    def _print(self, margin: str, line: str, status: Status | None = None) -> None:
+        if len(line) > _MOST_LETTERS and not self._everything:
+            line = f"{line[:_MOST_LETTERS]}… ({len(line) - _MOST_LETTERS} more characters; --all shows them)"
+        own = line[: len(line) - len(line.lstrip(" "))]
+        hanging = " " * len(margin) + own + "  "
+        parts = textwrap.wrap(
+            line.lstrip(" "), _WIDTH, initial_indent=margin + own, subsequent_indent=hanging, break_on_hyphens=False
+        )
+        for part in parts or [margin]:
+            self._output.text(part, status)
 
+    def _remarks(self, heading: str, remarks: Sequence[Remark]) -> None:
+        if remarks:
+            self._output.text()
+        if remarks and heading:
+            self._output.text(heading)
+        for remark in remarks:
+            self._print("", f"{SEVERITIES[remark.status]}: {remark.text}", remark.status)
 
-def _policy(policy: PolicyReport) -> Iterator[_Line]:
-    width = len(str(len(policy.lines)))
-    for line in policy.lines:
-        status = Status.ERROR if policy.problem else Status.WARNING
-        problem = f"   <- {line.problem}" if line.problem else ""
-        yield f"{line.number:{width}} {line.text}{problem}", status if line.problem else None
-    if policy.problem and not any(line.problem for line in policy.lines):
-        yield policy.problem, Status.ERROR
+    def _replies(self, report: Report) -> None:
+        self._output.text()
+        self._output.text("Postfix gets")
+        running = report.running
+        self._print(f"  {'now':{_MARGIN - 2}}", running.reply)
+        if running.next:
+            self._print(f"  {'then':{_MARGIN - 2}}", running.next)
+        fresh = report.answer.tlsrpt if running.style == "tlsrpt" else report.answer.plain
+        if fresh not in (running.reply, running.next):
+            self._print(f"  {'fresh':{_MARGIN - 2}}", fresh)
+        if self._everything:
+            self._print(f"  {'plain':{_MARGIN - 2}}", report.answer.plain)
+            self._print(f"  {'tlsrpt':{_MARGIN - 2}}", report.answer.tlsrpt)
 
+    def _running(self, running: RunningReport) -> Iterator[_Line]:
+        if not running.daemon:
+            yield f"no daemon was asked: {running.why}; judged as one that has nothing cached", None
+        elif running.waits:
+            yield "the daemon has no answer at hand: Postfix waits for a discovery", None
+        else:
+            yield "the daemon answers at once", None
+        for line in running.because:
+            yield line, None
 
-def _mx_hosts(report: Report, now: datetime.datetime) -> Iterator[_Line]:
-    if report.mx_problem:
-        yield report.mx_problem, Status.ERROR
-    elif not report.mx:
-        yield "no MX host", None
-    checked = report.policy and report.policy.mode and report.policy.mode.checks_hosts
-    for mx in report.mx:
+    def _some(self, items: Sequence[str]) -> str:
+        if len(items) <= _MOST or self._everything:
+            return ", ".join(items)
+        return f"{', '.join(items[:_MOST])} and {len(items) - _MOST} more"
+
+    def _record(self, record: RecordReport) -> Iterator[_Line]:
+        yield f"{' -> '.join(record.names)}{_took(record.seconds)}", None
+        problems = {slip.text: slip.problem for slip in record.slips}
+        for text in record.texts:
+            is_wrong = record.problem or text in problems
+            yield f'"{text}"', Status.ERROR if is_wrong else None
+            if text in problems:
+                yield f"broken: {problems[text]}", Status.ERROR
+        if record.problem:
+            yield record.problem, Status.ERROR
+        elif record.id:
+            yield f"id {record.id}{', signed with DNSSEC' if record.secure else ''}", Status.OK
+        elif not record.exists and len(record.names) > 1:
+            yield f"broken: {record.names[-1]} does not exist (NXDOMAIN)", Status.ERROR
+        elif not record.texts:
+            yield f"no TXT record{'' if record.exists else ': the name does not exist (NXDOMAIN)'}", None
+
+    def _policy_host(self, host: PolicyHostReport, now: datetime.datetime) -> Iterator[_Line]:
+        yield f"{host.name}: {self._some(host.addresses) or 'no address'}{_took(sum(host.seconds.values()))}", None
+        for one in host.tried:
+            if one.untried:
+                yield f"{one.address} cannot be tried from this machine", Status.WARNING
+            elif one.problem:
+                yield f"{one.address}: {one.problem}{_took(one.seconds)}", Status.ERROR
+            else:
+                yield f"{one.address} serves the policy{_took(one.seconds)}", Status.OK
+        if host.tls:
+            yield f"{host.tls} with {host.address}", None
+        if host.certificate:
+            yield self._certificate(host.certificate, now), None
+        if host.status:
+            headers = "".join(f", {name}: {value}" for name, value in host.headers.items())
+            yield f"status {host.status}{headers}", None
+        if host.problem and host.stage:
+            took = host.seconds.get(host.stage)
+            yield f"{STAGES[host.stage]}: {host.problem}{_took(took) if took is not None else ''}", Status.ERROR
+
+    def _policy(self, policy: PolicyReport) -> Iterator[_Line]:
+        width = len(str(len(policy.lines)))
+        hidden = shown = 0
+        for line in policy.lines:
+            is_mx = line.text.startswith("mx") or shown > 2 * _MOST
+            if is_mx and not line.problem and shown >= _MOST and not self._everything:
+                hidden += 1
+                continue
+            shown += 1
+            status = Status.ERROR if policy.problem else Status.WARNING
+            problem = f"   <- {line.problem}" if line.problem else ""
+            yield f"{line.number:{width}} {line.text}{problem}", status if line.problem else None
+        if hidden:
+            yield f"… and {hidden} more lines (--all shows them)", None
+        if policy.problem and not any(line.problem for line in policy.lines):
+            yield policy.problem, Status.ERROR
+
+    def _mx_hosts(self, report: Report, now: datetime.datetime) -> Iterator[_Line]:
+        if report.mx_problem:
+            yield report.mx_problem, Status.ERROR
+        elif not report.exists:
+            yield f"{report.domain} does not exist (NXDOMAIN)", Status.ERROR
+        elif report.null_mx:
+            yield "null MX: the domain accepts no mail (RFC 7505)", None
+        checked = report.policy and report.policy.mode and report.policy.mode.checks_hosts
+        for number, mx in enumerate(report.mx):
+            if number >= _MOST and not self._everything and not mx.probes:
+                continue
+            yield from self._mx(mx, bool(checked), report.running)
+            yield from self._probes(mx, now)
+        hidden = sum(not mx.probes for mx in report.mx[_MOST:])
+        if hidden and not self._everything:
+            yield f"… and {hidden} more MX hosts (--all shows them)", None
+
+    def _mx(self, mx: MxReport, checked: bool, running: RunningReport) -> Iterator[_Line]:
         if not checked:
             yield mx.host, None
         elif mx.pattern:
             yield f"{mx.host} is allowed by mx: {mx.pattern}", Status.OK
         else:
             yield f"{mx.host} is not allowed by any mx line", Status.ERROR
-        yield from _probe(mx, now)
+        in_force = running.policy and running.policy.checks_hosts and not running.waits
+        if in_force and bool(mx.pattern) != bool(mx.pattern_in_force):
+            allowed = f"allowed by mx: {mx.pattern_in_force}" if mx.pattern_in_force else "not allowed"
+            yield f"  by the cached policy, which is in force: {allowed}", Status.WARNING
 
+    def _probes(self, mx: MxReport, now: datetime.datetime) -> Iterator[_Line]:
+        for probe in mx.probes:
+            how = probe.tls or ("unverified TLS" if probe.certificate else "no TLS")
+            yield f"  {how} with {probe.address}{_took(probe.seconds)}" if probe.address else "  no address", None
+            if probe.certificate:
+                yield f"  {self._certificate(probe.certificate, now)}", None
+            if probe.tlsa:
+                yield "  a TLSA record matches the certificate", Status.OK
+            if probe.problem:
+                yield f"  {probe.problem}", Status.ERROR
+            if probe.unclear:
+                yield f"  could not be judged from here: {probe.unclear}", Status.WARNING
 
-def _probe(mx: MxReport, now: datetime.datetime) -> Iterator[_Line]:
-    if not mx.probe:
-        return
-    if mx.probe.tls:
-        yield f"  {mx.probe.tls} with {mx.probe.address}{_took(mx.probe.seconds)}", None
-    if mx.probe.certificate:
-        yield f"  {_certificate(mx.probe.certificate, now)}", None
-    if mx.probe.problem:
-        yield f"  {mx.probe.problem}", Status.ERROR
+    def _dane(self, report: Report) -> str:
+        match report.dane.state:
+            case "usable":
+                return f"TLSA records of {self._some(report.dane.hosts)}"
+            case "failed":
+                return f"unknown: the TLSA lookup failed: {report.dane.reason}"
+            case _ if report.mx_problem:
+                return "unknown: the MX lookup failed"
+            case _:
+                return f"no: {report.dane.reason}"
 
+    def _tlsrpt(self, found: TlsrptReport) -> Iterator[_Line]:
+        if found.problem:
+            for text in found.texts:
+                yield f'"{text}"', None
+            yield found.problem, Status.WARNING
+        elif found.rua:
+            yield f"TLS reports go to {self._some(found.rua)}", Status.OK
+        else:
+            yield f"no TXT record {found.name}: no TLS reports are wanted", None
 
-def _dane(report: Report) -> str:
-    match report.dane.state:
-        case "usable":
-            return f"TLSA records of {', '.join(report.dane.hosts)}"
-        case "failed":
-            return f"unknown: the TLSA lookup failed: {report.dane.reason}"
-        case _ if report.mx_problem:
-            return "unknown: the MX lookup failed"
-        case _:
-            return f"no: {report.dane.reason}"
-
-
-def _certificate(certificate: Certificate, now: datetime.datetime) -> str:
-    names = f"for {', '.join(certificate.names)}" if certificate.names else "has no DNS name (SAN)"
-    begin = f"; not valid before {certificate.not_before:%Y-%m-%d}" if certificate.not_before > now else ""
-    return f"certificate {names}; issued by {certificate.issuer}; {certificate.expiry(now)}{begin}"
+    def _certificate(self, certificate: Certificate, now: datetime.datetime) -> str:
+        names = f"for {self._some(certificate.names)}" if certificate.names else "has no DNS name (SAN)"
+        begin = f"; not valid before {certificate.not_before:%Y-%m-%d}" if certificate.not_before > now else ""
+        return f"certificate {names}; issued by {certificate.issuer}; {certificate.expiry(now)}{begin}"
 
 
 def _took(seconds: float) -> str:

@@ -530,7 +530,9 @@ def test_the_status_tells_of_a_lock_that_nothing_waits_for(daemon: Daemon) -> No
 # Clients that misbehave, and many at once
 
 NO_OBJECT = {"error": "expected a JSON object on one line of at most 4096 bytes"}
-NO_REQUEST = {"error": 'expected "request" to be "list" or "status", or "show", "forget" or "refresh" with a "domain"'}
+NO_REQUEST = {
+    "error": 'expected "request" to be "list" or "status", or "show", "explain", "forget" or "refresh" with a "domain"'
+}
 
 
 @pytest.mark.parametrize(

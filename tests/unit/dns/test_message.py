@@ -122,7 +122,8 @@ def test_nothing(rcode: str, authority: list[tuple[str, int, str, str]], ttl: fl
     made = response(query, rcode=rcode)
     for owner, time, kind, rdata in authority:
         add(made.authority, owner, time, kind, rdata)
-    assert query.read(wire(made)) == Answer((), (NAME,), authentic=False, ttl=ttl)
+    exists = rcode == "NOERROR"
+    assert query.read(wire(made)) == Answer((), (NAME,), authentic=False, ttl=ttl, exists=exists)
 
 
 def test_a_ttl_with_the_first_bit_is_none() -> None:

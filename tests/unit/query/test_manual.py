@@ -15,7 +15,7 @@ from postfix_mtasts.query.doctor.doctor import Examination
 from postfix_mtasts.query.doctor.finding import Finding
 from postfix_mtasts.query.domain import report
 from postfix_mtasts.query.domain.certificate import Certificate
-from postfix_mtasts.query.domain.remarks import Remark
+from postfix_mtasts.query.domain.remark import Remark
 from postfix_mtasts.query.output import Status
 
 ROOT = Path(__file__).parents[3]
@@ -61,6 +61,10 @@ def test_the_manual_has_every_exit_status() -> None:
 SHAPES = [
     report.Report,
     report.RecordReport,
+    report.SlipReport,
+    report.AddressReport,
+    report.TlsrptReport,
+    report.RunningReport,
     report.PolicyHostReport,
     report.PolicyReport,
     report.LineReport,

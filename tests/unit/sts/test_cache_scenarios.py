@@ -57,12 +57,13 @@ class PureWorld:
             if not decision.action:
                 break
             asked.append("dns" if isinstance(decision.action, LookUpRecord) else "https")
-            decision = decide(self.entry, self._observe(decision.action), now)
+            decision = decide(self.entry, self.observe(decision.action), now)
         told = ", then ".join(dict.fromkeys(map(self.words.answer, answers))) or "nothing"
         assert decision.answer or not asked, "work without an answer for those who wait for it"
         return "; ".join([told, *([", ".join(asked)] if asked else []), *map(self.words.notice, notices)])
 
-    def _observe(self, action: Action) -> Observation:
+    def observe(self, action: Action) -> Observation:
+        """What an action observes in this world."""
         if isinstance(action, FetchPolicy):
             match self._https:
                 case "fails":

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postfix_mtasts.sts.record import Record, RecordError, find_record
+from postfix_mtasts.sts.record import Record, RecordError, find_record, slip
 from tests.unit.strategies import near, records
 from tests.unit.vectors import load, split
 
@@ -170,3 +170,31 @@ def test_message_is_one_line_of_ascii(text: str) -> None:
     message = _message([[b"v=STSv1;" + text.encode()]])
     assert message.isascii()
     assert message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"v=STSv1; id=1;", None),
+        (b"v=spf1 include:stsv1.example -all", None),
+        (b"", None),
+        (b"V=STSv1; id=1", "the record must begin with v=STSv1, not with 'V=STSv1'"),
+        (b"v=STS1; id=1", "the record must begin with v=STSv1, not with 'v=STS1'"),
+        (b"v=STSv10; id=1", "the record must begin with v=STSv1, not with 'v=STSv10'"),
+        (b"v-STSv1 id=1", "the record must begin with v=STSv1, not with 'v-STSv1'"),
+        (b"v = STSv1; id=1", "the record must begin with v=STSv1, not with 'v = STSv1'"),
+        (b'"v=STSv1; id=1;"', "remove the quotes from the record itself"),
+        (b" v=STSv1; id=1", "remove the blank before the record"),
+        (b"\tv=STSv1; id=1", "remove the blank before the record"),
+        (b"\xef\xbb\xbfv=STSv1; id=1", "remove the byte order mark before the record"),
+        (b"id=1; v=STSv1;", "v=STSv1 must come first"),
+        (b"v=STSv1 ; id=1", 'v=STSv1 must be followed by ";"'),
+    ],
+)
+def test_slips(text: bytes, expected: str | None) -> None:
+    assert slip(text) == expected
+
+
+@given(records)
+def test_what_is_a_record_is_no_slip(record: Record) -> None:
+    assert slip(str(record).encode()) is None

@@ -3,21 +3,27 @@
 With GOLDEN=write in the environment, what is said becomes what is expected.
 """
 
+import hashlib
 import json
 import os
 import re
+import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import NOBODY, POLICY_HOST, World
+from postfix_mtasts.sts.entry import Entry, FailedFetch
+from postfix_mtasts.sts.observation import Failure, Stage
+from tests.integration.conftest import NOBODY, POLICY_HOST, World, fetched, store_entries
 from tests.world.ca import Kind
-from tests.world.daemon import COMMAND, Config, toml
+from tests.world.daemon import COMMAND, Config, Daemon, ask, toml
 from tests.world.dns import Behaviour
-from tests.world.https import HANG, End, Flood, Step, answer
+from tests.world.https import HANG, Drip, End, Flood, Step, answer
 from tests.world.smtp import SmtpServer
 
 GOLDEN = Path(__file__).parents[3] / "data/query"
@@ -36,6 +42,8 @@ class Scene:
         self.host = f"mta-sts.{domain}"
         self.servers = servers
         self.hosts = 0
+        self.certificates: list[Path] = []  # Of the MX hosts.
+        self.draft = ""
 
     def record(self, *texts: bytes) -> None:
         for text in texts or (RECORD,):
@@ -51,14 +59,23 @@ class Scene:
     def site(self, *steps: Step) -> None:
         self.world.https.site(self.host, self.world.ca.issue(self.host).server_context(), *steps)
 
-    def mail(self, name: str = "mx", kind: Kind | None = "good", certificate: str = "") -> None:
+    def mail(
+        self, name: str = "mx", kind: Kind | None = "good", certificate: str = "", greeting: str = "220 ready"
+    ) -> None:
         """An MX host, that speaks SMTP; without a kind of certificate it does not offer STARTTLS."""
         self.hosts += 1
         host, address = f"{name}.{self.domain}", f"127.0.3.{self.hosts}"
         self.world.dns.add(self.domain, "MX", f"{self.hosts}0 {host}.")
         self.world.dns.add(host, "A", address)
-        context = self.world.ca.issue(certificate or host, kind=kind).server_context() if kind else None
-        self.servers.enter_context(SmtpServer(address, context=context))
+        issued = self.world.ca.issue(certificate or host, kind=kind) if kind else None
+        self.certificates += [issued.file] if issued else []
+        context = issued.server_context() if issued else None
+        self.servers.enter_context(SmtpServer(address, context=context, greeting=greeting))
+
+    def tlsa(self, host: str, file: Path) -> None:
+        """A TLSA record for the certificate in a file."""
+        der = ssl.PEM_cert_to_DER_cert(file.read_text().partition("-----END PRIVATE KEY-----\n")[2])
+        self.world.dns.add(f"_25._tcp.{host}", "TLSA", f"3 0 1 {hashlib.sha256(der).hexdigest()}")
 
     def mx_only(self, *names: str) -> None:
         """MX hosts of which nothing but the names is asked for."""
@@ -77,6 +94,8 @@ def policy(domain: str, mode: str = "enforce", max_age: int = 1209600, mx: str =
 
 
 CASES: dict[str, tuple[tuple[str, ...], Callable[[Scene], None]]] = {}
+CACHED: dict[str, Callable[[Scene], Entry]] = {}  # What the running daemon has cached; without it, none runs.
+ANSWER_WITHIN: dict[str, float] = {}  # Seconds, where that is not the default.
 
 
 def case(*options: str) -> Callable[[Callable[[Scene], None]], Callable[[Scene], None]]:
@@ -361,6 +380,274 @@ def dane_fails_signed(scene: Scene) -> None:
     scene.world.dns.set_behaviour(f"_25._tcp.{scene.mx}", Behaviour(rcode="SERVFAIL"))
 
 
+@case("--probe")
+def dane_probed_signed(scene: Scene) -> None:
+    scene.right()
+    scene.mail(kind="self-signed")
+    scene.tlsa(scene.mx, scene.certificates[0])
+
+
+@case("--probe")
+def dane_probed_wrong_signed(scene: Scene) -> None:
+    scene.right()
+    scene.mail()
+    scene.world.dns.add(f"_25._tcp.{scene.mx}", "TLSA", EE)
+
+
+# What the running daemon has
+
+
+def cached(
+    name: str, entry: Callable[[Scene], Entry], *options: str
+) -> Callable[[Callable[[Scene], None]], Callable[[Scene], None]]:
+    def register(prepare: Callable[[Scene], None]) -> Callable[[Scene], None]:
+        CASES[name] = (options, prepare)
+        CACHED[name] = entry
+        return prepare
+
+    return register
+
+
+def old(age: float = 7200, record_id: str = "20260131", **changed: str | int) -> Callable[[Scene], Entry]:
+    """A policy that was fetched two hours ago, and whose record was looked up two minutes ago."""
+
+    def make(scene: Scene) -> Entry:
+        return fetched(policy(scene.domain, **changed), age, record_id, checked=120)  # type: ignore[arg-type]
+
+    return make
+
+
+def failed_before(scene: Scene) -> Entry:
+    failed = FailedFetch("20260131", 3, time.time() - 600, Failure(Stage.RESPONSE, "status 404"))
+    return replace(old(age=1209600 + 7200)(scene), failed=(failed,), checked_at=time.time() - 300)
+
+
+@cached("cached-nothing", lambda _: Entry())
+@cached("cached-same", old())
+@cached("cached-other-mx", old(mx="old.{}"))
+@cached("cached-other-mx-and-id", old(mx="old.{} mx.{}", record_id="20250131"))
+@cached("cached-new-id", old(record_id="20250131"))
+@cached("cached-testing", old(mode="testing"))
+@cached("cached-expired", old(age=1209600 + 86400))
+@cached("cached-failed-before", failed_before)
+@cached("cached-probed", old(mx="old.{}"), "--probe")
+def cached_and_right(scene: Scene) -> None:
+    scene.right()
+    scene.mail()
+
+
+@cached("cached-web-server-down", old(age=86400 * 8))
+def cached_web_server_down(scene: Scene) -> None:
+    scene.record()
+    scene.address(NOBODY)
+    scene.mx_only()
+
+
+@cached("cached-record-gone", old())
+def cached_record_gone(scene: Scene) -> None:
+    scene.mx_only()
+
+
+@cached("cached-record-fails", old())
+def cached_record_fails(scene: Scene) -> None:
+    scene.world.dns.set_behaviour(f"_mta-sts.{scene.domain}", Behaviour(rcode="SERVFAIL"))
+    scene.mx_only()
+
+
+@cached("cached-record-broken", old())
+def cached_record_broken(scene: Scene) -> None:
+    scene.record(b"v=STSv1; id=2026-01-31")
+    scene.mx_only()
+
+
+@cached("cached-none", old(mode="none"))
+def cached_none(scene: Scene) -> None:
+    scene.mx_only()
+
+
+@cached("cached-dane-signed", old())
+def cached_dane_signed(scene: Scene) -> None:
+    scene.right()
+    scene.mail()
+    scene.world.dns.add(f"_25._tcp.{scene.mx}", "TLSA", EE)
+
+
+@cached("cached-resolver-down", old())
+@case()
+def resolver_down(scene: Scene) -> None:
+    scene.world.dns.set_behaviour(".", Behaviour(rcode="SERVFAIL"))
+
+
+# Records that nearly are one
+
+
+def _nearly(*texts: bytes) -> Callable[[Scene], None]:
+    def prepare(scene: Scene) -> None:
+        scene.record(*texts)
+        scene.mx_only()
+
+    return prepare
+
+
+CASES |= {
+    "nearly-upper-case": ((), _nearly(b"V=STSv1; id=1;")),
+    "nearly-quotes": ((), _nearly(b'"v=STSv1; id=1;"')),
+    "nearly-leading-blank": ((), _nearly(b" v=STSv1; id=1;")),
+    "nearly-id-first": ((), _nearly(b"id=1; v=STSv1")),
+    "nearly-version": ((), _nearly(b"other", b"v=STS1; id=1;")),
+}
+
+
+@case()
+def nearly_alias_to_nowhere(scene: Scene) -> None:
+    scene.world.dns.add(f"_mta-sts.{scene.domain}", "CNAME", f"nowhere.{scene.domain}.")
+    scene.mx_only()
+
+
+# Addresses, MX hosts, and lines of the policy
+
+
+@case()
+def dead_address(scene: Scene) -> None:
+    scene.right()
+    scene.address(NOBODY)
+    scene.world.dns.add(scene.host, "AAAA", "2001:db8::1")
+    scene.mx_only()
+
+
+@case()
+def null_mx(scene: Scene) -> None:
+    scene.right()
+    scene.world.dns.add(scene.domain, "MX", "0 .")
+
+
+CASES |= {
+    "mx-with-preference": ((), _file("version: STSv1\nmode: enforce\nmx: 10 mx.DOMAIN\nmax_age: 1209600\n")),
+    "duplicates": (
+        (),
+        _file("version: STSv1\nmode: enforce\nmode: none\nmx: mx.DOMAIN\nmax_age: 1209600\nmax_age: 0\n"),
+    ),
+    "long": (
+        (),
+        _file("version: STSv1\nmode: enforce\n" + "mx: mx.DOMAIN\nmx: *.DOMAIN\n" * 500 + "max_age: 1209600\n"),
+    ),
+}
+
+
+@case()
+def long_certificate(scene: Scene) -> None:
+    scene.record()
+    scene.address()
+    names = (scene.host, *(f"{number}.{scene.domain}" for number in range(299)))
+    scene.world.https.policy(scene.host, policy(scene.domain), scene.world.ca.issue(*names).server_context())
+    scene.mx_only(*(f"mx{number}" for number in range(30)))
+
+
+# Too late
+
+
+def slow(scene: Scene) -> None:
+    scene.record()
+    scene.address()
+    scene.site(Drip(answer(policy(scene.domain)), 0.02))
+    scene.mx_only()
+
+
+for _name, _options in (("too-late", ()), ("too-late-patient", ("--patient",))):
+    CASES[_name] = (_options, slow)
+    ANSWER_WITHIN[_name] = 1
+
+
+# TLS-RPT
+
+
+def _reports(*texts: bytes) -> Callable[[Scene], None]:
+    def prepare(scene: Scene) -> None:
+        scene.right()
+        scene.mx_only()
+        for text in texts:
+            scene.world.dns.add_txt(f"_smtp._tls.{scene.domain}", text)
+
+    return prepare
+
+
+CASES |= {
+    "tlsrpt": ((), _reports(b"v=TLSRPTv1; rua=mailto:tls@example.com,https://example.com/tls")),
+    "tlsrpt-broken": ((), _reports(b"v=TLSRPTv1; rua=tls@example.com")),
+    "tlsrpt-nearly": ((), _reports(b"v=TLSRPT1; rua=mailto:tls@example.com")),
+    "tlsrpt-unknown-scheme": ((), _reports(b"v=TLSRPTv1; rua=http://example.com/tls")),
+}
+
+
+# Probes that cannot be judged from here
+
+
+def _greeting(text: str) -> Callable[[Scene], None]:
+    def prepare(scene: Scene) -> None:
+        scene.right()
+        scene.mail(greeting=text)
+
+    return prepare
+
+
+CASES |= {
+    "probe-deferred": (("--probe",), _greeting("451 try again later")),
+    "probe-blocked": (("--probe",), _greeting("554 your address is on a list")),
+    "probe-hangs": (("--probe",), _greeting("")),
+    "probe-common-name": (("--probe",), _mail("no alternative names")),
+}
+
+
+@case("--probe")
+def probe_one_address_of_two(scene: Scene) -> None:
+    scene.right()
+    scene.mail()
+    scene.world.dns.add(scene.mx, "A", "127.0.3.200")
+
+
+@case("--probe")
+def probe_one_host_of_three(scene: Scene) -> None:
+    scene.right(policy(scene.domain, mx="*.{}"))
+    scene.mail("mx1")
+    scene.mail("mx2", kind="expired")
+    scene.mail("mx3")
+
+
+# Before publishing
+
+
+@case("--policy", "FILE", "--probe")
+def unpublished(scene: Scene) -> None:
+    scene.mail()
+    scene.mail("new")
+    scene.draft = policy(scene.domain)
+
+
+@case("--policy", "FILE", "--record", "v=STSv1; id=1")
+def unpublished_with_a_record(scene: Scene) -> None:
+    scene.mx_only()
+    scene.draft = policy(scene.domain)
+
+
+@case("--policy", "FILE", "--record", "v=STSv1 id=1")
+def unpublished_broken(scene: Scene) -> None:
+    scene.mx_only()
+    scene.draft = "version: STSv1\nmode: enforced\n"
+
+
+@case("--policy", "FILE", "--record", "v=STSv1; id=20260131;")
+def unpublished_old_id(scene: Scene) -> None:
+    scene.right()
+    scene.mx_only()
+    scene.draft = policy(scene.domain, mx="mx.{} new.{}")
+
+
+@case("--server", POLICY_HOST)
+def unpublished_server(scene: Scene) -> None:
+    scene.file()
+    scene.mx_only()
+
+
 # Tests
 
 
@@ -370,27 +657,54 @@ def scene(world: World, request: pytest.FixtureRequest) -> Iterator[Scene]:
     world.dns.authenticated = {"signed"}
     with ExitStack() as servers:
         yield Scene(world, f"{name}.signed" if name.endswith("-signed") else f"{name}.test", servers)
+    world.dns.set_behaviour(".", Behaviour())
 
 
-def query(world: World, folder: Path, *words: str) -> tuple[int, str, str]:
-    config: Config = {
-        "server": {"control": ""},
+def configuration(world: World, folder: Path, name: str) -> Config:
+    return {
+        "server": {
+            "control": str(folder / "control") if name in CACHED else "",
+            "listen": [f"unix:{folder}/socket"],
+            "answer_within": ANSWER_WITHIN.get(name, 10),
+        },
+        "cache": {"path": str(folder / "policies.sqlite")},
         "dns": {"nameservers": ["127.0.0.1"], "timeout": 3},
         "fetch": {"ca_file": str(world.ca.file), "allow_addresses": ["127.0.2.0/24"], "timeout": 5},
         "reply": {"style": "plain", "dane": "yield"},
     }
-    (folder / "config").write_text(toml(config))
-    done = subprocess.run([QUERY, "--config", folder / "config", *words], capture_output=True, text=True, timeout=60)
+
+
+def query(folder: Path, *words: str) -> tuple[int, str, str]:
+    command: list[str | Path] = [QUERY, "--config", folder / "postfix-mtasts.toml", *words]
+    environment = {**os.environ, "PYTHONUTF8": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     return done.returncode, done.stdout, done.stderr
+
+
+@contextmanager
+def running(world: World, scene: Scene, folder: Path, name: str) -> Iterator[Daemon | None]:
+    """The daemon, if it is to have something cached."""
+    config = configuration(world, folder, name)
+    if name not in CACHED:
+        (folder / "postfix-mtasts.toml").write_text(toml(config))
+        yield None
+        return
+    entry = CACHED[name](scene)
+    if entry.cached:
+        store_entries(folder / "policies.sqlite", {scene.domain: entry})
+    with Daemon(folder, config) as daemon:
+        yield daemon
 
 
 # Of these, each run has its own, or each machine.
 _OWN = [
     (r"\(\d+\.\d{3} s\)", "(TIME)"),
-    (r'"(seconds|[a-zA-Z ]+policy host|HTTP response|policy file)": \d+\.\d+', r'"\1": 0.0'),
+    (r'"(seconds|address|connect|tls|response|policy|expires_in)": \d+\.\d+', r'"\1": 0.0'),
+    (r"\b20\d{6}T\d{6}\b", "NEWID"),
+    (r"came only after \d+ s", "came only after N s"),
     (r"TLSv1\.\d [A-Z0-9_]+", "TLS"),
     (r"(?<!id=)\b20\d\d-\d\d-\d\d(T\d\d:\d\d:\d\dZ)?", "DATE"),
-    (r"expires in \d+ days", "expires in N days"),
+    (r"(expires\s+in\s+)\d+(\s+days)", r"\1N\2"),
 ]
 
 
@@ -410,11 +724,20 @@ def expect(file: Path, text: str) -> None:
 def test_what_is_said_of_a_domain(world: World, scene: Scene, name: str, tmp_path: Path) -> None:
     options, prepare = CASES[name]
     prepare(scene)
-    status, text, errors = query(world, tmp_path, *options, scene.domain)
-    assert errors == ""
+    (tmp_path / "draft").write_text(scene.draft)
+    words = [str(tmp_path / "draft") if option == "FILE" else option for option in options]
+    with running(world, scene, tmp_path, name) as daemon:
+        status, text, errors = query(tmp_path, *words, scene.domain)
+        status_again, document, errors_again = query(tmp_path, "--json", *words, scene.domain)
+        if daemon:
+            postfix_gets = ask(f"unix:{tmp_path}/socket", scene.domain).rstrip()
+            assert json.loads(document)["running"]["reply"] == postfix_gets
+    assert (errors, errors_again, status_again) == ("", "", status)
+    too_wide = [line for line in text.splitlines() if len(line) > 80 and "IN TXT" not in line]
+    assert too_wide == []
+    verdict = text.partition(f"\n{scene.domain}\n")[0].replace("\n ", "")
+    assert own_made_common(json.loads(document)["verdict"]) == own_made_common(verdict)
     expect(GOLDEN / f"{name}.txt", own_made_common(f"{text}=> {status}\n"))
-    status_again, document, errors = query(world, tmp_path, "--json", *options, scene.domain)
-    assert (status_again, errors) == (status, "")
     pretty = json.dumps(json.loads(document), indent=2)
     expect(GOLDEN / f"{name}.json", own_made_common(f"{pretty}\n"))
 

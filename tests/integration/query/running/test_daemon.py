@@ -46,17 +46,19 @@ def as_postfix(daemon: Daemon, domain: str) -> str:
 def test_as_postfix(world: World, daemon: Daemon) -> None:
     world.publish("asked.test", policy("asked.test"))
     assert as_postfix(daemon, "Asked.Test.") == (
-        "Asked.Test.: OK secure match=mx.asked.test servername=hostname (TIME, unix:FOLDER/socket)\n"
+        "Asked.Test.: OK secure match=mx.asked.test servername=hostname (TIME, unix:FOLDER/socket:postfix)\n"
     )
-    assert as_postfix(daemon, ".test") == ".test: NOTFOUND (TIME, unix:FOLDER/socket)\n"
-    assert as_postfix(daemon, "[127.0.0.1]") == "[127.0.0.1]: NOTFOUND (TIME, unix:FOLDER/socket)\n"
+    assert as_postfix(daemon, ".test") == ".test: NOTFOUND (TIME, unix:FOLDER/socket:postfix)\n"
+    assert as_postfix(daemon, "[127.0.0.1]") == "[127.0.0.1]: NOTFOUND (TIME, unix:FOLDER/socket:postfix)\n"
     status, output, _ = query(daemon, "--json", "--as-postfix", "asked.test")
     document = json.loads(output)
     assert (status, 0 < document.pop("seconds") < 60) == (0, True)
     assert document == {
         "key": "asked.test",
         "endpoint": f"unix:{daemon.config.parent / 'socket'}",
+        "map": "postfix",
         "reply": "OK secure match=mx.asked.test servername=hostname",
+        "status": "ok",
     }
 
 
@@ -91,17 +93,25 @@ def test_what_is_cached(world: World, daemon: Daemon) -> None:
     world.publish("cached.test", policy("cached.test"))
     world.dns.add("cached.test", "MX", "10 mx.cached.test.")
     status, output, _ = query(daemon, "cached.test")
-    assert (status, block(output, "daemon")) == (0, ["nothing is cached"])
+    assert (status, block(output, "now")[1:]) == (
+        0,
+        ["it has nothing cached, and looks the domain up when Postfix asks"],
+    )
     as_postfix(daemon, "cached.test")
     status, output, _ = query(daemon, "cached.test")
-    told = [re.sub(r"\d+ seconds", "N seconds", line) for line in block(output, "daemon")]
+    told = [re.sub(r"\d+ seconds", "N seconds", line) for line in block(output, "now")]
     assert (status, told) == (
         0,
-        ["mode enforce, expires in 14 days", "policy fetched N seconds ago, record checked N seconds ago"],
+        [
+            "the daemon answers at once",
+            "cached policy: mode enforce, fetched N seconds ago for id 1, expires in 14",
+            "days",
+            "record checked N seconds ago",
+        ],
     )
     _, output, _ = query(daemon, "--json", "cached.test")
-    cached = json.loads(output)["cached"]
-    assert (cached["domain"], cached["policy"]["file"]) == ("cached.test", policy("cached.test"))
+    running = json.loads(output)["running"]
+    assert (running["daemon"], running["waits"], running["policy"]) == (True, False, "enforce")
 
 
 def test_a_file_that_changes_under_the_same_id(world: World, daemon: Daemon) -> None:
@@ -111,10 +121,7 @@ def test_a_file_that_changes_under_the_same_id(world: World, daemon: Daemon) -> 
     as_postfix(daemon, domain)
     context = world.ca.issue(f"mta-sts.{domain}").server_context()
     world.https.policy(f"mta-sts.{domain}", policy(domain, 2419200), context)
-    warning = (
-        "warning: the policy file has changed, but the id in the TXT record has not: senders that cached the old file"
-        " do not fetch the new one at once; give the record a new id\n"
-    )
+    warning = "warning: the policy has changed, but the id in the TXT record has not"
     status, output, _ = query(daemon, domain)
     assert (status, warning in output) == (1, True)
     world.dns.remove(f"_mta-sts.{domain}")

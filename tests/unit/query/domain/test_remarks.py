@@ -1,12 +1,12 @@
 """Remarks that no domain in tests/data/query leads to, because they depend on the time or on a threshold."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from postfix_mtasts.query.domain.certificate import Certificate
-from postfix_mtasts.query.domain.remarks import Remark, remarks
+from postfix_mtasts.query.domain.remark import Remark
+from postfix_mtasts.query.domain.remarks import remarks
 from postfix_mtasts.query.domain.report import (
     AnswerReport,
     DaneReport,
@@ -16,6 +16,8 @@ from postfix_mtasts.query.domain.report import (
     ProbeReport,
     RecordReport,
     Report,
+    RunningReport,
+    TlsrptReport,
 )
 from postfix_mtasts.query.output import Status
 from postfix_mtasts.sts.policy import Mode
@@ -39,13 +41,19 @@ def report(
     return Report(
         domain="a.test",
         next_hop="a.test",
-        record=RecordReport(("_mta-sts.a.test",), ("v=STSv1; id=1;",), 300.0, False, "1", None, False, 0.1),
-        policy_host=PolicyHostReport(name, (), None, None, host, 200, {}, None, None, None, {}),
+        running=RunningReport(False, "", "", "plain", True, None, mode, None, ()),
+        record=RecordReport(("_mta-sts.a.test",), ("v=STSv1; id=1;",), 300.0, False, "1", None, False, True, (), 0.1),
+        policy_host=PolicyHostReport(name, (), None, None, host, 200, {}, None, None, None, {}, ()),
         policy=PolicyReport(mode, max_age, ("mx.a.test",), (), "", None),
-        mx=(MxReport("mx.a.test", "mx.a.test", ProbeReport(None, None, mail, None, 0.1)),),
+        mx=(MxReport("mx.a.test", "mx.a.test", "mx.a.test", (ProbeReport(None, None, mail, None, None, None, 0.1),)),),
         mx_problem=None,
+        exists=True,
+        null_mx=False,
         dane=DaneReport("absent", (), "no MX host"),
+        tlsrpt=TlsrptReport("_smtp._tls.a.test", (), ("mailto:a@a.test",), None, False),
         answer=AnswerReport("", "", None),
+        resolver_works=True,
+        seconds=0.1,
     )
 
 
@@ -54,19 +62,21 @@ def blocked(span: str) -> str:
 
 
 TESTING = Remark(
-    Status.OK, "the mode is testing: senders report failures but deliver anyway; only enforce protects mail"
+    Status.OK, "the mode is testing: senders report failures but deliver anyway; only enforce protects mail", "policy"
 )
-NONE = Remark(Status.OK, "the mode is none: senders deliver without a policy")
+NONE = Remark(Status.OK, "the mode is none: senders deliver without a policy", "policy")
 
 
 @pytest.mark.parametrize(
     ("max_age", "expected"),
     [
-        pytest.param(0, Remark(Status.WARNING, "max_age 0: never cached, no protection; weeks are usual"), id="zero"),
-        pytest.param(1, Remark(Status.WARNING, blocked("1 seconds")), id="a second"),
-        pytest.param(86399, Remark(Status.WARNING, blocked("24 hours")), id="nearly a day"),
-        pytest.param(86400, Remark(Status.OK, blocked("24 hours")), id="a day"),
-        pytest.param(604799, Remark(Status.OK, blocked("7 days")), id="nearly a week"),
+        pytest.param(
+            0, Remark(Status.WARNING, "max_age 0: never cached, no protection; weeks are usual", "policy"), id="zero"
+        ),
+        pytest.param(1, Remark(Status.WARNING, blocked("1 seconds"), "policy"), id="a second"),
+        pytest.param(86399, Remark(Status.WARNING, blocked("24 hours"), "policy"), id="nearly a day"),
+        pytest.param(86400, Remark(Status.OK, blocked("24 hours"), "policy"), id="a day"),
+        pytest.param(604799, Remark(Status.OK, blocked("7 days"), "policy"), id="nearly a week"),
         pytest.param(604800, None, id="a week"),
     ],
 )
@@ -90,19 +100,8 @@ def test_certificates_that_expire_soon(left: timedelta, expiry: str | None) -> N
     soon = certificate(left)
     host = f"the certificate of mta-sts.a.test {expiry}: then the policy cannot be fetched"
     mail = f"the certificate of mx.a.test {expiry}: then senders deliver nothing to it"
-    expected = [Remark(Status.WARNING, text) for text in (host, mail) if expiry]
+    checks = ((host, "host"), (mail, "probe"))
+    expected = [Remark(Status.WARNING, text, check) for text, check in checks if expiry]
     assert list(remarks(report(host=soon, mail=soon), NOW)) == expected
-    later = Remark(Status.WARNING, f"{mail} once the mode is enforce")
+    later = Remark(Status.WARNING, f"{mail} once the mode is enforce", "probe")
     assert remarks(report(Mode.TESTING, mail=soon), NOW) == ((TESTING, later) if expiry else (TESTING,))
-
-
-def test_an_id_that_has_not_changed() -> None:
-    changed = replace(report(), policy=PolicyReport(Mode.ENFORCE, WEEKS, ("mx.a.test",), (), "new", None))
-    assert remarks(changed, NOW, "new") == ()
-    assert remarks(changed, NOW, "old") == (
-        Remark(
-            Status.WARNING,
-            "the policy file has changed, but the id in the TXT record has not: senders that cached the old file do not"
-            " fetch the new one at once; give the record a new id",
-        ),
-    )

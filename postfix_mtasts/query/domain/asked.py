@@ -1,0 +1,75 @@
+"""What Postfix is answered if it asks now: by the daemon's own rules, from what it knows and what DNS and HTTPS say."""
+
+from dataclasses import dataclass
+
+from postfix_mtasts.daemon.explain import Explanation
+from postfix_mtasts.daemon.lookup import too_late
+from postfix_mtasts.postfix.reply import beside_dane, reply_to
+from postfix_mtasts.sts.decide import Decision, LookUpRecord, decide
+from postfix_mtasts.sts.domain import NextHop
+from postfix_mtasts.sts.entry import Answer
+from postfix_mtasts.sts.observation import Asked, DaneObservation, FetchObservation, Observation, RecordObservation
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """What a fresh discovery observed, and after how many seconds. `complete` is false if it was given up."""
+
+    record: RecordObservation
+    fetched: FetchObservation | None
+    dane: DaneObservation
+    seconds: float
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What follows if Postfix asks now.
+
+    `answer` is the answer, and `policy_answer` the one without DANE. If `waits`, Postfix waits until the discovery is
+    done, or until it is `late`. `next` is the answer to the next query, or None if that is unknown.
+    """
+
+    answer: Answer
+    policy_answer: Answer
+    waits: bool
+    late: bool
+    next: Answer | None
+
+
+def ask(known: Explanation, hop: NextHop, fresh: Fresh, now: float) -> Outcome:
+    """What the daemon does with a query at the time `now`, if all that it looks up is as in `fresh`."""
+    decision = decide(known.entry, Asked(), now)
+    at_once = decision.answer
+    while decision.action:
+        decision = _perform(decision, fresh, now)
+    found = decision.answer
+    if not found:
+        raise AssertionError("neither an answer nor an action")
+    dane = known.dane.get(str(hop), fresh.dane)
+    if at_once:
+        later = found if fresh.complete else None
+        return Outcome(_left(at_once, known, dane), at_once, False, False, later and _left(later, known, dane))
+    late = fresh.seconds >= known.answer_within
+    left = _left(found, known, dane)
+    if late:
+        answer = too_late(known.answer_within, defer=known.entry.unread)
+        return Outcome(answer, answer, True, True, left if fresh.complete else None)
+    return Outcome(left, found, True, False, left)
+
+
+def reply(answer: Answer, known: Explanation, hop: NextHop) -> str:
+    """The reply to Postfix as it is sent, such as `OK secure match=…`."""
+    sent = reply_to(hop.domain, answer, known.rules)
+    return f"{sent.status.value} {sent.text}".rstrip()
+
+
+def _perform(decision: Decision, fresh: Fresh, now: float) -> Decision:
+    seen: Observation | None = fresh.record if isinstance(decision.action, LookUpRecord) else fresh.fetched
+    if seen is None or decision.entry is None:
+        raise AssertionError("a record that was found has its policy fetched")
+    return decide(decision.entry, seen, now)
+
+
+def _left(answer: Answer, known: Explanation, dane: DaneObservation) -> Answer:
+    return beside_dane(answer, dane) if known.rules.heeds_dane(answer) else answer

@@ -1,0 +1,221 @@
+"""Examines one domain: asks, discovers, probes, and judges."""
+
+import asyncio
+import contextlib
+import datetime
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from postfix_mtasts.config import Config, IpNetwork
+from postfix_mtasts.daemon.explain import Explanation
+from postfix_mtasts.dns.nameservers import DnsError
+from postfix_mtasts.dns.resolver import Pinned, Resolver, Tlsa
+from postfix_mtasts.dns.tlsa import is_usable
+from postfix_mtasts.postfix.reply import Style
+from postfix_mtasts.query.domain import asked, certificate, describe, mx, unpublished
+from postfix_mtasts.query.domain.asked import Outcome
+from postfix_mtasts.query.domain.at_hand import AtHand
+from postfix_mtasts.query.domain.discovery import Discovery, Progress, Seen, Sources
+from postfix_mtasts.query.domain.mx import Rules
+from postfix_mtasts.query.domain.now import differences, running_report
+from postfix_mtasts.query.domain.remark import Remark, warning
+from postfix_mtasts.query.domain.remarks import remarks
+from postfix_mtasts.query.domain.report import MxReport, PolicyHostReport, Report
+from postfix_mtasts.query.domain.verdict import verdict
+from postfix_mtasts.query.output import Output, QueryError, Status
+from postfix_mtasts.remote.fetcher import Fetcher
+from postfix_mtasts.remote.network import CaError, tls_context
+from postfix_mtasts.remote.probe import EVERYWHERE, Prober
+from postfix_mtasts.sts.domain import NextHop
+from postfix_mtasts.sts.entry import Apply
+from postfix_mtasts.sts.observation import DaneUsable, FetchFailed, PolicyFetched, PolicyInvalid, RecordFound, Stage
+from postfix_mtasts.sts.policy import Policy
+
+_TELL_AFTER = 2.0  # Seconds. What takes longer shows its stage on a terminal.
+_MAX_HOSTS = 20  # MX hosts that are probed, the most preferred ones.
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is wanted. `policy` is a file, `record` a text and `server` an address that are not published yet."""
+
+    probe: bool = False
+    patient: bool = False
+    policy: str | None = None
+    record: str | None = None
+    server: str | None = None
+
+    @property
+    def is_unpublished(self) -> bool:
+        """Whether something is judged that senders cannot find yet."""
+        return bool(self.policy or self.record or self.server)
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """The report and what is to be said of it. `publish` is the record to publish, if that was asked for."""
+
+    report: Report
+    verdict: Remark
+    differences: tuple[Remark, ...]
+    remarks: tuple[Remark, ...]
+    publish: str | None
+
+
+class Examiner:
+    """Examines domains with the settings of the daemon. Raises QueryError if there are no CAs."""
+
+    def __init__(self, settings: Config, found: AtHand, options: Options, output: Output) -> None:
+        self._settings = settings
+        self._found = found
+        self._options = options
+        self._output = output
+        self._tls = _tls(settings.fetch.ca_file, "fetch.ca_file")
+        self._resolver = Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
+        mail_tls = _tls(found.ca_file or settings.fetch.ca_file, "smtp_tls_CAfile")
+        mail_tls.check_hostname = False  # Names are judged by the policy.
+        self._prober = Prober(self._resolver, mail_tls, found.helo, settings.fetch.allow_addresses)
+
+    async def examine(self, hop: NextHop, known: Explanation, no_daemon: str | None) -> Examined:
+        """Examine a domain of which the daemon knows this. `no_daemon` is why no daemon could be asked."""
+        progress = Progress()
+        sources, publish = self._sources(hop)
+        showing = asyncio.create_task(self._show(progress))
+        try:
+            seen = await Discovery(sources, self._limit(), progress).discover(hop)
+            now = time.time()
+            outcome = asked.ask(known, hop, seen.fresh, now)
+            progress.doing["MX hosts"] = None
+            hosts, rules = await self._mx(hop, known, outcome, seen)
+        finally:
+            showing.cancel()
+        running = running_report(known, no_daemon, hop, outcome, now)
+        fetched = seen.fresh.fetched
+        report = Report(
+            domain=hop.domain.name,
+            next_hop=str(hop),
+            running=running,
+            record=describe.record_report(hop, seen),
+            policy_host=await self._policy_host(hop, seen) if fetched and not self._options.policy else None,
+            policy=describe.policy_report(fetched) if isinstance(fetched, PolicyFetched | PolicyInvalid) else None,
+            mx=hosts,
+            mx_problem=str(seen.hosts) if isinstance(seen.hosts, DnsError) else None,
+            exists=isinstance(seen.hosts, DnsError) or seen.hosts.exists or not hop.mx,
+            null_mx=not isinstance(seen.hosts, DnsError) and not seen.hosts.records,
+            dane=describe.dane_report(seen.fresh.dane),
+            tlsrpt=describe.tlsrpt_report(hop, seen.tlsrpt),
+            answer=describe.answer_report(known, hop, seen.fresh, now),
+            resolver_works=seen.resolver_works,
+            seconds=seen.seconds,
+        )
+        judged = [(one.host, mx.judge(one, rules)) for one in hosts]
+        said = remarks(report, datetime.datetime.now(datetime.UTC))
+        differs = () if no_daemon else tuple(differences(known, hop, seen.fresh, now))
+        if self._options.policy:
+            said = (*said, *await self._published_id(hop, report.record.id))
+        judgement = verdict(report, outcome, judged, (*said, *differs))
+        if self._options.is_unpublished:
+            judgement = replace(judgement, text=f"once published: {judgement.text}")
+        return Examined(report, judgement, differs, said, publish)
+
+    async def _published_id(self, hop: NextHop, record_id: str | None) -> tuple[Remark, ...]:
+        published = await self._resolver.record(hop.domain)
+        if isinstance(published, RecordFound) and published.record.id == record_id:
+            text = f"the id {record_id} is published already: senders that know it do not fetch the file; take a new id"
+            return (warning(text, "record"),)
+        return ()
+
+    def _limit(self) -> float:
+        """Seconds for a discovery."""
+        limit = self._settings.dns.timeout + self._settings.fetch.timeout
+        return limit if self._options.patient else min(limit, self._settings.server.answer_within)
+
+    def _sources(self, hop: NextHop) -> tuple[Sources, str | None]:
+        """Where the record and the policy come from, and the record to publish if they are not published."""
+        options, settings = self._options, self._settings.fetch
+        resolver, allowed = self._resolver, settings.allow_addresses
+
+        def pinned(address: str) -> Fetcher:
+            return self._fetcher(Pinned(address), allowed)
+
+        fetcher = self._fetcher(resolver, allowed)
+        if options.server:
+            fetcher = self._fetcher(Pinned(options.server), EVERYWHERE)
+        sources = Sources(resolver, fetcher, pinned, allowed, options.server or "")
+        if not options.is_unpublished:
+            return sources, None
+        record = unpublished.new_record(time.time())
+        given = unpublished.record_of(hop.domain, options.record or str(record))
+        if isinstance(given, RecordFound):
+            record = given.record
+        fetched = unpublished.policy_of(options.policy, record.id) if options.policy else None
+        valid = isinstance(given, RecordFound) and not isinstance(fetched, PolicyInvalid)
+        publish = unpublished.to_publish(hop.domain, record) if valid else None
+        return replace(sources, record=given, fetched=fetched), publish
+
+    def _fetcher(self, resolver: Resolver, allowed: Sequence[IpNetwork]) -> Fetcher:
+        timeout = self._settings.fetch.timeout
+        return Fetcher(resolver, self._tls, timeout=timeout, allow_addresses=allowed, keep_certificate=True)
+
+    async def _policy_host(self, hop: NextHop, seen: Seen) -> PolicyHostReport:
+        fetched = seen.fresh.fetched
+        if not fetched:
+            raise AssertionError("nothing was fetched")
+        shown = None
+        if isinstance(fetched, FetchFailed) and fetched.failure.stage in (Stage.CERTIFICATE, Stage.TLS):
+            shown = certificate.parse(await self._prober.certificate_of(hop.domain.policy_host()))
+        return describe.policy_host_report(hop, fetched, seen.tried, shown)
+
+    async def _mx(
+        self, hop: NextHop, known: Explanation, outcome: Outcome, seen: Seen
+    ) -> tuple[tuple[MxReport, ...], Rules]:
+        fresh = seen.fresh.fetched.policy if isinstance(seen.fresh.fetched, PolicyFetched) else None
+        in_force = outcome.answer.policy if isinstance(outcome.answer, Apply) else fresh
+        by_hostname = known.rules.style is Style.TLSRPT and self._found.checks_patterns is not False
+        rules = Rules(in_force, by_hostname)
+        names = () if isinstance(seen.hosts, DnsError) else seen.hosts.records
+        if not self._options.probe:
+            return tuple(_unprobed(name, fresh, in_force) for name in names), rules
+        probed = await asyncio.gather(*(self._probe(name, hop, seen, rules) for name in names[:_MAX_HOSTS]))
+        first = [replace(_unprobed(one.host, fresh, in_force), probes=one.probes) for one in probed]
+        return (*first, *(_unprobed(name, fresh, in_force) for name in names[_MAX_HOSTS:])), rules
+
+    async def _probe(self, host: str, hop: NextHop, seen: Seen, rules: Rules) -> MxReport:
+        """Probe each address of an MX host."""
+        try:
+            port = int(hop.port) if hop.port.isdigit() else socket.getservbyname(hop.port, "tcp")
+            addresses = await self._resolver.addresses(host)
+            if not addresses:
+                raise DnsError("has no address")
+        except (DnsError, OSError) as error:
+            nothing = describe.unprobed(str(error))
+            return MxReport(host, None, None, (nothing,))
+        records: Sequence[Tlsa] = ()
+        if isinstance(seen.fresh.dane, DaneUsable) and host in seen.fresh.dane.hosts:
+            with contextlib.suppress(DnsError):
+                found = await self._resolver.tlsa(f"_{port}._tcp.{host}")
+                records = [record for record in found.records if is_usable(record)]
+        probes = await asyncio.gather(*(self._prober.probe(host, address, port) for address in addresses))
+        return MxReport(host, None, None, tuple(mx.probe_report(host, probe, rules, records) for probe in probes))
+
+    async def _show(self, progress: Progress) -> None:
+        """Show on a terminal what the command waits for."""
+        begun = time.monotonic()
+        await asyncio.sleep(_TELL_AFTER)
+        while True:
+            self._output.progress(f"{progress.words()} ({time.monotonic() - begun:.0f} s) ...")
+            await asyncio.sleep(1)
+
+
+def _unprobed(host: str, fresh: Policy | None, in_force: Policy | None) -> MxReport:
+    return MxReport(host, mx.pattern_for(host, fresh), mx.pattern_for(host, in_force), ())
+
+
+def _tls(ca_file: str, setting: str) -> ssl.SSLContext:
+    try:
+        return tls_context(ca_file)
+    except CaError as error:
+        raise QueryError(f'{setting} = "{ca_file}": {error}', status=Status.CONFIG) from error

@@ -1,0 +1,93 @@
+"""Judges MX hosts as the Postfix at hand would: their names, and with --probe their certificates."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from postfix_mtasts.dns.resolver import Tlsa
+from postfix_mtasts.postfix.peer import accepts
+from postfix_mtasts.query.domain import certificate
+from postfix_mtasts.query.domain.report import MxReport, ProbeReport
+from postfix_mtasts.remote.probe import Probe
+from postfix_mtasts.sts.policy import Policy
+
+NOT_ALLOWED = "is not allowed by the policy"
+_DANE_EE = 3  # The certificate usage for the certificate of the host itself (RFC 6698, 2.1.1).
+_SPKI = 1  # The selector for its public key.
+_DIGESTS = {1: hashlib.sha256, 2: hashlib.sha512}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """By what a certificate is judged: the policy, or none; and whether Postfix compares it with the host's own name.
+
+    Otherwise Postfix compares it with the names in the policy, whatever the host is called (postconf(5),
+    smtp_tls_enforce_sts_mx_patterns).
+    """
+
+    policy: Policy | None
+    by_hostname: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Whether Postfix delivers to a host: `fine`, `refused`, `unclear` from here, or `unprobed` and allowed by name."""
+
+    state: Literal["fine", "refused", "unclear", "unprobed"]
+    reason: str = ""
+
+
+def pattern_for(host: str, policy: Policy | None) -> str | None:
+    """The first mx pattern of a policy that allows a host."""
+    return next((str(pattern) for pattern in policy.mx if pattern.matches(host)), None) if policy else None
+
+
+def probe_report(host: str, probe: Probe, rules: Rules, records: Sequence[Tlsa]) -> ProbeReport:
+    """A probe, judged. If the host has usable TLSA `records`, only they count."""
+    problem, matches = probe.problem, None
+    if records and probe.certificate:
+        matches = any(_matches(record, probe) for record in records)
+        problem = None if matches else "no TLSA record matches its certificate"
+    elif not problem and not probe.unclear:
+        expected = [host] if rules.by_hostname or not rules.policy else match_names(rules.policy)
+        if not accepts(expected, probe.names):
+            names = ", ".join(probe.names[:3]) or "no name"
+            allowed = host if expected == [host] else "any name that the policy allows"
+            problem = f"its certificate is for {names}, not for {allowed}"
+    return ProbeReport(
+        probe.address,
+        probe.tls or None,
+        certificate.parse(probe.certificate),
+        problem,
+        probe.unclear,
+        matches,
+        probe.seconds,
+    )
+
+
+def match_names(policy: Policy) -> list[str]:
+    """The names in `match=`, as Postfix is sent them: `*.example.com` is `.example.com` there."""
+    return [str(pattern).removeprefix("*") for pattern in policy.mx]
+
+
+def judge(mx: MxReport, rules: Rules) -> Judgement:
+    """Whether Postfix delivers to a host under an enforced policy."""
+    if not mx.pattern_in_force and (rules.by_hostname or not mx.probes):
+        return Judgement("refused", NOT_ALLOWED)
+    if not mx.probes:
+        return Judgement("unprobed")
+    if any(not probe.problem and not probe.unclear for probe in mx.probes):
+        return Judgement("fine")
+    problems = [probe.problem for probe in mx.probes if probe.problem]
+    if problems:
+        return Judgement("refused", problems[0])
+    return Judgement("unclear", "; ".join(dict.fromkeys(probe.unclear or "" for probe in mx.probes)))
+
+
+def _matches(record: Tlsa, probe: Probe) -> bool:
+    """Whether a TLSA record matches what a host has sent (RFC 6698, 2.1)."""
+    chain = (probe.certificate,) if record.usage == _DANE_EE else probe.chain or (probe.certificate,)
+    parts = [certificate.public_key(der) if record.selector == _SPKI else der for der in chain]
+    digest = _DIGESTS.get(record.matching_type)
+    return any((digest(part).digest() if digest else part) == record.data for part in parts if part)

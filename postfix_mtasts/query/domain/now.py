@@ -1,0 +1,161 @@
+"""What the running daemon answers now and why, and where a fresh discovery differs from that."""
+
+from collections.abc import Iterator
+
+from postfix_mtasts.daemon.explain import Explanation
+from postfix_mtasts.log.events import span
+from postfix_mtasts.query.domain import asked
+from postfix_mtasts.query.domain.asked import Fresh, Outcome
+from postfix_mtasts.query.domain.describe import why
+from postfix_mtasts.query.domain.remark import Remark, note, warning
+from postfix_mtasts.query.domain.report import RunningReport
+from postfix_mtasts.query.running.render import ago
+from postfix_mtasts.sts.domain import NextHop
+from postfix_mtasts.sts.entry import Apply, CachedPolicy, NoPolicy, YieldToDane
+from postfix_mtasts.sts.observation import (
+    DaneAbsent,
+    DnsFailed,
+    FetchFailed,
+    PolicyFetched,
+    PolicyInvalid,
+    RecordFound,
+    RecordInvalid,
+)
+from postfix_mtasts.sts.policy import Mode, Policy
+from postfix_mtasts.sts.schedule import holds_off, wait
+
+
+def running_report(
+    known: Explanation, no_daemon: str | None, hop: NextHop, outcome: Outcome, now: float
+) -> RunningReport:
+    """What Postfix is answered. `no_daemon` is why no daemon could be asked."""
+    live = known.entry.live(now)
+    reply = asked.reply(outcome.answer, known, hop)
+    later = asked.reply(outcome.next, known, hop) if outcome.next else None
+    policy = outcome.answer.policy if isinstance(outcome.answer, Apply) else None
+    return RunningReport(
+        daemon=no_daemon is None,
+        why=no_daemon,
+        reply=reply,
+        style=known.rules.style.value,
+        waits=outcome.waits,
+        next=later if later != reply else None,
+        policy=policy.mode if policy else None,
+        expires_in=live.expires_at() - now if live else None,
+        because=tuple(_because(known, hop, outcome, now)) if no_daemon is None else (),
+    )
+
+
+def _because(known: Explanation, hop: NextHop, outcome: Outcome, now: float) -> Iterator[str]:
+    entry, cached = known.entry, known.entry.cached
+    if entry.unread:
+        yield "it cannot read its database: there may be a policy"
+    if cached:
+        end = cached.expires_at()
+        when = f"expires in {span(end - now)}" if cached.is_live(now) else f"expired {ago(end, now)}"
+        mode, fetched = cached.policy.mode.value, ago(cached.fetched_at, now)
+        yield f"cached policy: mode {mode}, fetched {fetched} for id {cached.record_id}, {when}"
+    elif not entry.note:
+        yield "it has nothing cached, and looks the domain up when Postfix asks"
+    if entry.note:
+        reason = why(entry.note.answer)
+        left = entry.checked_at + entry.note.ttl - now
+        held = f", believed for {span(left)} more" if left > 0 and not entry.live(now) else ""
+        yield f"the last lookup found no policy{held}: {reason}"
+    for failed in entry.failed:
+        times = "once" if failed.count == 1 else f"{failed.count} times"
+        yield f"failed {times} for id {failed.record_id}, last {ago(failed.at, now)}: {failed.failure}"
+    if entry.checked_at:
+        yield f"record checked {ago(entry.checked_at, now)}"
+    if isinstance(outcome.answer, YieldToDane):
+        seen = "as it knows from DNS" if str(hop) in known.dane else "as DNS says now"
+        yield f"DANE decides, {seen}: TLSA records of {', '.join(outcome.answer.hosts)}"
+    if outcome.late:
+        yield f"no answer was found within {known.answer_within:g} s; it goes on, and keeps what it finds"
+
+
+def differences(known: Explanation, hop: NextHop, fresh: Fresh, now: float) -> Iterator[Remark]:
+    """Where the fresh discovery differs from what the daemon has, and what that means."""
+    live = known.entry.live(now)
+    if live:
+        yield from _beside_live(live, fresh, now)
+    else:
+        yield from _without_live(known, hop, fresh, now)
+    dane = known.dane.get(str(hop))
+    if dane and isinstance(dane, DaneAbsent) != isinstance(fresh.dane, DaneAbsent):
+        yield note(
+            "DNS now says something else about TLSA records than the daemon knows; it looks again within an hour"
+        )
+
+
+def _beside_live(live: CachedPolicy, fresh: Fresh, now: float) -> Iterator[Remark]:
+    left = span(live.expires_at() - now)
+    holds = f"the cached policy holds for {left} more"
+    judge = note if live.policy.mode is Mode.NONE else warning
+    found, fetched = fresh.record, fresh.fetched
+    if isinstance(found, DnsFailed):
+        yield judge(f"the TXT record cannot be looked up, but {holds}")
+    elif isinstance(found, RecordInvalid):
+        yield judge(f"the TXT record is broken, but {holds}; after that there is none")
+    elif not isinstance(found, RecordFound):
+        yield judge(f"the TXT record is gone, but {holds}: only mode none takes a policy back at once")
+    elif isinstance(fetched, FetchFailed | PolicyInvalid):
+        what = f"{fetched.failure.stage.value}: {fetched.failure.reason}"
+        new = "" if found.record.id == live.record_id else "a new id is published, but "
+        yield judge(f"{new}the policy cannot be fetched now ({what}), but {holds}")
+    elif isinstance(fetched, PolicyFetched):
+        yield from _beside_fetched(live, fetched, left)
+
+
+def _beside_fetched(live: CachedPolicy, fetched: PolicyFetched, left: str) -> Iterator[Remark]:
+    old, new = live.policy, fetched.policy
+    same_id = fetched.record_id == live.record_id
+    if old == new:
+        if not same_id:
+            yield note("the id is new, the policy is the same: the daemon fetches it when Postfix asks next")
+        return
+    changes = "; ".join(_changes(old, new))
+    if same_id:
+        yield warning(
+            f"the policy has changed, but the id in the TXT record has not ({changes}): the cached one applies until "
+            f"the daily refresh, at other senders for up to {left}; give the record a new id"
+        )
+    else:
+        yield note(
+            f"a new policy is published, with a new id ({changes}): the daemon fetches it when Postfix asks next, five "
+            "minutes after its last check at the latest; until then the cached one applies"
+        )
+
+
+def _changes(old: Policy, new: Policy) -> Iterator[str]:
+    if old.mode is not new.mode:
+        yield f"mode {old.mode.value} is now {new.mode.value}"
+    before, after = (list(dict.fromkeys(map(str, policy.mx))) for policy in (old, new))
+    gone, added = [one for one in before if one not in after], [one for one in after if one not in before]
+    if gone:
+        yield f"the cached one has mx {short(gone)}, which the new one has not"
+    if added:
+        yield f"the new one adds mx {short(added)}"
+    if old.max_age != new.max_age:
+        yield f"max_age {old.max_age} is now {new.max_age}"
+
+
+def short(names: list[str], most: int = 10) -> str:
+    """Some names, and how many there are beyond them."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
+def _without_live(known: Explanation, hop: NextHop, fresh: Fresh, now: float) -> Iterator[Remark]:
+    entry = known.entry
+    if not isinstance(fresh.fetched, PolicyFetched):
+        return
+    hint = f"`postfix-mtasts-query cache refresh {hop.domain}` makes it look now"
+    note_left = entry.checked_at + entry.note.ttl - now if entry.note else 0.0
+    failed = holds_off(entry, fresh.fetched.record_id, now)
+    if failed:
+        left = span(failed.at + wait(failed) - now)
+        yield warning(f"the policy can be fetched now, but the daemon waits {left} more after its failure; {hint}")
+    elif note_left > 0 and entry.note and entry.checked_at <= now:
+        seen = "there is none" if isinstance(entry.note.answer, NoPolicy) else "it is unavailable"
+        yield warning(f"there is a policy now, but the daemon believes for {span(note_left)} more that {seen}; {hint}")

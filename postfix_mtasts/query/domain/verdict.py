@@ -1,0 +1,148 @@
+"""The verdict on a domain in one sentence: what becomes of mail to it now."""
+
+from collections.abc import Sequence
+
+from postfix_mtasts.log.events import span
+from postfix_mtasts.query.domain.asked import Outcome
+from postfix_mtasts.query.domain.mx import NOT_ALLOWED, Judgement
+from postfix_mtasts.query.domain.remark import Remark, error, note, warning
+from postfix_mtasts.query.domain.report import Report
+from postfix_mtasts.query.output import Status, worst
+from postfix_mtasts.sts.entry import Apply, NoPolicy, Unavailable, YieldToDane
+from postfix_mtasts.sts.policy import Mode
+
+_EXPIRED = "certificate has expired"  # In the words of OpenSSL.
+
+Judged = Sequence[tuple[str, Judgement]]  # The MX hosts, and what Postfix makes of each under an enforced policy.
+
+
+def verdict(report: Report, outcome: Outcome, judged: Judged, remarks: Sequence[Remark]) -> Remark:
+    """The verdict, and the status of the whole report."""
+    found = _verdict(report, outcome, judged)
+    status = worst([found.status, *(remark.status for remark in remarks)])
+    text = found.text
+    if found.status is Status.OK and status in (Status.WARNING, Status.ERROR):
+        serious = sum(remark.status in (Status.WARNING, Status.ERROR) for remark in remarks)
+        text += f"; but see {'the warning' if serious == 1 else f'{serious} warnings'} below"
+    return Remark(status, text)
+
+
+def _verdict(report: Report, outcome: Outcome, judged: Judged) -> Remark:
+    mail = f"mail to {report.next_hop}"
+    if not report.resolver_works:
+        return error(f"{mail} is deferred: this machine's resolver answers for no name; that is not the domain's fault")
+    if not report.exists:
+        return Remark(Status.NOTHING, f"{report.domain} does not exist in DNS (NXDOMAIN)")
+    if report.null_mx:
+        return note(f"{report.domain} accepts no mail: it has a null MX record")
+    if report.running.reply.startswith("TEMP"):
+        return error(f"{mail} is deferred: {report.running.reply.removeprefix('TEMP ')}")
+    if outcome.late:
+        return _late(report, outcome)
+    match outcome.answer:
+        case YieldToDane(hosts):
+            return _dane(mail, hosts, judged)
+        case Unavailable(failure):
+            return error(f"{mail} is sent without a policy: {failure}")
+        case NoPolicy():
+            return _no_policy(report, mail, waits=outcome.waits)
+        case Apply(policy) if policy.mode is Mode.ENFORCE:
+            return _enforced(report, judged)
+        case Apply(policy) if policy.mode is Mode.TESTING:
+            return note("fine: mode testing: mail is delivered whatever the MX hosts do, and senders report failures")
+        case _:
+            return note("fine: mode none: mail is sent without a policy, as the domain asks")
+
+
+def _late(report: Report, outcome: Outcome) -> Remark:
+    if outcome.next is None:
+        when = f"after {report.seconds:.0f} s there is none yet (--patient waits for it)"
+    elif isinstance(outcome.next, Apply):
+        when = f"it came only after {report.seconds:.0f} s"
+    else:
+        when = f"there was none after {report.seconds:.0f} s"
+    return error(f"too late: the first mail to {report.next_hop} goes out without a policy: {when}")
+
+
+def _no_policy(report: Report, mail: str, *, waits: bool) -> Remark:
+    record = report.record
+    if not waits and report.policy and report.policy.mode:
+        return warning(f"{mail} is sent without a policy: the daemon has not seen yet that there is one")
+    name = record.names[0]
+    if record.problem:
+        return error(f"{mail} is sent without a policy: the TXT record {name} is broken: {record.problem}")
+    if record.slips:
+        return error(f"{mail} is sent without a policy: the TXT record {name} is broken: {record.slips[0].problem}")
+    if len(record.names) > 1 and not record.exists:
+        return error(f"{mail} is sent without a policy: the CNAME record {name} leads to nowhere: {record.names[-1]}")
+    return Remark(Status.NOTHING, f"{report.domain} has no policy: mail to it is sent without MTA-STS")
+
+
+def _dane(mail: str, hosts: tuple[str, ...], judged: Judged) -> Remark:
+    refused = [(host, one) for host, one in judged if host in hosts and one.state == "refused" and one.reason]
+    tlsa = [(host, one) for host, one in refused if "TLSA" in one.reason or "STARTTLS" in one.reason]
+    if tlsa and len(tlsa) == len(hosts):
+        return error(f"{mail} is deferred: {_faults(tlsa)}")
+    return note(f"fine: DANE decides: {_hosts(len(hosts))} with TLSA records, which take precedence over MTA-STS")
+
+
+def _enforced(report: Report, judged: Judged) -> Remark:
+    mail = f"mail to {report.next_hop}"
+    if report.mx_problem:
+        return error(f"{mail} is deferred: its MX records cannot be looked up: {report.mx_problem}")
+    if not report.running.waits:
+        cached = Judgement("refused", f"{NOT_ALLOWED.removesuffix('policy')}cached policy")
+        judged = [(host, cached if one.reason == NOT_ALLOWED else one) for host, one in judged]
+    refused = [(host, one) for host, one in judged if one.state == "refused"]
+    unclear = [(host, one) for host, one in judged if one.state == "unclear"]
+    fine = [host for host, one in judged if one.state in ("fine", "unprobed")]
+    if refused and not fine and not unclear:
+        if all(one.reason.startswith("is not allowed") for _, one in refused) and len(refused) > 1:
+            policy = "policy" if report.running.waits else "cached policy"
+            return error(f"{mail} is deferred: the {policy} allows none of its {len(refused)} MX hosts")
+        return error(f"{mail} is deferred: {_faults(refused)}")
+    if refused:
+        rest = f"its {_others(len(judged) - len(refused))}" if len(judged) > 1 else ""
+        return error(f"{mail} goes to {rest} only: {_faults(refused)}")
+    if unclear and not fine:
+        return warning(f"enforced, but none of its MX hosts could be judged from here: {_faults(unclear)}")
+    if unclear:
+        return warning(f"enforced, but not all MX hosts could be judged from here: {_faults(unclear)}")
+    probed = all(one.state == "fine" for _, one in judged)
+    what = "verified" if probed else "allowed by the policy (--probe verifies certificates)"
+    live = report.running.expires_in
+    if not report.running.waits and live is not None and (report.policy is None or not report.policy.mode):
+        return warning(f"enforced from the cache for {span(live)} more: {_fresh_fault(report)}")
+    return note(f"fine: enforced, {_all(len(judged))} {what}")
+
+
+def _fresh_fault(report: Report) -> str:
+    """Why there would be no policy, if none were cached."""
+    if report.record.failed:
+        return "its TXT record cannot be looked up"
+    if not report.record.id:
+        return "its TXT record is broken" if report.record.problem or report.record.slips else "its TXT record is gone"
+    host = report.policy_host
+    if host and host.problem:
+        return f"its policy host fails: {host.problem}"
+    return "its policy file is not valid"
+
+
+def _faults(faulty: Judged) -> str:
+    """What is wrong with the first of these hosts, and how many more there are."""
+    host, judgement = faulty[0]
+    more = f", and {len(faulty) - 1} more" if len(faulty) > 1 else ""
+    reason = "has an expired certificate" if judgement.reason == _EXPIRED else judgement.reason
+    return f"its MX {host}{' ' if reason.startswith(('is ', 'has ', 'does ')) else ': '}{reason}{more}"
+
+
+def _all(count: int) -> str:
+    return "its MX host" if count == 1 else f"all {count} MX hosts"
+
+
+def _others(count: int) -> str:
+    return "other MX host" if count == 1 else f"{count} other MX hosts"
+
+
+def _hosts(count: int) -> str:
+    return "one MX host" if count == 1 else f"{count} MX hosts"

@@ -1,0 +1,145 @@
+"""What the command says that Postfix gets is what Postfix gets: every time line of tests/data/cache_scenarios.txt."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from postfix_mtasts.config import DaneSetting, OnFailure, OnTesting
+from postfix_mtasts.daemon.dane import DaneEntry
+from postfix_mtasts.daemon.explain import Explanation, ExplanationError, parse_explanation, print_explanation
+from postfix_mtasts.postfix.reply import ReplyRules, Style
+from postfix_mtasts.query.domain.asked import Fresh, Outcome, ask, reply
+from postfix_mtasts.sts.decide import FetchPolicy as Fetch
+from postfix_mtasts.sts.decide import LookUpRecord
+from postfix_mtasts.sts.domain import NextHop, PolicyDomain
+from postfix_mtasts.sts.entry import Apply, CachedPolicy, Entry, NoPolicy, Note, Unavailable, YieldToDane
+from postfix_mtasts.sts.observation import (
+    Asked,
+    DaneAbsent,
+    DaneFailed,
+    DaneObservation,
+    DaneUsable,
+    DnsFailed,
+    Due,
+    Failure,
+    FetchFailed,
+    PolicyFetched,
+    PolicyInvalid,
+    RecordAbsent,
+    RecordFound,
+    RecordInvalid,
+    Stage,
+)
+from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
+from postfix_mtasts.sts.record import Record
+from tests.unit.strategies import entries, failed_fetches, failures
+from tests.unit.sts.test_cache_scenarios import SCENARIOS, PureWorld
+from tests.world.scenarios import Scenario
+
+HOP = NextHop(PolicyDomain("example.com"))
+RULES = ReplyRules(Style.PLAIN)
+NO_DANE = DaneAbsent("unsigned", 60.0)
+POLICY = Policy(Mode.ENFORCE, 604800, (MxPattern("mx.example.com"),))
+NOW = 1_800_000_000.0
+
+
+def told(entry: Entry, rules: ReplyRules = RULES, dane: DaneObservation | None = None) -> Explanation:
+    """What the daemon says of an entry, after its way over the control socket."""
+    known = [(HOP, DaneEntry(dane, 0.0))] if dane else []
+    return parse_explanation(json.loads(json.dumps(print_explanation(entry, rules, 10.0, known))))
+
+
+def fresh_of(world: PureWorld) -> Fresh:
+    """What a fresh discovery finds in a world."""
+    record = world.observe(LookUpRecord())
+    assert isinstance(record, RecordFound | RecordAbsent | RecordInvalid | DnsFailed)
+    fetched = world.observe(Fetch(record.record.id)) if isinstance(record, RecordFound) else None
+    assert fetched is None or isinstance(fetched, PolicyFetched | PolicyInvalid | FetchFailed)
+    return Fresh(record, fetched, NO_DANE, 0.1)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.title)
+def test_it_says_what_postfix_gets(scenario: Scenario) -> None:
+    world = PureWorld()
+    said = []
+    expected = []
+    for step in scenario.steps:
+        match step.verb:
+            case "dns":
+                world.dns(*step.words)
+            case "https":
+                world.https(*step.words)
+            case "refresh":
+                world.happens(Due(), step.time)
+            case "ask":
+                outcome = ask(told(world.entry), HOP, fresh_of(world), step.time)
+                answers = [outcome.answer, *([outcome.next] if outcome.next else [])]
+                said.append((step.line, ", then ".join(dict.fromkeys(map(world.words.answer, answers)))))
+                expected.append((step.line, world.happens(Asked(), step.time).partition("; ")[0]))
+    assert said == expected
+
+
+def outcome_of(entry: Entry, *, seconds: float = 0.1, complete: bool = True, rules: ReplyRules = RULES) -> Outcome:
+    """What follows for an entry, when a policy is found after so many seconds."""
+    fetched = PolicyFetched(POLICY, str(POLICY), "1")
+    fresh = Fresh(RecordFound(Record("1")), fetched, NO_DANE, seconds, complete)
+    return ask(told(entry, rules), HOP, fresh, NOW)
+
+
+def test_a_policy_that_comes_too_late() -> None:
+    late = Unavailable(Failure(Stage.DISCOVERY, "no result within 10 s; it goes on"))
+    found = Apply(POLICY, fetched=True)
+    assert outcome_of(Entry(), seconds=9.9) == Outcome(found, found, True, False, found)
+    assert outcome_of(Entry(), seconds=39) == Outcome(late, late, True, True, found)
+    assert outcome_of(Entry(), seconds=10, complete=False) == Outcome(late, late, True, True, None)
+    deferred = replace(late, defer=True)
+    assert outcome_of(Entry(unread=True), seconds=39) == Outcome(deferred, deferred, True, True, found)
+    live = Entry(CachedPolicy(POLICY, str(POLICY), "1", NOW - 3600), checked_at=NOW - 3600)
+    cached = Apply(POLICY)
+    assert outcome_of(live, seconds=39) == Outcome(cached, cached, False, False, cached)
+
+
+@pytest.mark.parametrize(
+    ("at_hand", "fresh", "expected"),
+    [
+        (None, DaneUsable(("mx.example.com",), 60.0), YieldToDane(("mx.example.com",))),
+        (NO_DANE, DaneUsable(("mx.example.com",), 60.0), Apply(POLICY)),
+        (DaneUsable(("mx.example.com",), 60.0, covers_all=False), NO_DANE, YieldToDane(("mx.example.com",), only=True)),
+    ],
+)
+def test_dane_as_the_daemon_knows_it(at_hand: DaneObservation | None, fresh: DaneObservation, expected: object) -> None:
+    entry = Entry(CachedPolicy(POLICY, str(POLICY), "1", NOW - 60), checked_at=NOW - 60)
+    known = told(entry, ReplyRules(Style.PLAIN, dane=DaneSetting.YIELD), at_hand)
+    seen = Fresh(RecordAbsent(60.0), None, fresh, 0.1)
+    outcome = ask(known, HOP, seen, NOW)
+    assert (outcome.answer, outcome.policy_answer) == (expected, Apply(POLICY))
+    assert reply(Apply(POLICY), known, HOP) == "OK secure match=mx.example.com servername=hostname"
+
+
+notes = st.builds(
+    Note, st.builds(NoPolicy, st.text(max_size=20)) | st.builds(Unavailable, failures), st.floats(60, 3600)
+)
+unstored = st.builds(
+    Entry, failed=failed_fetches, note=st.none() | notes, checked_at=st.floats(0, 1e11), unread=st.booleans()
+)
+danes = st.sampled_from(
+    [NO_DANE, DaneAbsent("x", float("inf")), DaneUsable(("a.b", "c.d"), 5.0, covers_all=False)]
+) | st.builds(DaneFailed, failures)
+rules = st.builds(
+    ReplyRules,
+    *(st.sampled_from(kind) for kind in (Style, OnFailure, OnTesting, DaneSetting)),
+)
+
+
+@given(entries | unstored, rules, danes)
+def test_nothing_is_lost_on_the_way(entry: Entry, chosen: ReplyRules, dane: DaneObservation) -> None:
+    explained = told(entry, chosen, dane)
+    assert explained == Explanation(entry, chosen, 10.0, {"example.com": dane})
+
+
+def test_words_of_another_version() -> None:
+    with pytest.raises(ExplanationError, match="not understood"):
+        parse_explanation({"row": None})

@@ -1,0 +1,50 @@
+"""What a probe takes from main.cf. The script stands for postconf(1) of several versions."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from postfix_mtasts.config import InetEndpoint, UnixEndpoint
+from postfix_mtasts.query.domain.at_hand import AtHand, at_hand
+
+MAPS = (
+    "inline:{a=b}, proxy:socketmap:inet:127.0.0.1:8461:tlsrpt socketmap:unix:/run/x:postfix, socketmap:inet:[::1]:1:p"
+)
+
+HELO = "smtp_helo_name = mail.example.com"
+
+
+def install(folder: Path, text: str) -> str:
+    """A folder with a postconf that prints this."""
+    script = folder / "postconf"
+    script.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
+    script.chmod(0o755)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected"),
+    [
+        (
+            f"{HELO}\nsmtp_tls_CAfile = /ca.pem\nsmtp_tls_policy_maps = {MAPS}\nsmtp_tls_enforce_sts_mx_patterns = yes",
+            AtHand(
+                "mail.example.com",
+                "/ca.pem",
+                True,
+                (
+                    (InetEndpoint("127.0.0.1", 8461), "tlsrpt"),
+                    (UnixEndpoint("/run/x"), "postfix"),
+                    (InetEndpoint("::1", 1), "p"),
+                ),
+            ),
+        ),
+        (f"{HELO}\nsmtp_tls_CAfile =", AtHand("mail.example.com", "", False)),
+    ],
+)
+async def test_main_cf(printed: str, expected: AtHand, tmp_path: Path) -> None:
+    assert await at_hand(install(tmp_path, printed)) == expected
+
+
+async def test_no_postfix(tmp_path: Path) -> None:
+    assert await at_hand(str(tmp_path)) == AtHand(socket.gethostname())
