@@ -177,7 +177,9 @@ class Examiner:
         in_force = outcome.answer.policy if isinstance(outcome.answer, Apply) else fresh
         by_hostname = known.rules.style is Style.TLSRPT and self._found.checks_patterns is not False
         rules = Rules(in_force, by_hostname)
-        names = () if isinstance(seen.hosts, DnsError) else seen.hosts.records
+        names = (
+            () if isinstance(seen.hosts, DnsError) else seen.hosts.records if seen.hosts.exists or not hop.mx else ()
+        )
         if not self._options.probe:
             return tuple(_unprobed(name, fresh, in_force) for name in names), rules
         probed = await asyncio.gather(*(self._probe(name, hop, seen, rules) for name in names[:_MAX_HOSTS]))
