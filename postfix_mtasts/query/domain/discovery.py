@@ -140,10 +140,11 @@ class Discovery:
             async with asyncio.timeout_at(begun + self._limit):
                 fetched = await self._sources.policy_of(domain, record_id, trace)
         except TimeoutError:
-            trace.enter(trace.stage, clock())
             fetched = gave_up = FetchFailed(Failure(trace.stage, self._too_late()), record_id, trace)
         finally:
             self._progress.trace = None
+        if isinstance(fetched, FetchFailed):
+            trace.enter(trace.stage, clock())  # So that the stage that failed has an end.
         seconds = clock() - begun
         return record, record_seconds, fetched, seconds, fetched is not gave_up, await others
 

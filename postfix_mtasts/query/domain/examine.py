@@ -114,14 +114,15 @@ class Examiner:
         judged = [(one.host, mx.judge(one, rules)) for one in hosts]
         said = remarks(report, datetime.datetime.now(datetime.UTC))
         differs = () if no_daemon else tuple(differences(known, hop, seen.fresh, now))
-        if self._options.policy:
-            said = (*said, *await self._published_id(hop, report.record.id))
+        said = (*said, *await self._published_id(hop, report.record.id))
         judgement = verdict(report, outcome, judged, (*said, *differs))
         if self._options.is_unpublished:
             judgement = replace(judgement, text=f"once published: {judgement.text}")
         return Examined(report, judgement, differs, said, publish)
 
     async def _published_id(self, hop: NextHop, record_id: str | None) -> tuple[Remark, ...]:
+        if not self._options.policy:
+            return ()
         published = await self._resolver.record(hop.domain)
         if isinstance(published, RecordFound) and published.record.id == record_id:
             text = f"the id {record_id} is published already: senders that know it do not fetch the file; take a new id"
@@ -176,7 +177,9 @@ class Examiner:
         in_force = outcome.answer.policy if isinstance(outcome.answer, Apply) else fresh
         by_hostname = known.rules.style is Style.TLSRPT and self._found.checks_patterns is not False
         rules = Rules(in_force, by_hostname)
-        names = () if isinstance(seen.hosts, DnsError) else seen.hosts.records
+        names = (
+            () if isinstance(seen.hosts, DnsError) else seen.hosts.records if seen.hosts.exists or not hop.mx else ()
+        )
         if not self._options.probe:
             return tuple(_unprobed(name, fresh, in_force) for name in names), rules
         probed = await asyncio.gather(*(self._probe(name, hop, seen, rules) for name in names[:_MAX_HOSTS]))
