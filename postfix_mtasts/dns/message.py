@@ -20,7 +20,7 @@ import dns.rcode
 import dns.rdata
 import dns.wire
 from dns.rdataclass import IN
-from dns.rdatatype import CNAME, OPT, SOA, TXT, RdataType
+from dns.rdatatype import CNAME, OPT, SOA, TLSA, TXT, RdataType
 
 MAX_DATAGRAM = 1232  # Bytes that we offer to receive over UDP. No path is known to fragment them (DNS flag day 2020).
 # Records in a section. BIND 9.20 does not resolve larger RRsets either (max-records-per-type).
@@ -206,7 +206,9 @@ class _Record(NamedTuple):
     end: int
 
     def read(self, wire: bytes) -> Any:
-        """Return the data as an rdata object of dnspython."""
+        """Return the data as an rdata object of dnspython, and that of a TLSA record as it is: others may be sound."""
+        if self.kind == TLSA:
+            return dns.rdata.GenericRdata(IN, TLSA, wire[self.start : self.end])
         parser = _Parser(wire, self.start)
         with parser.restrict_to(self.end - self.start):
             return dns.rdata.from_wire_parser(IN, self.kind, parser)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.dns.exchange import Exchange
-from postfix_mtasts.dns.message import Answer, MalformedError, Query, ResponseError
+from postfix_mtasts.dns.message import Answer, Query, ResponseError
 
 PORT = 53
 _PATIENCE = 1.0  # Seconds with one nameserver before the next one is asked too. Unbound's first wait is shorter.
@@ -24,10 +24,6 @@ class DnsError(Exception):
 
 class LocalShortageError(DnsError):
     """This machine lacks what a query takes, as the message says. Nothing is known of the nameservers."""
-
-
-class MalformedAnswerError(DnsError):
-    """All nameservers sent malformed responses."""
 
 
 class Nameservers:
@@ -54,8 +50,7 @@ class Nameservers:
             return answer
         if loop.time() > until + _MAX_LATE:
             raise LocalShortageError("this machine was stopped or overloaded")
-        malformed = all(isinstance(failures.get(server), MalformedError) for server in self._servers)
-        raise (MalformedAnswerError if malformed else DnsError)(self._summary(failures))
+        raise DnsError(self._summary(failures))
 
     async def _ask(self, exchange: Exchange, failures: dict[InetEndpoint, Exception], until: float) -> Answer | None:
         """The first answer, or None if all have failed, or the time is over. Notes each server's failure."""

@@ -158,9 +158,9 @@ class Resolver:
         return _rrset(answer, [text(rdata.target) for rdata in answer.records])
 
     async def tlsa(self, name: str) -> RRset[Tlsa]:
-        """Look up the TLSA records at a name. Raises DnsError, and MalformedAnswerError if they cannot be parsed."""
+        """Look up the TLSA records at a name. One that is too short has fields that nobody can use. Raises DnsError."""
         answer = await self._lookup(name, TLSA)
-        return _rrset(answer, [Tlsa(rdata.usage, rdata.selector, rdata.mtype, rdata.cert) for rdata in answer.records])
+        return _rrset(answer, [tlsa(rdata.data) for rdata in answer.records])
 
     async def _host(self, name: str, kind: RdataType) -> RRset[str]:
         answer = await self._lookup(name, kind)
@@ -206,6 +206,12 @@ class Pinned(Resolver):
     async def addresses(self, host: str) -> tuple[str, ...]:
         """Return the addresses, whatever the host."""
         return self._addresses_of_all
+
+
+def tlsa(data: bytes) -> Tlsa:
+    """The TLSA record with this data."""
+    usage, selector, matching_type = data[:3].ljust(3, b"\xff")
+    return Tlsa(usage, selector, matching_type, data[3:])
 
 
 def _rrset(answer: Answer, records: Sequence[_T]) -> RRset[_T]:

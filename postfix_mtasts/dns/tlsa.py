@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import socket
 
-from postfix_mtasts.dns.nameservers import DnsError, MalformedAnswerError
+from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver, RRset, Tlsa
 from postfix_mtasts.sts.domain import NextHop
 from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable, Failure, Stage
@@ -74,16 +74,15 @@ async def _host(resolver: Resolver, host: str, port: str) -> DaneObservation:
         return DaneAbsent(f"{port} is not the name of a TCP service", 0.0)
     for name in names:
         place = f"_{number}._tcp.{name}"
-        unusable = f"no usable TLSA record at {place}"
         try:
             found = await resolver.tlsa(place)
-        except MalformedAnswerError:
-            return DaneAbsent(unusable, 0.0)
         except DnsError as error:
             return DaneFailed(Failure(Stage.TLSA, f"{place}: {error}", result_type=None))
         ttl = min(ttl, found.ttl)
         if found.secure and found.records:
-            return DaneUsable((host,), ttl) if any(map(is_usable, found.records)) else DaneAbsent(unusable, ttl)
+            if any(map(is_usable, found.records)):
+                return DaneUsable((host,), ttl)
+            return DaneAbsent(f"no usable TLSA record at {place}", ttl)
     return DaneAbsent(f"{host} has no TLSA record that is signed with DNSSEC" if names else without, ttl)
 
 

@@ -15,7 +15,7 @@ import dns.rrset
 from dns.rdatatype import AAAA, CNAME, MX, SOA, TLSA, TXT, A, RdataType
 
 from postfix_mtasts.dns.message import Answer, MalformedError, Query, ResponseError, text
-from postfix_mtasts.dns.resolver import Tlsa
+from postfix_mtasts.dns.resolver import tlsa
 from postfix_mtasts.dns.tlsa import is_usable
 from postfix_mtasts.sts.record import RecordError, find_record
 from tests.fuzz.targets import cases
@@ -127,7 +127,7 @@ def _use(kind: RdataType, answer: Answer) -> None:
             case RdataType.MX:
                 assert text(rdata.exchange).isascii()
             case RdataType.TLSA:
-                is_usable(Tlsa(rdata.usage, rdata.selector, rdata.mtype, rdata.cert))
+                is_usable(tlsa(rdata.data))
             case RdataType.A | RdataType.AAAA:
                 assert isinstance(rdata.address, str)
 
