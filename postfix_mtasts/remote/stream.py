@@ -2,8 +2,8 @@
 
 OpenSSL works on buffers in memory, and this module moves octets between them and the socket, in place of asyncio's
 transport. So what a hostile host sends is read in small slices, with the event loop in between, and is counted before
-OpenSSL sees it. And the end that a host
-authenticates (close_notify) differs from a connection that somebody on the way has cut (RFC 8446, 6.1).
+OpenSSL sees it. And the end that a host authenticates (close_notify) differs from a connection that somebody on the way
+has cut (RFC 8446, 6.1).
 """
 
 import asyncio
@@ -20,6 +20,8 @@ _T = TypeVar("_T")
 _SLICE = 4096
 # Octets of one connection, from its beginning. A policy of 64 KiB with its certificates needs less than a third.
 MAX_RECEIVED = 524_288
+# Records of TLS of one connection. A KeyUpdate in one costs OpenSSL as much as a policy, and has 27 octets.
+_MAX_RECORDS = 1000
 _HANDSHAKE, _RECORD_HEADER = 22, 5  # The type of a TLS record, and octets before its content (RFC 8446, 5.1).
 # What makes a ServerHello a HelloRetryRequest (RFC 8446, 4.1.3); and its key_share, if it names a finite field (4.2.7).
 _RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
@@ -34,22 +36,39 @@ class NetworkError(Exception):
         self.is_local = is_local  # This machine is the cause, not the host.
 
 
-class _Retries:
-    """Sees whether a host wants key exchange in a finite field, before OpenSSL works in one for a tenth of a second.
+class _Records:
+    """Sees the records of TLS that come. `count` says how many there were.
 
-    TLS 1.3 offers fields of up to 8,192 bits, and Python's ssl cannot leave them out.
+    And it sees whether a host wants key exchange in a finite field, before OpenSSL works in one, for a tenth of a
+    second. TLS 1.3 offers fields of up to 8,192 bits, and Python's ssl cannot leave them out.
     """
 
     def __init__(self) -> None:
-        self._records, self._messages = bytearray(), bytearray()
+        self.count = 0
+        self._header, self._left = bytearray(), 0  # Of the record that is coming: its header, and octets to come.
+        self._messages = bytearray()
 
-    def found_in(self, data: bytes) -> bool:
-        """Whether a request for that is in all that has come, of which this is the next part."""
-        self._records += data
-        while len(self._records) >= (end := _RECORD_HEADER + int.from_bytes(self._records[3:_RECORD_HEADER], "big")):
-            if self._records[0] == _HANDSHAKE:
-                self._messages += self._records[_RECORD_HEADER:end]
-            del self._records[:end]
+    def take(self, data: bytes) -> None:
+        """Take the next octets of the connection."""
+        at = 0
+        while at < len(data):
+            if self._left:
+                part = data[at : at + self._left]
+                self._left -= len(part)
+                if self._header[0] == _HANDSHAKE:
+                    self._messages += part
+            else:
+                if len(self._header) == _RECORD_HEADER:
+                    self._header.clear()
+                part = data[at : at + _RECORD_HEADER - len(self._header)]
+                self._header += part
+                if len(self._header) == _RECORD_HEADER:
+                    self.count += 1
+                    self._left = int.from_bytes(self._header[3:])
+            at += len(part)
+
+    def want_finite_field(self) -> bool:
+        """Whether a request for one is in the messages of the handshake so far."""
         if _RETRY not in self._messages:
             del self._messages[: -len(_RETRY)]
         return _FINITE_FIELD.search(self._messages) is not None
@@ -62,7 +81,7 @@ class Stream:
         self._connection = connection
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._received = 0
-        self._retries = _Retries()
+        self._records = _Records()
         self.tls: ssl.SSLObject | None = None  # Once it is established.
 
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
@@ -113,7 +132,10 @@ class Stream:
 
     async def _receive_tls(self) -> None:
         data = await self._receive(_SLICE)
-        if not self.tls and self._retries.found_in(data):
+        self._records.take(data)
+        if self._records.count > _MAX_RECORDS:
+            raise NetworkError(f"the host sent more than {_MAX_RECORDS} records of TLS without an end")
+        if not self.tls and self._records.want_finite_field():
             raise NetworkError("the host wants a finite field for the key exchange (ffdhe)")
         if data:
             self._incoming.write(data)

@@ -6,15 +6,16 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
 from postfix_mtasts.remote.stream import MAX_RECEIVED
 from postfix_mtasts.sts.observation import Failure, FetchFailed, Stage
 from tests.integration.remote.test_fetcher import DOMAIN, HOST, World, ca, failed, world
 from tests.world.https import HANG, Flood, Sealed
-from tests.world.tls13 import KEY_UPDATE
+from tests.world.tls13 import KEY_UPDATE, PADDING
 
 __all__ = ["ca", "world"]  # Fixtures.
 SMALLEST = 4096  # Octets that are taken at once.
-RECORD = 27  # Octets of a KeyUpdate.
 
 
 @contextlib.asynccontextmanager
@@ -32,16 +33,25 @@ async def counted_rounds() -> AsyncIterator[list[int]]:
     counting.cancel()
 
 
-async def test_key_updates_without_end(world: World, tmp_path: Path) -> None:
-    """Each costs OpenSSL new keys: it gets them in small slices, and not without end."""
+@pytest.mark.parametrize(
+    ("records", "octets", "reason"),
+    [
+        pytest.param([KEY_UPDATE] * 20_000, 1000 * 27, "1000 records of TLS", id="each costs OpenSSL new keys"),
+        pytest.param([PADDING] * 100, MAX_RECEIVED, "512 KiB", id="full, without content"),
+    ],
+)
+async def test_records_without_end(
+    world: World, tmp_path: Path, records: list[bytes], octets: int, reason: str
+) -> None:
+    """OpenSSL gets them in small slices, and not without end."""
     context = world.ca.issue(HOST).server_context()
     context.num_tickets = 0
     context.keylog_filename = str(tmp_path / "keys")
-    world.https.site(HOST, context, Sealed([KEY_UPDATE] * (2 * MAX_RECEIVED // RECORD)))
+    world.https.site(HOST, context, Sealed(records))
     async with counted_rounds() as rounds:
         observation = await world.fetcher().fetch(DOMAIN, "1")
-    assert observation == failed(Stage.RESPONSE, "the host sent more than 512 KiB without an end")
-    assert rounds[0] >= MAX_RECEIVED // SMALLEST
+    assert observation == failed(Stage.RESPONSE, f"the host sent more than {reason} without an end")
+    assert rounds[0] >= octets // SMALLEST
 
 
 async def test_a_handshake_without_end(world: World) -> None:
