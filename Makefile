@@ -4,6 +4,7 @@
 # make bench  as root: measure speed and memory, and compare with a C program that only answers and postfix-mta-sts-resolver
 # make fuzz   search for inputs that break a parser: SECONDS (60) for each parser, two at once
 # make deb    build the Debian package of the files that git knows, as they are now: dist/postfix-mtasts_*.deb
+# make vm     as root: boot a Debian of its own with the package, and try what only a whole machine shows; 20 to 60 minutes
 # make demo   as root: watch a real Postfix deliver one mail and hold back another
 # make clean  remove what these made
 PYTHON ?= python3
@@ -18,7 +19,7 @@ STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/postfix-mtasts
 # What the benchmark compares with, in an environment of its own.
 PEER = .venv-peer
 
-.PHONY: run test fuzz roots lint bench deb source demo clean
+.PHONY: run test fuzz roots lint bench deb source vm demo clean
 
 run: $(VENV)/.run
 	@mkdir -p "$(STATE)"
@@ -61,6 +62,11 @@ bench: $(VENV)/.test $(PEER)/.bench
 	$(CC) -O2 -Wall -o build/load tests/bench/load.c
 	$(CC) -O2 -Wall -o build/limit tests/bench/limit.c
 	timeout --foreground --signal=KILL 12m tests/namespace $(VENV)/bin/python -m tests.bench build $(PEER) build/bench.json $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
+
+# SUITE is trixie or bookworm; PARTS are the parts that tests/vm/run names.
+vm: deb
+	.ci/need vm
+	tests/vm/run $(or $(SUITE),trixie) $(PARTS)
 
 demo: $(VENV)/.test
 	.ci/need test

@@ -127,7 +127,7 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> None:
         stack.push_async_callback(lookup.aclose)
         listeners = [*passed.socketmap, *sockets.listen_on(own, settings.server.socket_mode, theirs)]
         server = Server(lookup.at_once, lookup.reply)
-        await server.start(listeners)
+        server.start(listeners)
         stack.push_async_callback(server.aclose, _STOP_WITHIN)
         for listener in listeners[len(passed.socketmap) :]:
             stack.callback(remove_file, listener)

@@ -4,6 +4,9 @@ If `at_once` has the reply to a request, it is sent immediately. This is the mos
 
 Postfix sends one request at a time on a connection, and may leave the connection idle for minutes. The server closes
 idle connections only when it stops. It stops reading from a client that has too many requests without a reply.
+
+A stop leaves nobody without a reply who has just connected: the server first accepts the connections that wait, and
+reads the request of each new one. Connections that come later stay in the queue of a socket that systemd holds.
 """
 
 import asyncio
@@ -17,10 +20,10 @@ from postfix_mtasts.log import events
 from postfix_mtasts.postfix.reply import temporary_failure
 from postfix_mtasts.postfix.socketmap import Decoder, ProtocolError, Reply, Request
 
-# When the process has no free file descriptors, asyncio tries to accept this many connections, and prints a traceback
-# for each of them.
-_ACCEPTED_AT_ONCE = 10
+_ACCEPTED_AT_ONCE = 10  # Connections that are accepted before those that are open have their turn.
+_ACCEPT_AGAIN = 1.0  # Seconds until the next attempt when the process has no free file descriptors.
 _MAX_PENDING = 100  # Requests of one connection that are in progress at the same time.
+_LAST_REQUESTS = 1.0  # Seconds at the end in which a request that is under way may arrive.
 
 AtOnce = Callable[[bytes], bytes | None]  # Returns the reply to a request if it has one, both in wire format.
 Answer = Callable[[Request], Coroutine[None, None, Reply]]
@@ -35,28 +38,63 @@ class Server:
     def __init__(self, at_once: AtOnce, answer: Answer) -> None:
         self._at_once = at_once
         self._answer = answer
-        self._servers: list[asyncio.Server] = []
+        self._listeners: list[socket.socket] = []
         self._connections: set[_Connection] = set()
+        self._accepted: set[asyncio.Task[object]] = set()  # They become connections soon.
 
-    async def start(self, listeners: Sequence[socket.socket]) -> None:
-        """Start to accept connections on `listeners`."""
-        loop = asyncio.get_running_loop()
+    def start(self, listeners: Sequence[socket.socket]) -> None:
+        """Start to accept connections on `listeners`. The server closes them at its end."""
         for listener in listeners:
-            # create_unix_server would remove the file at the end (since Python 3.13), but it may belong to systemd.
-            self._servers.append(await loop.create_server(self._connect, sock=listener, backlog=_ACCEPTED_AT_ONCE))
-            listener.listen(BACKLOG)
+            listener.setblocking(False)
+            self._listeners.append(listener)
+            self._watch(listener)
 
     async def aclose(self, grace: float) -> None:
         """Refuse new connections, answer the requests received so far for at most `grace` seconds, and close all."""
-        for server in self._servers:
-            server.close()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace
+        for listener in self._listeners:
+            loop.remove_reader(listener)
+            self._accept(listener, BACKLOG)
+            listener.close()
+        await asyncio.gather(*self._accepted, return_exceptions=True)
+        for _ in range(2):  # After that, the event loop has read what had arrived.
+            await asyncio.sleep(0)
         for connection in self._connections:
             connection.finish()
-        closed = [connection.closed for connection in self._connections]
-        if closed:
-            await asyncio.wait(closed, timeout=grace)
+        await self._until_closed(min(end, loop.time() + _LAST_REQUESTS))
+        for connection in self._connections:
+            connection.read_no_more()
+        await self._until_closed(end)
         for connection in self._connections:
             connection.abort()
+
+    def _watch(self, listener: socket.socket) -> None:
+        if listener.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener, _ACCEPTED_AT_ONCE)
+
+    def _accept(self, listener: socket.socket, most: int) -> None:
+        """Accept up to `most` of the connections that wait."""
+        loop = asyncio.get_running_loop()
+        for _ in range(most):
+            try:
+                connection, _ = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:  # The process lacks descriptors, or the machine lacks memory.
+                loop.remove_reader(listener)
+                loop.call_later(_ACCEPT_AGAIN, self._watch, listener)
+                loop.call_exception_handler({"message": "connections cannot be accepted", "exception": error})
+                return
+            connection.setblocking(False)
+            task = loop.create_task(loop.connect_accepted_socket(self._connect, connection))
+            self._accepted.add(task)
+            task.add_done_callback(self._accepted.discard)
+
+    async def _until_closed(self, end: float) -> None:
+        closed = [connection.closed for connection in self._connections]
+        if closed:
+            await asyncio.wait(closed, timeout=max(0, end - asyncio.get_running_loop().time()))
 
     def _connect(self) -> "_Connection":
         return _Connection(self._at_once, self._answer, self._connections)
@@ -73,6 +111,8 @@ class _Connection(asyncio.Protocol):
         self._decoder = Decoder()
         self._pending: collections.deque[bytes | asyncio.Task[Reply]] = collections.deque()
         self._idle = True  # Nothing is pending or half read, so new data may go to `at_once`.
+        self._silent = True  # The client has sent nothing yet.
+        self._stopping = False  # The connection is to end; a request that has begun to arrive is still read.
         self._finishing = False  # No more requests are read.
         self._eof = False  # The client sends no more.
         self._takes_replies = True
@@ -96,6 +136,7 @@ class _Connection(asyncio.Protocol):
         self.closed.set_result(None)
 
     def data_received(self, data: bytes) -> None:
+        self._silent = False
         if self._idle and (reply := self._at_once(data)):
             self._transport.write(reply)
             return
@@ -116,6 +157,11 @@ class _Connection(asyncio.Protocol):
         self._go_on()
 
     def finish(self) -> None:
+        """Close the connection when all requests received are answered. If none is complete yet, wait for the first."""
+        self._stopping = True
+        self._go_on()
+
+    def read_no_more(self) -> None:
         """Read no more requests, and close the connection when all are answered."""
         self._finishing = True
         self._go_on()
@@ -130,7 +176,8 @@ class _Connection(asyncio.Protocol):
         while len(self._pending) < _MAX_PENDING and (request := self._next_request()):
             self._pending.append(self._at_once(request.encode()) or self._begin(request))
             self._send()
-        self._idle = not (self._pending or self._decoder.has_part or self._finishing)
+        self._finishing |= self._stopping and not (self._silent or self._decoder.has_part)
+        self._idle = not (self._pending or self._decoder.has_part or self._stopping or self._finishing)
         if not self._pending and (self._finishing or self._eof):
             self._transport.close()
         elif len(self._pending) < _MAX_PENDING:

@@ -139,9 +139,8 @@ def test_the_profile_is_understood(builder: Root, built: Built) -> None:
 def test_the_units_are_understood_and_the_service_is_locked_up(installed: Root, built: Built) -> None:
     install(installed, f"/tmp/packages/{built.deb}")
     service = "postfix-mtasts.service"
-    verified = installed.run(
-        "systemd-analyze", "verify", "--man=no", service, "postfix-mtasts.socket", "postfix-mtasts-chroot.socket"
-    )
+    units = (service, "postfix-mtasts.socket", "postfix-mtasts-chroot.socket", "postfix-mtasts-chroot.service")
+    verified = installed.run("systemd-analyze", "verify", "--man=no", *units)
     assert verified == ""
     installed.run("systemd-analyze", "security", "--offline=true", "--threshold=12", service)
 

@@ -134,7 +134,7 @@ def nothing_ready(_: bytes) -> None:
 @contextlib.asynccontextmanager
 async def serving(answer: Answer, *listeners: socket.socket, at_once: AtOnce = nothing_ready) -> AsyncIterator[Server]:
     server = Server(at_once, answer)
-    await server.start(listeners)
+    server.start(listeners)
     try:
         yield server
     finally:
@@ -613,10 +613,12 @@ async def test_the_end_waits_for_what_is_under_way() -> None:
     listener = ipv4()
     address = listener.getsockname()
     server = Server(nothing_ready, gate.answer)
-    await server.start([listener])
+    server.start([listener])
     async with connected(listener) as client, connected(listener) as idle:
+        gate.open("idle")
+        assert await idle.ask("idle") == "OK idle"
         client.writer.write(queries(2))
-        await gate.wait_for(gate.begun, 2)
+        await gate.wait_for(gate.begun, 3)
         closing = asyncio.ensure_future(server.aclose(GRACE))
         assert await idle.to_the_end() == []
         with pytest.raises(ConnectionRefusedError):
@@ -625,14 +627,118 @@ async def test_the_end_waits_for_what_is_under_way() -> None:
         gate.open()
         assert await client.to_the_end() == ["OK 0", "OK 1"]
         await closing
-    assert gate.begun == ["0", "1"]
+    assert gate.begun == ["idle", "0", "1"]
+
+
+class Waiting:
+    """A client that connects and asks while the event loop of the server stands still."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.socket = socket.socket(listener.family)
+        self.socket.settimeout(GRACE)
+        self.socket.connect(listener.getsockname())
+
+    def ask(self, key: str) -> None:
+        self.socket.sendall(query(key))
+
+    async def replies(self) -> str:
+        """Return what the server sends until it closes the connection, and "reset" if it does not end in order."""
+        found = b""
+        with self.socket, contextlib.suppress(ConnectionError):
+            while data := await asyncio.to_thread(self.socket.recv, 1000):
+                found += data
+            return found.decode()
+        return f"{found.decode()} reset"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_end_answers_who_waits_to_be_accepted(kind: str, tmp_path: Path) -> None:
+    listener = listener_of(kind, tmp_path)
+    server = Server(nothing_ready, echo)
+    server.start([listener])
+    clients = [Waiting(listener) for _ in range(100)]
+    for number, client in enumerate(clients):
+        client.ask(str(number))
+    await server.aclose(GRACE)
+    expected = [netstring(f"OK {number}".encode()).decode() for number in range(100)]
+    assert [await client.replies() for client in clients] == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_end_leaves_later_connections_to_who_listens_next(kind: str, tmp_path: Path) -> None:
+    """As systemd's sockets: until another process has them, connections wait in their queues."""
+    listener = listener_of(kind, tmp_path)
+    duplicate = listener.dup()
+    server = Server(nothing_ready, echo)
+    server.start([listener])
+    closing = asyncio.ensure_future(server.aclose(GRACE))
+    clients: list[Waiting] = []
+    for number in range(100):  # One comes between any two steps of the end, and the last ones after it.
+        clients.append(Waiting(duplicate))
+        clients[-1].ask(str(number))
+        await asyncio.sleep(0)
+    await closing
+    async with serving(echo, duplicate):
+        for number, client in enumerate(clients):
+            client.socket.shutdown(socket.SHUT_WR)
+            assert await client.replies() == netstring(f"OK {number}".encode()).decode()
+
+
+@pytest.mark.parametrize("sent", [0, 5])
+async def test_the_end_waits_for_the_first_request_of_a_connection(sent: int) -> None:
+    gate = Gate()
+    listener = ipv4()
+    server = Server(nothing_ready, gate.answer)
+    server.start([listener])
+    async with connected(listener) as client, connected(listener) as slow:
+        client.writer.write(query("0")[:sent])
+        slow.writer.write(query("slow"))
+        await gate.wait_for(gate.begun, 1)
+        closing = asyncio.ensure_future(server.aclose(GRACE))
+        for _ in range(20):  # The server, in the same loop, does all that it does at once.
+            await asyncio.sleep(0)
+        assert listener.fileno() == -1
+        client.writer.write(query("0")[sent:])
+        await gate.wait_for(gate.begun, 2)
+        client.writer.write(query("too late"))
+        gate.open()
+        assert await client.to_the_end() == ["OK 0"]
+        assert await slow.to_the_end() == ["OK slow"]
+        await closing
+    assert gate.begun == ["slow", "0"]
+
+
+async def test_the_end_reads_what_has_come_on_a_connection_at_rest() -> None:
+    listener = ipv4()
+    server = Server(nothing_ready, echo)
+    server.start([listener])
+    client = Waiting(listener)
+    client.ask("a")
+    reply = netstring(b"OK a")
+    assert await asyncio.to_thread(client.socket.recv, len(reply), socket.MSG_WAITALL) == reply
+    client.ask("b")
+    await server.aclose(GRACE)
+    assert await client.replies() == netstring(b"OK b").decode()
+
+
+async def test_the_end_does_not_wait_for_who_never_asks() -> None:
+    listener = ipv4()
+    server = Server(nothing_ready, echo)
+    server.start([listener])
+    silent, half = Waiting(listener), Waiting(listener)
+    half.socket.sendall(query("a")[:-1])
+    async with connected(listener) as other:
+        assert await other.ask("a") == "OK a"
+        await server.aclose(3600)
+    assert await silent.replies() == ""
+    assert (await half.replies()).strip() in ("", "reset")
 
 
 async def test_the_end_does_not_wait_without_end(caplog: pytest.LogCaptureFixture) -> None:
     gate = Gate()
     listener = ipv4()
     server = Server(nothing_ready, gate.answer)
-    await server.start([listener])
+    server.start([listener])
     async with connected(listener) as client:
         client.writer.write(queries(2))
         await gate.wait_for(gate.begun, 2)
@@ -651,7 +757,7 @@ async def test_the_end_does_not_wait_for_who_reads_no_replies() -> None:
 
     listener = ipv4()
     server = Server(nothing_ready, answer)
-    await server.start([listener])
+    server.start([listener])
     async with connected(listener) as client, connected(listener) as other:
         client.writer.write(queries(1000))
         for _ in range(100):
@@ -662,7 +768,7 @@ async def test_the_end_does_not_wait_for_who_reads_no_replies() -> None:
 
 async def test_the_end_without_a_client() -> None:
     server = Server(nothing_ready, echo)
-    await server.start([ipv4()])
+    server.start([ipv4()])
     await server.aclose(GRACE)
 
 

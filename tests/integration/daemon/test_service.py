@@ -669,7 +669,7 @@ async def test_a_wrong_answer_starves_the_watchdog(
     server = Server(lambda _: None, answer)
     with Manager(tmp_path) as manager, unix(tmp_path / "socket") as listener:
         monkeypatch.setenv("NOTIFY_SOCKET", str(manager.path))
-        await server.start([listener])
+        server.start([listener])
         feeding = asyncio.create_task(service.feed_watchdog(PATIENT, [listener]))
         while not caplog.messages:
             await asyncio.sleep(0.01)
