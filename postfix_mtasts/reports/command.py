@@ -39,6 +39,8 @@ def run(words: list[str]) -> Status:
     except ConfigError as error:
         _complain(str(error))
         return Status.CONFIG
+    except KeyboardInterrupt:
+        return Status.INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # Otherwise Python prints the error again at exit.
         return Status.UNAVAILABLE

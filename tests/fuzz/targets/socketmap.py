@@ -90,7 +90,7 @@ async def _start() -> str:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind("")  # An abstract address that the kernel chooses.
     listener.listen()
-    await Server(_at_once, _answer).start([listener])
+    Server(_at_once, _answer).start([listener])
     address: bytes = listener.getsockname()
     return address.decode()
 
