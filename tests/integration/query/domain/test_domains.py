@@ -418,7 +418,7 @@ def old(age: float = 7200, record_id: str = "20260131", **changed: str | int) ->
 
 
 def failed_before(scene: Scene) -> Entry:
-    failed = FailedFetch("20260131", 3, time.time() - 600, Failure(Stage.RESPONSE, "status 404"))
+    failed = FailedFetch("20260131", 1, time.time() - 130, Failure(Stage.RESPONSE, "status 404"))
     return replace(old(age=1209600 + 7200)(scene), failed=(failed,), checked_at=time.time() - 300)
 
 
