@@ -19,6 +19,7 @@ from postfix_mtasts.config import DaneSetting, Endpoint, InetEndpoint, StyleSett
 from postfix_mtasts.postfix.reply import Style
 
 DEADLINE = 5.0  # Seconds for one command.
+_MAX_OUTPUT = 2**20  # Octets of what a command prints.
 _END_WITHIN = 1.0  # Seconds for a command to end when it was killed.
 PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
 DANE_LEVELS = ("dane", "dane-only")
@@ -78,6 +79,23 @@ class Done:
     errors: str
 
 
+class _Command(asyncio.SubprocessProtocol):
+    """Collects what a command prints, until it has ended and nobody can print any more."""
+
+    def __init__(self) -> None:
+        self.printed = {1: bytearray(), 2: bytearray()}
+        self.exited, self.ended = asyncio.Event(), asyncio.Event()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self.printed[fd] += data[: _MAX_OUTPUT - len(self.printed[fd])]
+
+    def process_exited(self) -> None:
+        self.exited.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.set()
+
+
 async def run(command: str, *words: str, given: str = "") -> Done:
     """Run a command. `given`, of at most 4096 octets, is its standard input.
 
@@ -87,31 +105,29 @@ async def run(command: str, *words: str, given: str = "") -> Done:
     os.write(writer, given.encode())  # A pipe takes that at once.
     os.close(writer)
     try:
-        process = await asyncio.create_subprocess_exec(
-            *(command, *words),
-            stdin=stdin,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
+        transport, process = await asyncio.get_running_loop().subprocess_exec(
+            _Command, command, *words, stdin=stdin, start_new_session=True
         )
     finally:
         os.close(stdin)
     try:
         async with asyncio.timeout(DEADLINE):
-            output, errors = await process.communicate()
+            await process.ended.wait()
     finally:
-        if process.returncode is None:
-            await _kill(process)
-    return Done(process.returncode or 0, output.decode("utf-8", "replace"), errors.decode("utf-8", "replace"))
+        if not process.ended.is_set():
+            await _kill(transport.get_pid(), process)
+        transport.close()  # What the command has started may still hold its pipes.
+    output, errors = (bytes(printed).decode("utf-8", "replace") for printed in process.printed.values())
+    return Done(transport.get_returncode() or 0, output, errors)
 
 
-async def _kill(process: asyncio.subprocess.Process) -> None:
+async def _kill(group: int, process: _Command) -> None:
     """Kill a command and what it has started. Wait until it has ended, but not for long: the kernel may hold it up."""
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(group, signal.SIGKILL)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_END_WITHIN):
-            await process.wait()
+            await process.exited.wait()
 
 
 def _parse(text: str) -> tuple[int, int]:
