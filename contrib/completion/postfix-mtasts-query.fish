@@ -9,6 +9,11 @@ $c -l help
 $c -n "not __fish_seen_subcommand_from $subcommands" -a "$subcommands"
 $c -n "not __fish_seen_subcommand_from $subcommands" -l probe
 $c -n "not __fish_seen_subcommand_from $subcommands" -l as-postfix
+$c -n "not __fish_seen_subcommand_from $subcommands" -l patient
+$c -n "not __fish_seen_subcommand_from $subcommands" -l all
+$c -n "not __fish_seen_subcommand_from $subcommands" -l policy -r -F
+$c -n "not __fish_seen_subcommand_from $subcommands" -l record -x
+$c -n "not __fish_seen_subcommand_from $subcommands" -l server -x
 $c -n '__fish_seen_subcommand_from cache' -a 'list show forget refresh'
 $c -n '__fish_seen_subcommand_from cache' -l failing
 $c -n '__fish_seen_subcommand_from cache' -l ending

@@ -6,7 +6,7 @@
                  nameservers do not answer; or three quarters of the discoveries in the last ten minutes have failed
     WARNING   1  a quarter of these discoveries has failed; or a policy that could not be renewed is about to expire:
                  less than a quarter of its max_age is left, and the log has an error; or the daemon cannot write the
-                 database; or the control socket does not work
+                 database, or has begun it anew within a day; or the control socket does not work
     OK        0  none of these; other policies that could not be renewed are only counted, because usually only the
                  owner of the domain can help
     UNKNOWN   3  the configuration is wrong
@@ -35,6 +35,7 @@ from postfix_mtasts.query.running.render import iso
 _ANSWER_WITHIN = 5.0  # Seconds.
 _FEW = 5  # Discoveries that fail; fewer may be the fault of their domains.
 _SOME, _MOST = 0.25, 0.75  # The share of discoveries that fail.
+_DAY = 86400.0  # Seconds for which a new database is told of.
 _KEY = ".health"  # A key that begins with a dot has no policy, so the daemon answers without a lookup.
 _NOT_FOUND = "NOTFOUND "
 
@@ -137,6 +138,9 @@ def _troubles(status: JSON, now: float) -> list[str]:
         since = span(max(0.0, now - database["trouble_since"]))
         waiting = database["pending_writes"]
         troubles.append(f"the database has not worked for {since}: {database['trouble']}; pending writes: {waiting}")
+    if database["begun_anew"] and now - database["begun_anew_at"] < _DAY:
+        ago = span(max(0.0, now - database["begun_anew_at"]))
+        troubles.append(f"the database was begun anew {ago} ago, and has what was in memory: {database['begun_anew']}")
     return troubles
 
 
@@ -210,6 +214,10 @@ def _document(status: JSON) -> JSON:
         **status,
         "started_at": iso(status["started_at"]),
         "configured_at": iso(status["configured_at"]),
-        "database": {**database, "trouble_since": iso(database["trouble_since"])},
+        "database": {
+            **database,
+            "trouble_since": iso(database["trouble_since"]),
+            "begun_anew_at": iso(database["begun_anew_at"]),
+        },
         "policies": {**policies, "first_ends_at": iso(policies["first_ends_at"])},
     }

@@ -8,7 +8,14 @@ from postfix_mtasts.query.running.health import Health, Level, judge
 
 NOW = 1_700_000_000.0
 STATUS: dict[str, Any] = {
-    "database": {"writable": True, "trouble": None, "trouble_since": None, "pending_writes": 0},
+    "database": {
+        "writable": True,
+        "trouble": None,
+        "trouble_since": None,
+        "begun_anew": None,
+        "begun_anew_at": None,
+        "pending_writes": 0,
+    },
     "policies": {"stored": 12, "in_memory": 3, "not_renewed": 0, "ending": 0, "first_ends_at": None},
     "discoveries": {"minutes": 10, "ended": 9, "failed": 4, "last_failure": "TXT lookup: 192.0.2.1: SERVFAIL"},
 }
@@ -59,6 +66,20 @@ def status(table: str, **changes: object) -> dict[str, Any]:
             "MTA-STS WARNING - the database has not worked for 10 minutes: disk / full; pending writes: 7; "
             f"answers Postfix; 12 policies|time=0.002s policies=12 not_renewed=0 ending=0 pending_writes=7{MORE}",
             id="the database cannot be written",
+        ),
+        pytest.param(
+            [],
+            status("database", begun_anew="it was deleted", begun_anew_at=NOW - 7200),
+            "MTA-STS WARNING - the database was begun anew 2 hours ago, and has what was in memory: it was deleted; "
+            f"answers Postfix; 12 policies|time=0.002s policies=12 not_renewed=0 ending=0 pending_writes=0{MORE}",
+            id="the database was begun anew",
+        ),
+        pytest.param(
+            [],
+            status("database", begun_anew="it was deleted", begun_anew_at=NOW - 86400),
+            "MTA-STS OK - answers Postfix; 12 policies"
+            f"|time=0.002s policies=12 not_renewed=0 ending=0 pending_writes=0{MORE}",
+            id="a day ago",
         ),
         pytest.param(
             [],
