@@ -2,6 +2,7 @@
 # make test   run everything: linters, types, layers, unit, integration and end-to-end tests
 # make roots  as root: build small systems of Debian 12, 13 and 14, in which `make test` then tests too
 # make bench  as root: measure speed and memory, and compare with a C program that only answers and postfix-mta-sts-resolver
+# make advice as root: what doctor advises puts right each Postfix that there is a root of; a quarter of an hour
 # make fuzz   search for inputs that break a parser: SECONDS (60) for each parser, two at once
 # make deb    build the Debian package of the files that git knows, as they are now: dist/postfix-mtasts_*.deb
 # make vm     as root: boot a Debian of its own with the package, and try what only a whole machine shows; 20 to 60 minutes
@@ -19,7 +20,7 @@ STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/postfix-mtasts
 # What the benchmark compares with, in an environment of its own.
 PEER = .venv-peer
 
-.PHONY: run test fuzz roots lint bench deb source vm demo clean
+.PHONY: run test advice fuzz roots lint bench deb source vm demo clean
 
 run: $(VENV)/.run
 	@mkdir -p "$(STATE)"
@@ -32,6 +33,10 @@ test: lint $(OLDEST)/.test
 	tests/namespace $(OLDEST)/bin/python -m pytest tests/unit tests/integration tests/hostile
 	tests/namespace $(VENV)/bin/python -m pytest
 	$(MAKE) fuzz SECONDS=20
+
+advice: $(VENV)/.test
+	.ci/need test
+	EVERY_POSTFIX=1 tests/namespace $(VENV)/bin/python -m pytest tests/e2e/test_doctor_advice.py
 
 fuzz: $(VENV)/.fuzz
 	$(VENV)/bin/python -m tests.fuzz $(or $(SECONDS),60) $(ONLY)

@@ -1,6 +1,7 @@
 """What `doctor` finds does stop mail, or does weaken it, and the command that it advises does put it right.
 
-Each case breaks a Postfix that works, sees what becomes of a mail, does what `doctor` advises, and sends again.
+Each case breaks a Postfix that works, sees what becomes of a mail, does what `doctor` advises, and sends again. That
+takes minutes, so by default it is done with this machine's Postfix only; `make advice` takes each.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from tests.integration.conftest import mounted
 from tests.world.daemon import Daemon
 from tests.world.jail import fill_jail
 from tests.world.mail import LISTEN, MAP, World, configuration
+from tests.world.postfix import HERE, INSTALLATIONS, Installation
 
 CAS = "/etc/ssl/certs/ca-certificates.crt"
 HANDSHAKE = Outcome("deferred", "4.7.5", None, "Cannot start TLS: handshake failure")
@@ -101,6 +103,18 @@ class Machine:
         findings = self.examine().findings
         (found,) = [finding for finding in findings if finding.check == check]
         return found
+
+
+@pytest.fixture(
+    scope="module",
+    params=INSTALLATIONS if os.environ.get("EVERY_POSTFIX") else [HERE],
+    ids=lambda installation: installation.name,
+)
+def installation(request: pytest.FixtureRequest) -> Installation:
+    chosen: Installation = request.param
+    if why := chosen.missing():
+        pytest.skip(why)
+    return chosen
 
 
 @pytest.fixture(scope="module")
