@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -169,3 +170,17 @@ async def test_what_was_written_is_synced_at_most_once_a_second(path: Path, monk
     assert {log for _, log in synced} == {Path(f"{path}-wal")}
     times = [at for at, _ in synced]
     assert all(later - earlier >= SYNC for earlier, later in itertools.pairwise(times))
+
+
+async def test_of_a_thousand_rows_that_cannot_be_understood_the_log_hears(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await put(path, {DOMAIN: ENTRY})
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        keys = [(f"{number}.test",) for number in range(1100)]
+        connection.executemany("INSERT INTO policies VALUES (?, 'none of ours')", keys)
+    async with opened(path, 64 * MIB) as store:
+        for key, *_ in keys * 2:
+            with pytest.raises(StoreError):
+                await store.get(PolicyDomain(key))
+    assert len(caplog.records) == 1000

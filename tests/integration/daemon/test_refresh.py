@@ -1,5 +1,6 @@
 """What a round of the refresher does to a real database, with the policy hosts of all domains gone."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from postfix_mtasts.sts.entry import CachedPolicy, Entry
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 from postfix_mtasts.sts.schedule import FORGET_GRACE, UNUSED_AFTER
 from tests.world.ca import Ca
-from tests.world.dns import DnsServer
+from tests.world.dns import Behaviour, DnsServer
 
 NOW = 1_700_000_000.0
 DAY = 86400.0
@@ -114,6 +115,23 @@ async def test_who_is_not_used_is_forgotten(store: Store, lookup: Lookup, dns: D
     await refresh.tick(store, lookup, NOW)
     await store.flush()
     assert (await store.get(domain(1)), fetched_from(dns)) == (None, [])
+
+
+async def test_who_hangs_holds_up_a_place_for_seconds_only(
+    store: Store, lookup: Lookup, dns: DnsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lookups themselves take 30 seconds."""
+    monkeypatch.setattr("postfix_mtasts.daemon.refresh.PATIENCE", 0.1)
+    for number in range(9):
+        dns.set_behaviour(f"mta-sts.evil{number}.test", Behaviour(silent=True))
+        expires_first = CachedPolicy(P1, str(P1), "A", NOW - 3 * DAY + number)
+        store.put(PolicyDomain(f"evil{number}.test"), replace(DUE, cached=expires_first))
+    store.put(PolicyDomain("good.test"), DUE)
+    assert await store.flush()
+    async with asyncio.timeout(25):
+        await refresh.tick(store, lookup, NOW)
+    assert "mta-sts.good.test" in fetched_from(dns)
+    await lookup.aclose()
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,18 @@ async def service(answer: Answer, at_once: AtOnce = nothing_ready) -> AsyncItera
         yield one, other
 
 
+async def test_a_client_that_vanished_is_found_out() -> None:
+    """The kernel has a keepalive timer for the accepted connection (proc_net_tcp: `tr` is 02)."""
+    listener = ipv4()
+    async with serving(echo, listener), connected(listener) as client:
+        client.writer.write(query("a"))
+        await client.reply()
+        port = listener.getsockname()[1]
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    established = [line for line in lines if line[1].endswith(f":{port:04X}") and line[3] == "01"]
+    assert [line[5].partition(":")[0] for line in established] == ["02"]
+
+
 def listener_of(kind: str, folder: Path) -> socket.socket:
     if kind == "unix":
         return listen(UnixEndpoint(str(folder / "socket")), 0o600)
