@@ -8,7 +8,7 @@ from postfix_mtasts.reports.report import ReportError
 
 MAX_DEPTH = 20
 # A report of 10,000 failures with all their members has 330,000 quotes and 110,000 brackets and commas.
-_MAX_QUOTES = 400_000
+_MAX_QUOTES = 350_000
 _MAX_BACKSLASHES = 200_000
 _MAX_STRING = 100_000  # Octets.
 _MAX_MARKS = 400_000  # Brackets and commas outside of strings. They bound the number of values.
