@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.soak.internet import NAMESERVER, Internet, Nameserver, PolicyHost
-from tests.soak.oracle import ANSWER_WITHIN, judge
+from tests.soak.oracle import ANSWER_WITHIN, GRACE, judge
 from tests.world.daemon import Daemon
 
 _CONNECTIONS = 200
@@ -27,7 +27,7 @@ _INTERVAL = 0.5  # Seconds from one query of a connection to its next, if the re
 _CHANGES = 50  # A second: a domain changes every 100 seconds.
 _SAMPLE_EVERY = 5.0  # Seconds.
 _LINES = 12  # Of the samples, that are printed.
-_SHOWN = 10  # Of the wrong answers.
+_SHOWN = 10  # Of the wrong answers, that are printed.
 # What the daemon may have more in the last quarter than in the third, in the median.
 _GROWTH = {"MB": 4.0, "descriptors": 20.0, "threads": 2.0}
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -40,7 +40,8 @@ class _Soak:
     internet: Internet
     until: float
     kinds: Counter[str] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
+    wrong: int = 0
+    shown: list[str] = field(default_factory=list)  # What is wrong, of the first ones.
     samples: list[dict[str, float]] = field(default_factory=list)
     slowest: float = 0.0
 
@@ -55,9 +56,10 @@ class _Soak:
             domain = names[int(len(names) * random.random() ** 3)]
             query = f"postfix {domain}".encode()
             asked = time.time()
-            writer.write(b"%d:%s," % (len(query), query))
-            length = int((await reader.readuntil(b":"))[:-1])
-            reply = (await reader.readexactly(length + 1))[:-1].decode()
+            async with asyncio.timeout(ANSWER_WITHIN + GRACE):
+                writer.write(b"%d:%s," % (len(query), query))
+                length = int((await reader.readuntil(b":"))[:-1])
+                reply = (await reader.readexactly(length + 1))[:-1].decode()
             self._judge(domain, asked, time.time(), reply)
         writer.close()
 
@@ -66,8 +68,9 @@ class _Soak:
         kind, wrong = judge(past, asked, answered, reply)
         self.kinds[kind] += 1
         self.slowest = max(self.slowest, answered - asked)
-        if wrong:
-            self.wrong.append(f"asked {asked:.3f}, answered {answered:.3f}, {reply!r}: {wrong}\n    {past}")
+        self.wrong += bool(wrong)
+        if wrong and len(self.shown) < _SHOWN:
+            self.shown.append(f"asked {asked:.3f}, answered {answered:.3f}, {reply!r}: {wrong}\n    {past}")
 
     async def change(self) -> None:
         """The world goes on."""
@@ -149,10 +152,10 @@ def _report(soak: _Soak) -> int:
         _say("    ".join(f"{value:.0f} {name}" for name, value in taken.items()))
     growth = soak.growth()
     _say(f"growth in the last quarter: {', '.join(f'{value:+.1f} {name}' for name, value in growth.items())}")
-    for wrong in soak.wrong[:_SHOWN]:
+    for wrong in soak.shown:
         _say(wrong)
-    _say(f"{len(soak.wrong)} wrong answers")
-    return int(bool(soak.wrong) or any(growth[name] > most for name, most in _GROWTH.items()))
+    _say(f"{soak.wrong} wrong answers")
+    return int(soak.wrong > 0 or any(growth[name] > most for name, most in _GROWTH.items()))
 
 
 def _say(text: str) -> None:
