@@ -13,14 +13,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.soak.internet import NAMESERVER, Internet, Nameserver, PolicyHost
 from tests.soak.oracle import ANSWER_WITHIN, GRACE, judge
-from tests.world.daemon import Daemon
+from tests.world.daemon import Config, Daemon
 
 _CONNECTIONS = 200
 _INTERVAL = 0.5  # Seconds from one query of a connection to its next, if the reply has come by then.
@@ -102,18 +100,14 @@ class _Soak:
         }
 
 
-@contextmanager
-def _daemon(folder: Path, internet: Internet) -> Iterator[tuple[Daemon, Path]]:
-    address = folder / "socket"
-    tables: dict[str, dict[str, object]] = {
-        "server": {"listen": [f"unix:{address}"], "control": "", "answer_within": ANSWER_WITHIN},
+def _configuration(folder: Path, internet: Internet) -> Config:
+    return {
+        "server": {"listen": [f"unix:{folder / 'socket'}"], "control": "", "answer_within": ANSWER_WITHIN},
         "cache": {"path": str(folder / "policies.sqlite")},
         "dns": {"nameservers": [NAMESERVER]},
         "fetch": {"ca_file": str(internet.ca.file), "allow_addresses": ["127.0.0.0/8"]},
         "reply": {"style": "plain", "dane": "off"},
     }
-    with Daemon(folder, tables) as daemon:
-        yield daemon, address
 
 
 async def _run(soak: _Soak, address: Path, pid: int) -> None:
@@ -126,16 +120,22 @@ async def _run(soak: _Soak, address: Path, pid: int) -> None:
 
 def main() -> int:
     """Soak for some minutes."""
-    minutes, seed = float(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else random.randrange(10**6)
+    minutes, seed = int(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else random.randrange(10**6)
+    if minutes < 1:
+        sys.exit("make soak: MINUTES must be at least 1")
     if "POSTFIX_MTASTS_NAMESPACE" not in os.environ:
         sys.exit("make soak: takes a network and mounts of its own")
-    _say(f"{minutes:g} minutes, seed {seed}")
+    _say(f"{minutes} minutes, seed {seed}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         internet = Internet(folder, seed)
-        with Nameserver(internet), PolicyHost(internet), _daemon(folder, internet) as (daemon, address):
+        with (
+            Nameserver(internet),
+            PolicyHost(internet),
+            Daemon(folder, _configuration(folder, internet)) as daemon,
+        ):
             soak = _Soak(internet, time.time() + 60 * minutes)
-            asyncio.run(_run(soak, address, daemon.pid))
+            asyncio.run(_run(soak, folder / "socket", daemon.pid))
     return _report(soak)
 
 
