@@ -4,6 +4,7 @@
 # make bench  as root: measure speed and memory, and compare with a C program that only answers and postfix-mta-sts-resolver
 # make advice as root: what doctor advises puts right each Postfix that there is a root of; a quarter of an hour
 # make fuzz   search for inputs that break a parser: SECONDS (60) for each parser, two at once
+# make soak   judge every answer of a daemon whose world changes for MINUTES (10), and watch its memory
 # make deb    build the Debian package of the files that git knows, as they are now: dist/postfix-mtasts_*.deb
 # make vm     as root: boot a Debian of its own with the package, and try what only a whole machine shows; 20 to 60 minutes
 # make demo   as root: watch a real Postfix deliver one mail and hold back another
@@ -22,7 +23,7 @@ STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/postfix-mtasts
 # What the benchmark compares with, in an environment of its own.
 PEER = .venv-peer
 
-.PHONY: run test advice fuzz roots lint bench deb source vm demo clean
+.PHONY: run test advice fuzz soak roots lint bench deb source vm demo clean
 
 run: $(VENV)/.run
 	@mkdir -p "$(STATE)"
@@ -43,6 +44,12 @@ advice: $(VENV)/.test
 fuzz: $(VENV)/.fuzz
 	$(VENV)/bin/python -m tests.fuzz $(or $(SECONDS),60) $(ONLY)
 
+# timeout(1) sends KILL because unshare(1) ignores other signals. When unshare ends, everything that it started ends too.
+soak: $(VENV)/.test
+	.ci/need test
+	timeout --foreground --signal=KILL $$(($(or $(MINUTES),10) + 3))m tests/namespace $(VENV)/bin/python -m tests.soak \
+		$(or $(MINUTES),10) $(SEED)
+
 roots:
 	.ci/need roots
 	tests/roots
@@ -62,7 +69,7 @@ source:
 	tar --create --exclude=postfix-mtasts/debian --sort=name --owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw \
 		--mtime="$$time" postfix-mtasts | gzip --no-name > postfix-mtasts_$$version.orig.tar.gz
 
-# timeout(1) sends KILL because unshare(1) ignores other signals. When unshare ends, everything that it started ends too.
+# It ends as soak does.
 bench: $(VENV)/.test $(PEER)/.bench
 	.ci/need bench
 	mkdir -p build

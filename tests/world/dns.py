@@ -234,8 +234,8 @@ class DnsServer(LoopServer):
 
     # Answers
 
-    def _answer(self, query: dns.message.Message) -> tuple[dns.message.Message, Behaviour]:
-        """The full answer, and how the name at the end of the chain behaves."""
+    def answer(self, query: dns.message.Message) -> tuple[dns.message.Message, Behaviour]:
+        """The full answer, and how the name at the end of the chain behaves. A subclass may have data of its own."""
         response = dns.message.make_response(query, recursion_available=True)
         question = query.question[0]
         names = [question.name]
@@ -362,7 +362,7 @@ class DnsServer(LoopServer):
         name = question.name.to_text(omit_final_dot=True)
         self.queries.append(Query(name, dns.rdatatype.to_text(question.rdtype), transport))
         self.payloads.append(query.payload)
-        response, behaviour = self._answer(query)
+        response, behaviour = self.answer(query)
         if behaviour.delay:
             await self._sleep(behaviour.delay)
         if behaviour.release:

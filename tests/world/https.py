@@ -148,6 +148,10 @@ class HttpsServer(LoopServer):
         """Serve `host` so from now on."""
         self._sites[host] = context, steps
 
+    def site_of(self, host: str | None) -> tuple[ssl.SSLContext | None, Sequence[Step]] | None:
+        """What a client that asks for `host` gets; None if there is no such site. A subclass may make it up."""
+        return self._sites.get(host)
+
     def policy(
         self,
         host: str,
@@ -181,11 +185,12 @@ class HttpsServer(LoopServer):
             return
         host, alert = await connection.client_hello()
         self.sni.append(host)
-        if host not in self._sites:
+        site = self.site_of(host)
+        if site is None:
             await connection.send(alert)
             await connection.close()
             return
-        context, steps = self._sites[host]
+        context, steps = site
         if context is not None:
             await connection.start_tls(context)
             self.requests.append(_request(host, await connection.read_until(b"\r\n\r\n")))
