@@ -95,11 +95,3 @@ def test_what_postfix_is_told(world: World, way: str) -> None:
     reported = "may" + attributes(domain, f"mx.{domain}", *lines)
     table = MAPS[way].replace("$world", str(world.folder))
     assert world.postfix.postmap_q(table, domain) == (reported if way == "reported" else None)
-
-
-def test_a_policy_that_is_too_long_to_be_reported(world: World) -> None:
-    domain = "long.encrypt.reported.test"
-    world.add(domain, None, policy("testing", *(f"{number}.{50 * 'x'}" for number in range(1000))))
-    assert outcome(world.postfix.deliver(f"user@{domain}")) == NOT_OFFERED
-    world.daemon.wait_for(f"domain={domain}, fetched: mode=testing")
-    assert world.postfix.postmap_q(MAPS["reported"], domain) is None
