@@ -997,8 +997,8 @@ class TestCommand:
                     "status": "error",
                     "what": "smtp_tls_policy_maps is empty",
                     "why": UNPROTECTED,
-                    "place": "/etc/postfix/main.cf",
-                    "line": f"smtp_tls_policy_maps = {MAP}",
+                    "place": "run",
+                    "line": f"postconf -e 'smtp_tls_policy_maps = {MAP}' && postfix reload",
                 }
             ],
             "main_cf": f"smtp_tls_policy_maps = {MAP}",
