@@ -26,6 +26,7 @@ from postfix_mtasts import __version__, config
 from postfix_mtasts.cache.memory import DANE, Memory
 from postfix_mtasts.cache.store import Store, StoreError
 from postfix_mtasts.config import Config, ConfigError, Endpoint
+from postfix_mtasts.config_file import read_config
 from postfix_mtasts.daemon import refresh, service, sockets
 from postfix_mtasts.daemon.control import Control
 from postfix_mtasts.daemon.dane import Dane
@@ -69,17 +70,6 @@ def main() -> None:
         sys.exit(_fail(str(error), os.EX_CONFIG, journal=journal))
     except StartError as error:
         sys.exit(_fail(str(error), 1, journal=journal))
-
-
-def read_config(path: str | None) -> Config:
-    """Read the configuration from a file, or from the default file, which need not exist. Raises ConfigError."""
-    file = pathlib.Path(path or config.DEFAULT_PATH)
-    try:
-        return config.parse(file.read_bytes(), str(file))
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) and not path:
-            return Config()
-        raise ConfigError(f"{file}: {os.strerror(error.errno or 0).lower()}") from error
 
 
 def _fail(reason: str, status: int, *, journal: bool) -> int:

@@ -8,7 +8,6 @@ has cut (RFC 8446, 6.1).
 
 import asyncio
 import contextlib
-import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -24,8 +23,8 @@ MAX_RECEIVED = 524_288
 _MAX_RECORDS = 1000
 _HANDSHAKE, _RECORD_HEADER = 22, 5  # The type of a TLS record, and octets before its content (RFC 8446, 5.1).
 # What makes a ServerHello a HelloRetryRequest (RFC 8446, 4.1.3); and its key_share, if it names a finite field (4.2.7).
-_RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
-_FINITE_FIELD = re.compile(re.escape(_RETRY) + rb".*\x00\x33\x00\x02\x01", re.DOTALL)
+RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+_FINITE_FIELD = bytes.fromhex("0033 0002 01")
 
 
 class NetworkError(Exception):
@@ -36,7 +35,7 @@ class NetworkError(Exception):
         self.is_local = is_local  # This machine is the cause, not the host.
 
 
-class _Records:
+class Records:
     """Sees the records of TLS that come. `count` says how many there were.
 
     And it sees whether a host wants key exchange in a finite field, before OpenSSL works in one, for a tenth of a
@@ -69,9 +68,11 @@ class _Records:
 
     def want_finite_field(self) -> bool:
         """Whether a request for one is in the messages of the handshake so far."""
-        if _RETRY not in self._messages:
-            del self._messages[: -len(_RETRY)]
-        return _FINITE_FIELD.search(self._messages) is not None
+        begin = self._messages.find(RETRY)
+        if begin < 0:
+            del self._messages[: -len(RETRY)]
+            return False
+        return self._messages.find(_FINITE_FIELD, begin) >= 0
 
 
 class Stream:
@@ -81,7 +82,7 @@ class Stream:
         self._connection = connection
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._received = 0
-        self._records = _Records()
+        self._records = Records()
         self.tls: ssl.SSLObject | None = None  # Once it is established.
 
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:

@@ -8,13 +8,12 @@ Its results go to standard output, errors to standard error.
 import argparse
 import asyncio
 import datetime
-import os
-import pathlib
 import sys
 from typing import NoReturn
 
 from postfix_mtasts import __version__, config
 from postfix_mtasts.config import Config, ConfigError
+from postfix_mtasts.config_file import read_config
 from postfix_mtasts.query.output import Output, Status, worst
 
 PROGRAM = "postfix-mtasts-reports"
@@ -30,7 +29,7 @@ def run(words: list[str]) -> Status:
     """Run the command with these arguments and return its exit status."""
     arguments = parser().parse_args(words)
     try:
-        return asyncio.run(_read(arguments.file, _configuration(arguments.config), Output(json=arguments.json)))
+        return asyncio.run(_read(arguments.file, read_config(arguments.config), Output(json=arguments.json)))
     except ModuleNotFoundError as error:
         if error.name not in _EXTRA:
             raise
@@ -82,17 +81,6 @@ async def _read(names: list[str], settings: Config, output: Output) -> Status:
             problems = reading.report.problems if reading.report else ()
             statuses.append(Status.ERROR if reading.rejected else Status.WARNING if problems else Status.OK)
     return worst(statuses)
-
-
-def _configuration(path: str | None) -> Config:
-    """Read the configuration from a file, or from the default file, which need not exist. Raises ConfigError."""
-    file = pathlib.Path(path or config.DEFAULT_PATH)
-    try:
-        return config.parse(file.read_bytes(), str(file))
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) and not path:
-            return Config()
-        raise ConfigError(f"{file}: {os.strerror(error.errno or 0).lower()}") from error
 
 
 class _Parser(argparse.ArgumentParser):

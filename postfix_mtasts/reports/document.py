@@ -10,6 +10,7 @@ MAX_DEPTH = 20
 # A report of 10,000 failures with all their members has 330,000 quotes and 110,000 brackets and commas.
 _MAX_QUOTES = 350_000
 _MAX_BACKSLASHES = 200_000
+_MAX_WIDE = 10_000  # Characters of four octets. Of a text that has one, Python takes four octets for each character.
 _MAX_STRING = 100_000  # Octets.
 _MAX_MARKS = 400_000  # Brackets and commas outside of strings. They bound the number of values.
 
@@ -18,6 +19,7 @@ _STRING = re.compile(rb'"[^"]*"?')
 _LONG_STRING = re.compile(rb'"[^"]{%d}' % _MAX_STRING)
 _MARKS = b"[]{},"
 _OTHERS = bytes(set(range(256)) - set(_MARKS))
+_NOT_WIDE = bytes(set(range(256)) - set(range(0xF0, 0xF5)))  # What begins no character of four octets in UTF-8.
 _BLANKS = " \t\n\r"
 _QUOTED = 60  # Characters of the document in a message.
 
@@ -54,6 +56,8 @@ def _check_size(data: bytes) -> None:
         raise ReportError(f"more than {_MAX_QUOTES} quotes")
     if data.count(b"\\") > _MAX_BACKSLASHES:
         raise ReportError(f"more than {_MAX_BACKSLASHES} backslashes")
+    if len(data.translate(None, _NOT_WIDE)) > _MAX_WIDE:
+        raise ReportError(f"more than {_MAX_WIDE} characters of four octets")
     without_escapes = _ESCAPE.sub(b"", data)
     if _LONG_STRING.search(without_escapes):
         raise ReportError(f"a text longer than {_MAX_STRING} octets")

@@ -14,13 +14,18 @@ def extras() -> Extras:
     return Extras()
 
 
-@pytest.fixture(scope="module", params=INSTALLATIONS, ids=lambda installation: installation.name)
-def installation(request: pytest.FixtureRequest) -> Installation:
-    """A module that is about some versions of Postfix only defines this fixture for itself."""
+def of_the_parameter(request: pytest.FixtureRequest) -> Installation:
+    """The Postfix that is the parameter of a fixture; the test is skipped if it is not there."""
     chosen: Installation = request.param
     if why := chosen.missing():
         pytest.skip(why)
     return chosen
+
+
+@pytest.fixture(scope="module", params=INSTALLATIONS, ids=lambda installation: installation.name)
+def installation(request: pytest.FixtureRequest) -> Installation:
+    """A module that is about some versions of Postfix only defines this fixture for itself."""
+    return of_the_parameter(request)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ import pytest
 from postfix_mtasts.query.doctor.doctor import Examination, examine
 from postfix_mtasts.query.doctor.finding import Finding
 from postfix_mtasts.query.output import Status
+from tests.e2e.conftest import of_the_parameter
 from tests.e2e.vocabulary import CLEAR, NO_ANSWER, NOT_OFFERED, TRUSTED, VERIFIED, Outcome, enforce, outcome
 from tests.integration.conftest import mounted
 from tests.world.daemon import Daemon
@@ -111,10 +112,7 @@ class Machine:
     ids=lambda installation: installation.name,
 )
 def installation(request: pytest.FixtureRequest) -> Installation:
-    chosen: Installation = request.param
-    if why := chosen.missing():
-        pytest.skip(why)
-    return chosen
+    return of_the_parameter(request)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from tests.e2e.conftest import of_the_parameter
 from tests.e2e.vocabulary import SENDER, VERIFIED, outcome
 from tests.world.mail import World
 from tests.world.postfix import INSTALLATIONS, Installation
@@ -28,10 +29,7 @@ def test_mail_is_delivered(world: World) -> None:
 
 @pytest.fixture(scope="module", params=INSTALLATIONS[1:], ids=lambda installation: installation.name)
 def root(request: pytest.FixtureRequest) -> Installation:
-    chosen: Installation = request.param
-    if why := chosen.missing():
-        pytest.skip(why)
-    return chosen
+    return of_the_parameter(request)
 
 
 def test_a_root_is_read_only(root: Installation) -> None:

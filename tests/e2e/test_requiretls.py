@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.e2e.conftest import of_the_parameter
 from tests.e2e.vocabulary import NO_ANSWER, VERIFIED, Outcome, outcome, policy
 from tests.world.mail import RECORD, Extras, World
 from tests.world.postfix import INSTALLATIONS, Installation
@@ -10,10 +11,7 @@ from tests.world.postfix import INSTALLATIONS, Installation
 @pytest.fixture(scope="module", params=INSTALLATIONS[3:], ids=lambda installation: installation.name)
 def installation(request: pytest.FixtureRequest) -> Installation:
     """Postfix knows REQUIRETLS since 3.11."""
-    chosen: Installation = request.param
-    if why := chosen.missing():
-        pytest.skip(why)
-    return chosen
+    return of_the_parameter(request)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.e2e.conftest import of_the_parameter
 from tests.e2e.vocabulary import (
     CLEAR,
     FOREIGN,
@@ -35,10 +36,7 @@ Event = dict[str, Any]
 @pytest.fixture(scope="module", params=INSTALLATIONS[2:], ids=lambda installation: installation.name)
 def installation(request: pytest.FixtureRequest) -> Installation:
     """Debian's Postfix has TLSRPT since trixie."""
-    chosen: Installation = request.param
-    if why := chosen.missing():
-        pytest.skip(why)
-    return chosen
+    return of_the_parameter(request)
 
 
 @pytest.fixture(scope="module")

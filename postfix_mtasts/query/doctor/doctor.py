@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 
 from postfix_mtasts.config import DEFAULT_PATH, Config, ConfigError
-from postfix_mtasts.daemon.command import read_config
+from postfix_mtasts.config_file import read_config
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.postfix.installation import PATH, NoPostfix, Postfix, choose_dane, choose_style
 from postfix_mtasts.postfix.reply import ReplyRules

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from postfix_mtasts.cache.database import DatabaseError, read
 from postfix_mtasts.cache.row import RowError
 from postfix_mtasts.config import Config
-from postfix_mtasts.daemon.command import read_config
+from postfix_mtasts.config_file import read_config
 from postfix_mtasts.query.arguments import next_hop_of
 from postfix_mtasts.query.output import JSON, PROGRAM, Output, QueryError, Status, say, worst
 from postfix_mtasts.query.running.client import NoDaemon, ask

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from postfix_mtasts.config import Config, ConfigError, Endpoint, OnFailure
-from postfix_mtasts.daemon.command import read_config
+from postfix_mtasts.config_file import read_config
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.log.events import span

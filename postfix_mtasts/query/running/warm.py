@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from postfix_mtasts.config import Config
-from postfix_mtasts.daemon.command import read_config
+from postfix_mtasts.config_file import read_config
 from postfix_mtasts.query.output import Output, QueryError, Status, say
 from postfix_mtasts.query.running.client import NoDaemon, ask, ask_as_postfix, sockets
 from postfix_mtasts.remote.network import in_words

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from postfix_mtasts.remote.stream import MAX_RECEIVED
+from postfix_mtasts.remote.stream import MAX_RECEIVED, RETRY, Records
 from postfix_mtasts.sts.observation import Failure, FetchFailed, Stage
 from tests.integration.remote.test_fetcher import DOMAIN, HOST, World, ca, failed, world
 from tests.world.https import HANG, Flood, Sealed
@@ -52,6 +52,19 @@ async def test_records_without_end(
         observation = await world.fetcher().fetch(DOMAIN, "1")
     assert observation == failed(Stage.RESPONSE, f"the host sent more than {reason} without an end")
     assert rounds[0] >= octets // SMALLEST
+
+
+def test_what_looks_like_many_retries_costs_as_much_as_one() -> None:
+    """A host may fill its certificates with what makes a ServerHello a HelloRetryRequest."""
+    content = RETRY * (16_000 // len(RETRY))
+    sent = (b"\x16\x03\x03" + len(content).to_bytes(2) + content) * (MAX_RECEIVED // len(content))
+    records = Records()
+    begin = time.process_time()
+    for at in range(0, len(sent), SMALLEST):
+        records.take(sent[at : at + SMALLEST])
+        assert not records.want_finite_field()
+    assert records.count == len(sent) // (5 + len(content))
+    assert time.process_time() - begin < 2  # Some milliseconds; each with each would be many seconds.
 
 
 async def test_a_handshake_without_end(world: World) -> None:
