@@ -14,7 +14,7 @@ DAY = 86_400.0
 # A longer time between two events may be a clock that was set, and is not counted. `check` runs daily.
 MAX_GAP = 3 * DAY
 # A clock that is set forward by less than MAX_GAP is not noticed. So every date is a day later than it need be.
-MARGIN = 0.0
+MARGIN = DAY
 # How long DNS must have been without an MX host before the policy forbids it. Resolvers rarely cache MX records for
 # longer than a day.
 PARTING_AFTER = DAY + MARGIN

@@ -41,18 +41,32 @@ class World(RuleBasedStateMachine):
     """One domain, from outside and from inside."""
 
     @initialize(
-        obedient=st.booleans(), mx=some_mx, age=ages, hosts=some_hosts, found=st.none() | ages, points=st.booleans()
+        obedient=st.booleans(),
+        mx=some_mx,
+        age=ages,
+        hosts=some_hosts,
+        found=st.none() | ages,
+        mode=st.none() | st.sampled_from([Mode.TESTING, Mode.ENFORCE]),
+        leaves=st.booleans(),
     )
     def begin(
-        self, obedient: bool, mx: tuple[MxPattern, ...], age: int, hosts: list[str], found: int | None, points: bool
+        self,
+        obedient: bool,
+        mx: tuple[MxPattern, ...],
+        age: int,
+        hosts: list[str],
+        found: int | None,
+        mode: Mode | None,
+        leaves: bool,
     ) -> None:
+        """The domain is added. Much happens only to one that has come far, so it may have come far already."""
         self.time, self.wrong, self.slipped = 1_700_000_000.0, 0.0, 0.0
         self.obedient = obedient  # The administrator changes MX records only when nothing says to wait.
         self.hosts, self.left = set(hosts), dict[str, float]()
         self.file: Policy | None = None  # What the policy host serves.
         self.record: str | None = None  # The id in DNS.
         self.record_gone_at = self.time
-        self.points, self.up, self.well = points, True, True
+        self.points, self.up, self.well = True, True, True
         self.fetched: dict[Policy, float] = {}  # When each policy could be fetched for the last time.
         self.may_enforce = self.forced = False
         self.ids: dict[bytes, str] = {}
@@ -64,6 +78,13 @@ class World(RuleBasedStateMachine):
             elsewhere = Policy(Mode.ENFORCE, found, tuple(MxPattern(host) for host in hosts))
             self.fetched[elsewhere] = self.time
         self._decide(Added(DOMAIN, Policy(Mode.TESTING, age, mx), elsewhere, findable=bool(elsewhere)))
+        if mode:
+            self.days_pass_as_usual(1)
+        if mode is Mode.ENFORCE:
+            self.ask_mode(mode, "")
+            self.days_pass_as_usual(1)
+        if mode and leaves:
+            self.ask_removal()
 
     def _now(self) -> float:
         return self.time + self.wrong + self.slipped
@@ -73,12 +94,13 @@ class World(RuleBasedStateMachine):
         decision = decide(self.state, event, self._now())
         self.state = decision.state
         after = decision.publication
-        assert follows(self.state) == Decision(
-            self.state, after, decision.waits, decision.warnings
-        ), "what follows is not a matter of the state alone"
+        assert follows(self.state) == Decision(self.state, after, decision.waits, decision.warnings), (
+            "what follows is not a matter of the state alone"
+        )
         if before and after.record and after.record != before.record:
             assert after.record in self.seen, "a record announces a file that nobody has seen"
-            assert self.file and after.record == record_id(self.file), "a record announces an old file"
+            assert self.file
+            assert after.record == record_id(self.file), "a record announces an old file"
         if before and ((before.record and not after.record) or (before.file and not after.file)):
             late = [one for one, at in self.fetched.items() if one.mode is not Mode.NONE and self._is_live(one, at)]
             assert late == [], "removed before the largest expiry"
@@ -279,4 +301,4 @@ class World(RuleBasedStateMachine):
 
 
 TestWorld = World.TestCase
-TestWorld.settings = settings(deadline=None, max_examples=150, stateful_step_count=60)
+TestWorld.settings = settings(deadline=None, max_examples=300, stateful_step_count=50)
