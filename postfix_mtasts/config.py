@@ -1,6 +1,6 @@
 """Parses the configuration file, which is TOML, into a frozen `Config`. All tables and keys are optional.
 
-The dataclasses `Server` to `Reports` are the reference. They have each key with its default and the allowed values.
+The dataclasses `Server` to `Publish` are the reference. They have each key with its default and the allowed values.
 Anything else in the file raises ConfigError: one line with the file, the key, the value and what is allowed.
 """
 
@@ -157,6 +157,23 @@ class Reports:
 
 
 @dataclass(frozen=True, slots=True)
+class Publish:
+    """Policies of our own: the database, the folder of the policy files, and what their records say.
+
+    With a zone, customers point to names below it. The addresses are those of the policy host; reports go to the URIs.
+    """
+
+    path: str = _key("/var/lib/postfix-mtasts-publish/publish.sqlite", values.path, _PATH)
+    policies: str = _key("/var/lib/postfix-mtasts-publish/policies", values.path, _PATH)
+    zone: str = _key("", values.domain, 'a domain such as "sts.example.net", in punycode, or ""')
+    addresses: tuple[str, ...] = _key((), values.addresses, 'a list of IP addresses such as "192.0.2.1"')
+    reports: tuple[str, ...] = _key(
+        (), values.report_uris, 'a list of URIs such as "mailto:tlsrpt@example.net" and "https://example.net/tlsrpt"'
+    )
+    ca: str = _key("", values.domain, 'the domain of a CA in CAA records, such as "letsencrypt.org", or ""')
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration."""
 
@@ -167,6 +184,7 @@ class Config:
     reply: Reply = Reply()
     discovery: Discovery = Discovery()
     reports: Reports = Reports()
+    publish: Publish = Publish()
 
 
 def parse(data: bytes, source: str) -> Config:

@@ -11,6 +11,8 @@ IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 MAX_SOCKET_PATH = 107  # Bytes (unix(7)).
 _INET = re.compile(r"(?:\[(?P<v6>[^]]*)\]|(?P<v4>[^:]*))(?::(?P<port>[0-9]{1,5}))?")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+# RFC 3986, 2, without the characters that a TXT record for TLS reports wants encoded (RFC 8460, 3).
+_REPORT_URI = re.compile(r"(?:mailto|https):(?:[A-Za-z0-9._~:/?#\[\]@$&'()*+=-]|%[0-9A-Fa-f]{2})+")
 _DOMAIN = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})+")  # In A-labels.
 
 
@@ -130,3 +132,21 @@ def domains(value: Any) -> tuple[str, ...]:
     if not all(map(_DOMAIN.fullmatch, names)):
         raise ValueError
     return names
+
+
+def domain(value: Any) -> str:
+    """A domain in lower-case A-labels, or an empty text."""
+    return "" if value == "" else domains([value])[0]
+
+
+def addresses(value: Any) -> tuple[str, ...]:
+    """IP addresses."""
+    return tuple(str(ipaddress.ip_address(item)) for item in strings(value))
+
+
+def report_uris(value: Any) -> tuple[str, ...]:
+    """URIs for TLS reports."""
+    uris = tuple(strings(value))
+    if not all(map(_REPORT_URI.fullmatch, uris)):
+        raise ValueError
+    return uris

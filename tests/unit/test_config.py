@@ -19,6 +19,7 @@ from postfix_mtasts.config import (
     InetEndpoint,
     OnFailure,
     OnTesting,
+    Publish,
     Reply,
     Reports,
     Server,
@@ -49,6 +50,14 @@ DEFAULTS = Config(
     reply=Reply(style=StyleSetting.AUTO, dane=DaneSetting.AUTO, testing=OnTesting.IGNORE),
     discovery=Discovery(on_failure=OnFailure.NOTFOUND),
     reports=Reports(path="/var/lib/postfix-mtasts-reports/reports.sqlite", domains=(), keep_mails=30, keep_facts=400),
+    publish=Publish(
+        path="/var/lib/postfix-mtasts-publish/publish.sqlite",
+        policies="/var/lib/postfix-mtasts-publish/policies",
+        zone="",
+        addresses=(),
+        reports=(),
+        ca="",
+    ),
 )
 KEYS = {f"{name}.{key}" for name, table in dataclasses.asdict(DEFAULTS).items() for key in table}
 EVERY_KEY = b"""
@@ -81,6 +90,13 @@ path = "/srv/reports.sqlite"
 domains = ["example.com", "Xn--Bcher-Kva.Example"]
 keep_mails = 1
 keep_facts = 4000
+[publish]
+path = "/srv/publish.sqlite"
+policies = "/srv/policies"
+zone = "Sts.Example.Net"
+addresses = ["192.0.2.1", "2001:DB8:0::1"]
+reports = ["mailto:tlsrpt@example.net", "https://example.net/tlsrpt?a=%2C"]
+ca = "letsencrypt.org"
 """
 
 
@@ -117,7 +133,10 @@ def test_empty_file_gives_the_defaults() -> None:
 
 
 def test_empty_tables_give_the_defaults() -> None:
-    assert parse(b"server = {}\n[cache]\n[dns]\n[fetch]\n[reply]\n[discovery]\n[reports]\n", "x.toml") == DEFAULTS
+    assert (
+        parse(b"server = {}\n[cache]\n[dns]\n[fetch]\n[reply]\n[discovery]\n[reports]\n[publish]\n", "x.toml")
+        == DEFAULTS
+    )
 
 
 def test_file_with_every_key() -> None:
@@ -159,6 +178,14 @@ def test_file_with_every_key() -> None:
         discovery=Discovery(on_failure=OnFailure.TEMP),
         reports=Reports(
             path="/srv/reports.sqlite", domains=("example.com", "xn--bcher-kva.example"), keep_mails=1, keep_facts=4000
+        ),
+        publish=Publish(
+            path="/srv/publish.sqlite",
+            policies="/srv/policies",
+            zone="sts.example.net",
+            addresses=("192.0.2.1", "2001:db8::1"),
+            reports=("mailto:tlsrpt@example.net", "https://example.net/tlsrpt?a=%2C"),
+            ca="letsencrypt.org",
         ),
     )
 
