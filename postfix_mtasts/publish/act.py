@@ -1,0 +1,102 @@
+"""The subcommands that change what is published: add, mode, mx and remove."""
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from postfix_mtasts.config import Config
+from postfix_mtasts.publish.arguments import domain_of, max_age_of, mx_of
+from postfix_mtasts.publish.change import Publisher
+from postfix_mtasts.publish.events import Added, Decision, Event, ModeAsked, MxAsked, RefusedError, RemovalAsked
+from postfix_mtasts.publish.look import Looker, is_findable
+from postfix_mtasts.publish.records import record_name
+from postfix_mtasts.publish.show import show_result
+from postfix_mtasts.publish.words import forbidden, next_steps
+from postfix_mtasts.query.domain.remark import Remark, warning
+from postfix_mtasts.query.output import Output, Status
+from postfix_mtasts.sts.domain import PolicyDomain
+from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
+
+
+async def add(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
+    """Begin to publish a policy in mode testing."""
+    domain = domain_of(arguments.domain)
+    mx, max_age = mx_of(arguments.mx or []), max_age_of(arguments.max_age)
+    record_name(domain, settings.publish)  # It must not be too long.
+    publisher, looker = Publisher(settings.publish), Looker(settings, output)
+    # Before it takes time to look: the domain must not be published yet.
+    publisher.draft(domain, Added(domain, Policy(Mode.TESTING, max_age, ())))
+    mx = mx or _patterns(await looker.mx_hosts(domain), "--mx HOST")
+    elsewhere = await looker.elsewhere(domain)
+    policy = Policy(Mode.TESTING, max_age, mx)
+    event = Added(domain, policy, elsewhere.policy, findable=is_findable(elsewhere.record))
+    remarks: tuple[Remark, ...] = ()
+    if elsewhere.policy and elsewhere.policy.mode is Mode.ENFORCE:
+        text = "somebody else publishes a policy in mode enforce, and ours is in mode testing: it protects nobody"
+        remarks = (warning(text, "policy"),)
+    decision, judged = await _judged(publisher, looker, domain, event, forced=False)
+    show_result(decision, (*remarks, *judged), settings.publish, output)
+    if not output.json:
+        for step in next_steps(decision.state, settings.publish):
+            output.text(f"  next      {step}")
+    return Status.OK
+
+
+async def mode(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
+    """Change the mode of a policy."""
+    domain, wanted = domain_of(arguments.domain), Mode(arguments.mode)
+    publisher, looker = Publisher(settings.publish), Looker(settings, output)
+    problems: tuple[str, ...] = ()
+    if wanted is Mode.ENFORCE and publisher.state(domain).wanted.mode is not Mode.ENFORCE:
+        look = await looker.look(publisher.publish(domain))
+        problems = (*look.event.problems, *map(forbidden, publisher.happened(domain, look.event).warnings))
+    event = ModeAsked(wanted, problems, arguments.force or "")
+    decision, judged = await _judged(publisher, looker, domain, event, forced=bool(arguments.force))
+    show_result(decision, judged, settings.publish, output)
+    return Status.OK
+
+
+async def mx(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
+    """Change the MX hosts that a policy allows."""
+    domain = domain_of(arguments.domain)
+    publisher, looker = Publisher(settings.publish), Looker(settings, output)
+    publisher.state(domain)
+    hosts = await looker.mx_hosts(domain)
+    wanted = mx_of(arguments.set) if arguments.set else _patterns(hosts, "--set HOST")
+    decision, judged = await _judged(publisher, looker, domain, MxAsked(wanted, hosts), forced=False)
+    show_result(decision, judged, settings.publish, output)
+    return Status.OK
+
+
+async def remove(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
+    """Stop publishing, without stopping mail."""
+    domain = domain_of(arguments.domain)
+    decision = Publisher(settings.publish).happened(domain, RemovalAsked())
+    show_result(decision, (), settings.publish, output)
+    return Status.OK
+
+
+async def _judged(
+    publisher: Publisher, looker: Looker, domain: PolicyDomain, event: Event, *, forced: bool
+) -> tuple[Decision, Sequence[Remark]]:
+    """Judge the policy that an event brings, and publish it unless there is an error.
+
+    Raises RefusedError, StoreError and FileError.
+    """
+    draft = publisher.draft(domain, event)
+    remarks: tuple[Remark, ...] = ()
+    if draft and draft.mode.checks_hosts:
+        remarks = await looker.judge(domain, draft)
+        errors = [remark for remark in remarks if remark.status is Status.ERROR]
+        if errors and not forced:
+            raise RefusedError(f"nothing was changed: {errors[0].text}")
+    decision = publisher.happened(domain, event)
+    return decision, [remark for remark in remarks if remark.status is not Status.OK]
+
+
+def _patterns(hosts: tuple[str, ...] | None, option: str) -> tuple[MxPattern, ...]:
+    """The MX hosts that DNS has, as lines of a policy."""
+    if not hosts:
+        why = "its MX records cannot be looked up" if hosts is None else "it has no MX host"
+        raise RefusedError(why, f"name the MX hosts with {option}")
+    return mx_of([os.fspath(host) for host in hosts])

@@ -1,0 +1,150 @@
+"""The subcommands that change nothing by themselves: list, show, records, zone and ready; and check."""
+
+import argparse
+import asyncio
+from collections.abc import Iterator
+
+from postfix_mtasts.config import Config
+from postfix_mtasts.publish.arguments import domain_of
+from postfix_mtasts.publish.change import Publisher
+from postfix_mtasts.publish.events import RefusedError
+from postfix_mtasts.publish.files import FileError
+from postfix_mtasts.publish.follows import follows
+from postfix_mtasts.publish.look import Looker
+from postfix_mtasts.publish.ready import readiness, stops_mail
+from postfix_mtasts.publish.records import customer_records, domain_records, zone_records
+from postfix_mtasts.publish.show import show_domain, show_line, show_readiness, show_result, status_of
+from postfix_mtasts.publish.state import Stage
+from postfix_mtasts.publish.store import StoreError
+from postfix_mtasts.query.domain.remark import error
+from postfix_mtasts.query.output import Output, Status, worst
+from postfix_mtasts.sts.domain import PolicyDomain
+
+# At most so many domains are looked at together, and so many are begun in a second: a name server of ours or of our
+# customers gets some ten queries for each. One that hangs takes a minute, so ten thousand take less than a day.
+AT_ONCE = 10
+EACH_SECOND = 5
+
+
+# What is asked of the owner of a domain whose names lead to ours.
+_ASKED = {
+    Stage.PUBLISHED: "; The owner of {} adds these lines to its zone, once. No change of the policy needs more.",
+    Stage.LEAVING: "; The owner of {} must keep these lines in its zone for now.",
+    Stage.WITHDRAWN: "; The owner of {} removes the first and the last of these lines now, the second one at the end.",
+    Stage.CLEARED: "; The owner of {} removes these lines now.",
+}
+
+
+async def domains(_: argparse.Namespace, settings: Config, output: Output) -> Status:
+    """List all domains."""
+    for line in Publisher(settings.publish).store.lines():
+        show_line(line, output)
+    return Status.OK
+
+
+async def show(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
+    """Show a domain with its history."""
+    domain = domain_of(arguments.domain)
+    store = Publisher(settings.publish).store
+    state = store.get(domain)
+    if not state:
+        raise RefusedError("is not published here", "postfix-mtasts-publish list")
+    show_domain(follows(state), store.history(domain), settings.publish, output)
+    return Status.OK
+
+
+async def records(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
+    """Show what the owner of a domain puts into its zone."""
+    domain = domain_of(arguments.domain)
+    state = Publisher(settings.publish).state(domain)
+    record = follows(state).publication.record
+    wanted = customer_records(domain, settings.publish)
+    ours = tuple(domain_records(domain, record, settings.publish))
+    if output.json:
+        for kind, of_zone in (("customer", wanted), ("ours", ours)):
+            for one in of_zone:
+                made = {"domain": domain.name, "zone": kind, "name": one.name, "type": one.type, "data": one.data}
+                output.document(made)
+        return Status.OK
+    if wanted:
+        output.text(_ASKED[state.stage].format(domain))
+        for one in wanted:
+            output.text(str(one))
+        if settings.publish.ca and state.stage is Stage.PUBLISHED:
+            output.text(f"; CAA records of {domain} need no change: the one where the CNAME leads to counts.")
+    output.text("; In our zone:" if wanted else f"; In the zone of {domain}:")
+    for one in ours:
+        output.text(str(one))
+    if record is None and state.stage is Stage.PUBLISHED:
+        output.text("; The TXT record for MTA-STS comes once the policy file was seen: postfix-mtasts-publish check")
+    return Status.OK
+
+
+async def zone(_: argparse.Namespace, settings: Config, output: Output) -> Status:
+    """Print the records of all domains, as in a zone file."""
+    lines = Publisher(settings.publish).store.lines()
+    known = ((PolicyDomain(line.domain), line.record) for line in lines if line.stage != Stage.REMOVED.value)
+    for one in zone_records(known, settings.publish):
+        if output.json:
+            output.document({"name": one.name, "type": one.type, "data": one.data})
+        else:
+            output.text(str(one))
+    return Status.OK
+
+
+async def ready(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
+    """Show whether mode enforce is safe."""
+    domain = domain_of(arguments.domain)
+    state = Publisher(settings.publish).state(domain)
+    facts = None  # Nothing gives them yet.
+    found = readiness(state, facts)
+    alarm = stops_mail(state, facts)
+    show_readiness(state, found, alarm, output)
+    return Status.ERROR if alarm else Status.OK if found.ready else Status.WARNING
+
+
+async def check(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
+    """Look at domains from outside, and do what can be done next."""
+    publisher, looker = Publisher(settings.publish), Looker(settings, output)
+    wanted = [domain_of(word) for word in arguments.domain]
+    for domain in wanted:
+        publisher.state(domain)
+    waiting = iter(wanted or _published(publisher))
+    statuses: list[Status] = []
+    turn = asyncio.Lock()
+
+    async def work() -> None:
+        while True:
+            async with turn:
+                domain = next(waiting, None)
+                if domain is None:
+                    return
+                looking = asyncio.create_task(_check(domain, publisher, looker, settings, output))
+                await asyncio.wait([looking], timeout=1 / EACH_SECOND)
+            statuses.append(await looking)
+
+    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+    return worst(statuses)
+
+
+def _published(publisher: Publisher) -> Iterator[PolicyDomain]:
+    names = [line.domain for line in publisher.store.lines() if line.stage != Stage.REMOVED.value]
+    return map(PolicyDomain, names)
+
+
+async def _check(
+    domain: PolicyDomain, publisher: Publisher, looker: Looker, settings: Config, output: Output
+) -> Status:
+    try:
+        look = await looker.look(publisher.publish(domain))
+        decision = publisher.happened(domain, look.event)
+    except (RefusedError, StoreError, FileError) as failure:
+        # The others are looked at all the same.
+        text = f"{domain}: {failure}"
+        if output.json:
+            output.document({"domain": domain.name, "error": str(failure)})
+        else:
+            output.text(text, Status.ERROR)
+        return error(text).status
+    show_result(decision, look.remarks, settings.publish, output)
+    return status_of(decision, look.remarks)
