@@ -11,7 +11,8 @@ def follows(state: State, changes: tuple[Change, ...] = ()) -> Decision:
     """What follows from a state, as of its last event."""
     gone = state.stage in (Stage.CLEARED, Stage.REMOVED)
     record = None if state.announced is None else record_id(state.announced)
-    publication = Publication(state.file(), record, certificate=state.stage is not Stage.REMOVED)
+    certificate = state.stage is not Stage.REMOVED and state.points_here
+    publication = Publication(state.file(), record, certificate)
     warnings = () if gone else tuple(_forbidden(state))
     return Decision(state, publication, tuple(_waits(state)), warnings, changes)
 

@@ -16,7 +16,7 @@ from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.postfix.reply import ReplyRules, Style
 from postfix_mtasts.publish.events import Looked
-from postfix_mtasts.publish.sight import Sight, looked, names_with_aliases, own_remarks
+from postfix_mtasts.publish.sight import Sight, all_remarks, looked, names_with_aliases
 from postfix_mtasts.publish.state import State, body, record_id
 from postfix_mtasts.query.domain.at_hand import AtHand
 from postfix_mtasts.query.domain.examine import Examined, Examiner, Options
@@ -71,7 +71,7 @@ class Looker:
             addresses=await self._addresses(state.domain.policy_host()),
         )
         now = datetime.datetime.now(datetime.UTC)
-        remarks = (*examined.remarks, *own_remarks(state, sight, self._settings.publish, now))
+        remarks = all_remarks(state, sight, examined.remarks, self._settings.publish, now)
         return Look(looked(state, sight, self._settings.publish, remarks), remarks)
 
     async def elsewhere(self, domain: PolicyDomain) -> Elsewhere:

@@ -67,6 +67,23 @@ def customer_records(domain: PolicyDomain, settings: Publish) -> tuple[ZoneRecor
     return tuple(made)
 
 
+def leads_here(
+    domain: PolicyDomain, alias: str | None, addresses: tuple[str, ...] | None, settings: Publish
+) -> bool | None:
+    """Whether a domain's policy host is ours; None if that is not known.
+
+    `alias` is the target of its CNAME record, "" if it has none. `addresses` are those of the policy host. Both are None
+    if they could not be looked up.
+    """
+    if settings.zone and alias is None:
+        return None
+    if settings.zone and alias == host_name(domain, settings):
+        return True
+    if addresses is None or not (settings.addresses or settings.zone):
+        return None
+    return bool(addresses) and set(addresses) <= set(settings.addresses)
+
+
 def domain_records(domain: PolicyDomain, record_id: str | None, settings: Publish) -> Iterator[ZoneRecord]:
     """What stands in our zone for one domain alone. `record_id` is None if it has no record with an id."""
     if record_id:

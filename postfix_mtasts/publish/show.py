@@ -36,7 +36,7 @@ def document(decision: Decision, settings: Publish, remarks: Sequence[Remark] = 
         "policy": None if file is None else str(file),
         "id": decision.publication.record,
         "id_in_dns": state.known,
-        "certificate": decision.publication.certificate and state.points_here,
+        "certificate": decision.publication.certificate,
         "checked": None
         if checked is None
         else {"at": words.date(state.clock.date(checked.at)), "problems": list(checked.problems)},
@@ -67,7 +67,9 @@ def show_result(decision: Decision, remarks: Sequence[Remark], settings: Publish
     for remark in remarks:
         if remark.status is not Status.OK:
             _line(SEVERITIES[remark.status], remark.text, output, remark.status)
-    _follows(decision, settings, output)
+    remarked = {one.host for one in decision.warnings if one.current and any(one.host in r.text for r in remarks)}
+    warnings = tuple(one for one in decision.warnings if one.host not in remarked)
+    _follows(dataclasses.replace(decision, warnings=warnings), settings, output)
 
 
 def show_domain(decision: Decision, history: Sequence[Entry], settings: Publish, output: Output) -> None:

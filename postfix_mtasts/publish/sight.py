@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from postfix_mtasts.config import Publish
 from postfix_mtasts.publish.events import Looked
-from postfix_mtasts.publish.records import host_name, record_name
+from postfix_mtasts.publish.records import host_name, leads_here, record_name
 from postfix_mtasts.publish.state import Stage, State, body, record_id
 from postfix_mtasts.query.domain.remark import Remark, error, warning
 from postfix_mtasts.query.domain.report import Report
@@ -49,11 +49,17 @@ def looked(state: State, sight: Sight, settings: Publish, remarks: tuple[Remark,
     )
 
 
-def own_remarks(state: State, sight: Sight, settings: Publish, now: datetime.datetime) -> tuple[Remark, ...]:
-    """What is wrong with what we publish, and with what the owner of the domain has to do for it."""
+def all_remarks(
+    state: State, sight: Sight, anybody: tuple[Remark, ...], settings: Publish, now: datetime.datetime
+) -> tuple[Remark, ...]:
+    """What anybody would remark, and what else is wrong with what we publish, or with what the domain's owner does.
+
+    When the record is taken out of DNS, nothing has to be right any more.
+    """
     if state.stage not in (Stage.PUBLISHED, Stage.LEAVING):
         return ()
     return (
+        *anybody,
         *_file(state, sight),
         *_record(state, sight, settings),
         *_aliases(state, sight, settings),
@@ -75,13 +81,7 @@ def _policy(report: Report) -> Policy | None:
 def _points_here(state: State, sight: Sight, settings: Publish, policy: Policy | None) -> bool | None:
     if policy is not None and policy == state.file():
         return True
-    if settings.zone:
-        target = sight.aliases.get(state.domain.policy_host())
-        if target is None or target == host_name(state.domain, settings):
-            return None if target is None else True
-    if sight.addresses is None or not (settings.addresses or settings.zone):
-        return None
-    return bool(sight.addresses) and set(sight.addresses) <= set(settings.addresses)
+    return leads_here(state.domain, sight.aliases.get(state.domain.policy_host()), sight.addresses, settings)
 
 
 def _file(state: State, sight: Sight) -> Iterator[Remark]:

@@ -17,7 +17,7 @@ from postfix_mtasts.publish.show import show_domain, show_line, show_readiness, 
 from postfix_mtasts.publish.state import Stage
 from postfix_mtasts.publish.store import StoreError
 from postfix_mtasts.query.domain.remark import error
-from postfix_mtasts.query.output import Output, Status, worst
+from postfix_mtasts.query.output import Output, QueryError, Status, worst
 from postfix_mtasts.sts.domain import PolicyDomain
 
 # At most so many domains are looked at together, and so many are begun in a second: a name server of ours or of our
@@ -108,7 +108,10 @@ async def check(arguments: argparse.Namespace, settings: Config, output: Output)
     publisher, looker = Publisher(settings.publish), Looker(settings, output)
     wanted = [domain_of(word) for word in arguments.domain]
     for domain in wanted:
-        publisher.state(domain)
+        try:
+            publisher.state(domain)
+        except RefusedError as refused:
+            raise QueryError(f"{domain}: {refused}", refused.hint, Status.ERROR) from refused
     waiting = iter(wanted or _published(publisher))
     statuses: list[Status] = []
     turn = asyncio.Lock()
