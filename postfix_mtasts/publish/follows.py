@@ -54,7 +54,7 @@ def _waits(state: State) -> Iterator[Wait]:
         return
     for mx in state.wanted.mx:
         allowed = may_be_in_dns(state, mx)
-        if allowed != clock.counted and not any(mx.matches(host) for host in state.hosts):
+        if allowed != clock.counted and str(mx) not in state.hosts:
             yield Wait("add-mx", None if allowed is None else clock.date(allowed), str(mx))
     for one in state.parting:
         until = None if one.gone_since is None else clock.date(one.gone_since + PARTING_AFTER)

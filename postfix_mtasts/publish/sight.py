@@ -43,7 +43,7 @@ def looked(state: State, sight: Sight, settings: Publish, remarks: tuple[Remark,
         all_serve=policy is not None and not any(one.problem for one in answered),
         record=sight.record.record.id if isinstance(sight.record, RecordFound) else None,
         no_record=isinstance(sight.record, RecordAbsent),
-        hosts=None if report.mx_problem or not report.exists else tuple(mx.host for mx in report.mx),
+        hosts=None if report.mx_problem or not report.exists else tuple(mx.host.lower() for mx in report.mx),
         points_here=_points_here(state, sight, settings, policy),
         problems=tuple(one.text for one in remarks if one.status in (Status.WARNING, Status.ERROR)),
     )

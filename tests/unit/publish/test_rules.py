@@ -213,6 +213,13 @@ def test_a_wildcard_allows_what_it_matches_and_no_more() -> None:
     assert line.happens(MxAsked((WILD, MX1), (HOST1,))).waits == (Wait("file"),)
 
 
+def test_a_wildcard_waits_also_if_dns_has_one_of_its_hosts() -> None:
+    line = published(ENFORCE)
+    line.happens(MxAsked((WILD,), (HOST1,)))
+    line.looks()
+    assert line.looks().waits == (Wait("add-mx", line.date(8), str(WILD)), Wait("drop-mx", None, HOST1))
+
+
 def test_an_mx_that_dns_has_stays_in_the_policy_until_two_days_after_it_is_gone() -> None:
     line = published(WIDER)
     line.looks(hosts=(HOST1, HOST2))
