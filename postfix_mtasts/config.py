@@ -170,6 +170,11 @@ class Publish:
     reports: tuple[str, ...] = _key(
         (), values.report_uris, 'a list of URIs such as "mailto:tlsrpt@example.net" and "https://example.net/tlsrpt"'
     )
+    ask: Endpoint = _key(
+        InetEndpoint("127.0.0.1", 8462),
+        values.local_endpoint,
+        '"inet:127.0.0.1:PORT", "inet:[::1]:PORT" or "unix:/PATH"',
+    )
     ca: str = _key("", values.domain, 'the domain of a CA in CAA records, such as "letsencrypt.org", or ""')
 
 

@@ -74,6 +74,14 @@ def listen(value: Any) -> tuple[Endpoint, ...]:
     return endpoints
 
 
+def local_endpoint(value: Any) -> Endpoint:
+    """An address to listen on that no other machine reaches."""
+    endpoint = _listen_address(strings([value])[0])
+    if isinstance(endpoint, InetEndpoint) and not ipaddress.ip_address(endpoint.host).is_loopback:
+        raise ValueError
+    return endpoint
+
+
 def nameservers(value: Any) -> tuple[InetEndpoint, ...]:
     """Addresses of nameservers."""
     return tuple(inet(item, 53) for item in strings(value))

@@ -7,6 +7,7 @@
     postfix-mtasts-publish mx DOMAIN --refresh | --set HOST...
     postfix-mtasts-publish ready DOMAIN
     postfix-mtasts-publish remove DOMAIN
+    postfix-mtasts-publish serve
 
 Its results go to standard output, errors to standard error.
 """
@@ -20,7 +21,7 @@ from typing import NoReturn
 from postfix_mtasts import __version__, config
 from postfix_mtasts.config import Config, ConfigError
 from postfix_mtasts.config_file import read_config
-from postfix_mtasts.publish import act, view
+from postfix_mtasts.publish import act, serve, view
 from postfix_mtasts.publish.events import RefusedError
 from postfix_mtasts.publish.files import FileError
 from postfix_mtasts.publish.store import StoreError
@@ -89,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--set", nargs="+", metavar="HOST", help="allow these MX hosts")
     _subcommand(subcommands, "ready", view.ready, domain="DOMAIN")
     _subcommand(subcommands, "remove", act.remove, domain="DOMAIN")
+    _subcommand(subcommands, "serve", serve.serve)
     return made
 
 

@@ -9,13 +9,14 @@ import socket
 import tempfile
 from dataclasses import dataclass
 
-from postfix_mtasts.config import Config
+from postfix_mtasts.config import Config, Publish
 from postfix_mtasts.daemon.explain import Explanation
 from postfix_mtasts.dns import tlsa
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.postfix.reply import ReplyRules, Style
 from postfix_mtasts.publish.events import Looked
+from postfix_mtasts.publish.records import leads_here
 from postfix_mtasts.publish.sight import Sight, all_remarks, looked, names_with_aliases
 from postfix_mtasts.publish.state import State, body, record_id
 from postfix_mtasts.query.domain.at_hand import AtHand
@@ -63,12 +64,14 @@ class Looker:
     async def look(self, state: State) -> Look:
         """Look at a domain now."""
         examined = await self._examine(self._examiner, state.domain)
-        aliases = {name: await self._alias(name) for name in names_with_aliases(state, self._settings.publish)}
+        aliases = {
+            name: await _alias(self._resolver, name) for name in names_with_aliases(state, self._settings.publish)
+        }
         sight = Sight(
             report=examined.report,
             record=await self._resolver.record(state.domain),
             aliases=aliases,
-            addresses=await self._addresses(state.domain.policy_host()),
+            addresses=await _addresses(self._resolver, state.domain.policy_host()),
         )
         now = datetime.datetime.now(datetime.UTC)
         remarks = all_remarks(state, sight, examined.remarks, self._settings.publish, now)
@@ -106,20 +109,29 @@ class Looker:
         nothing = Explanation(Entry(), self._rules, self._settings.server.answer_within, {})
         return await examiner.examine(NextHop(domain), nothing, _WHY)
 
-    async def _alias(self, name: str) -> str | None:
-        try:
-            found = await self._resolver.alias(name)
-        except DnsError:
-            return None
-        return found.records[0].lower() if found.records else ""
-
-    async def _addresses(self, name: str) -> tuple[str, ...] | None:
-        try:
-            return await self._resolver.addresses(name)
-        except DnsError:
-            return None
-
 
 def is_findable(record: RecordObservation) -> bool:
     """Whether senders may find a policy with what DNS has."""
     return not isinstance(record, RecordAbsent)
+
+
+async def look_whether_it_leads_here(resolver: Resolver, domain: PolicyDomain, settings: Publish) -> bool | None:
+    """Look up whether a domain's policy host is ours; None if that is not known."""
+    host = domain.policy_host()
+    alias = await _alias(resolver, host) if settings.zone else None
+    return leads_here(domain, alias, await _addresses(resolver, host), settings)
+
+
+async def _alias(resolver: Resolver, name: str) -> str | None:
+    try:
+        found = await resolver.alias(name)
+    except DnsError:
+        return None
+    return found.records[0].lower() if found.records else ""
+
+
+async def _addresses(resolver: Resolver, name: str) -> tuple[str, ...] | None:
+    try:
+        return await resolver.addresses(name)
+    except DnsError:
+        return None

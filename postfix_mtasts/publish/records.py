@@ -72,8 +72,8 @@ def leads_here(
 ) -> bool | None:
     """Whether a domain's policy host is ours; None if that is not known.
 
-    `alias` is the target of its CNAME record, "" if it has none. `addresses` are those of the policy host. Both are None
-    if they could not be looked up.
+    `alias` is the target of its CNAME record, "" if it has none. `addresses` are those of the policy host. Both are
+    None if they could not be looked up.
     """
     if settings.zone and alias is None:
         return None

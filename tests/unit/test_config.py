@@ -56,6 +56,7 @@ DEFAULTS = Config(
         zone="",
         addresses=(),
         reports=(),
+        ask=InetEndpoint("127.0.0.1", 8462),
         ca="",
     ),
 )
@@ -96,6 +97,7 @@ policies = "/srv/policies"
 zone = "Sts.Example.Net"
 addresses = ["192.0.2.1", "2001:DB8:0::1"]
 reports = ["mailto:tlsrpt@example.net", "https://example.net/tlsrpt?a=%2C"]
+ask = "unix:/run/publish/ask"
 ca = "letsencrypt.org"
 """
 
@@ -185,6 +187,7 @@ def test_file_with_every_key() -> None:
             zone="sts.example.net",
             addresses=("192.0.2.1", "2001:db8::1"),
             reports=("mailto:tlsrpt@example.net", "https://example.net/tlsrpt?a=%2C"),
+            ask=UnixEndpoint("/run/publish/ask"),
             ca="letsencrypt.org",
         ),
     )

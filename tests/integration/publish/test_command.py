@@ -6,6 +6,7 @@ With GOLDEN=write in the environment, what is said becomes what is expected.
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,8 @@ from postfix_mtasts.publish.store import Store
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 from tests.integration.conftest import filled, mounted
-from tests.integration.publish.conftest import HOST, ZONE, FileServer, Golden, Place
+from tests.integration.publish.conftest import HOST, PUBLISH, ZONE, FileServer, Golden, Place
+from tests.world.daemon import toml
 
 DOMAIN = "example.test"
 TESTING = "version: STSv1\r\nmode: testing\r\nmx: mx1.example.test\r\nmax_age: 604800\r\n"
@@ -297,14 +299,21 @@ ADD = ("add", DOMAIN, "--mx")
         (("remove", "other.test"), 2, "other.test: is not published here"),
     ],
 )
-def test_wrong_input_gets_one_line(place: Place, words: tuple[str, ...], status: int, said: str) -> None:
-    done = place.run(*words)
+def test_wrong_input_gets_one_line(tmp_path: Path, words: tuple[str, ...], status: int, said: str) -> None:
+    config = tmp_path / "postfix-mtasts.toml"
+    database = tmp_path / "publish.sqlite"
+    config.write_text(toml({"dns": {"nameservers": ["127.0.0.9"], "timeout": 0.1}, "publish": {"path": str(database)}}))
+    done = subprocess.run(
+        [PUBLISH, words[0], "--config", config, *words[1:]], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (status, "")
     line, *hints = done.stderr.splitlines()
     assert line.startswith(f"postfix-mtasts-publish: error: {said}")
     assert all(hint.startswith("hint: ") for hint in hints)
     assert len(hints) <= 1
-    assert place.run("list").stdout == ""
+    store = Store(str(database))
+    assert list(store.lines()) == []
+    store.close()
 
 
 def test_a_name_that_is_too_long_with_ours(place: Place) -> None:
