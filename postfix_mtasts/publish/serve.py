@@ -108,8 +108,11 @@ class Server:
     async def _status(self, target: bytes | None) -> int:
         if target is None:
             return 400
-        asked = urllib.parse.urlsplit(target.decode("ascii", "replace")).query
-        names = urllib.parse.parse_qs(asked, max_num_fields=10).get("domain", [])
+        try:
+            asked = urllib.parse.urlsplit(target.decode("ascii", "replace")).query
+            names = urllib.parse.parse_qs(asked, max_num_fields=10).get("domain", [])
+        except ValueError:
+            return 400
         if len(names) != 1:
             return 400
         try:
@@ -157,13 +160,12 @@ async def _target(connection: h11.Connection, reader: asyncio.StreamReader) -> b
 
 def _domain_of(host: str) -> PolicyDomain | None:
     """The domain whose policy host this is."""
-    if not host.lower().startswith(_HOST_LABEL):
-        return None
+    name = host.lower()
     try:
-        hop = next_hop(host[len(_HOST_LABEL) :].encode("utf-8", "replace"))
+        domain = next_hop(name.removeprefix(_HOST_LABEL).encode("utf-8", "replace")).domain
     except PolicyDomainError:
         return None
-    return hop.domain
+    return domain if domain.policy_host() == name else None
 
 
 def _unix_socket(path: str) -> socket.socket:

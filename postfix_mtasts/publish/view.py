@@ -72,7 +72,8 @@ async def records(arguments: argparse.Namespace, settings: Config, output: Outpu
             output.text(str(one))
         if settings.publish.ca and state.stage is Stage.PUBLISHED:
             output.text(f"; CAA records of {domain} need no change: the one where the CNAME leads to counts.")
-    output.text("; In our zone:" if wanted else f"; In the zone of {domain}:")
+    if ours:
+        output.text("; In our zone:" if wanted else f"; In the zone of {domain}:")
     for one in ours:
         output.text(str(one))
     if record is None and state.stage is Stage.PUBLISHED:

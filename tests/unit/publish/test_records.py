@@ -54,7 +54,7 @@ def test_a_long_record_is_several_strings_of_one_record() -> None:
     reports = tuple(f"mailto:{letter * 100}@example.net" for letter in "abc")
     zone = "\n".join(lines(zone_records([(DOMAIN, "abc")], Publish(zone="sts.example.net", reports=reports))))
     parsed = dns.zone.from_text(zone, "sts.example.net", check_origin=False)
-    (rdata,) = parsed.get_rdataset("_smtp._tls", dns.rdatatype.TXT) or ()
+    (rdata,) = list(parsed.get_rdataset("_smtp._tls", dns.rdatatype.TXT) or [])
     assert b"".join(rdata.strings).decode() == f"v=TLSRPTv1; rua={','.join(reports)}"
 
 
