@@ -63,7 +63,7 @@ def all_remarks(
         *_file(state, sight),
         *_record(state, sight, settings),
         *_aliases(state, sight, settings),
-        *_certificate(sight, now),
+        *_certificate(sight, anybody, now),
         *_reports(sight, settings),
     )
 
@@ -130,9 +130,12 @@ def _aliases(state: State, sight: Sight, settings: Publish) -> Iterator[Remark]:
             yield error(f"the CNAME record {name} leads to {alias}, and must lead to {target}", "record")
 
 
-def _certificate(sight: Sight, now: datetime.datetime) -> Iterator[Remark]:
+def _certificate(sight: Sight, anybody: tuple[Remark, ...], now: datetime.datetime) -> Iterator[Remark]:
+    """Whether the certificate was not renewed in time. Anybody remarks on it only later."""
     host = sight.report.policy_host
-    if host and host.certificate and not host.problem and now < host.certificate.not_after < now + _RENEWAL:
+    if any(remark.check == "host" for remark in anybody):
+        return
+    if host and host.certificate and now < host.certificate.not_after < now + _RENEWAL:
         yield warning(
             f"the certificate of {host.name} {host.certificate.expiry(now)}: it should be renewed by now", "host"
         )

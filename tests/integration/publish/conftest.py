@@ -65,6 +65,7 @@ class Place:
     hosts: dict[str, SmtpServer] = field(default_factory=dict)
     zone: str = ZONE
     command: Path = PUBLISH
+    ca_file: Path | None = None  # What is trusted, if not just our CA.
 
     @property
     def config(self) -> Path:
@@ -81,7 +82,7 @@ class Place:
         }
         tables: dict[str, dict[str, object]] = {
             "dns": {"nameservers": [NAMESERVER], "timeout": 2.0},
-            "fetch": {"ca_file": str(self.ca.file), "allow_addresses": ["127.0.0.0/8", "::1/128"]},
+            "fetch": {"ca_file": str(self.ca_file or self.ca.file), "allow_addresses": ["127.0.0.0/8", "::1/128"]},
             "publish": ours | publish,
         }
         self.config.write_text(toml(tables))
