@@ -157,6 +157,15 @@ class Reports:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishDns:
+    """The primary name server that records are sent to. Without a server, nothing is sent."""
+
+    server: InetEndpoint | None = _key(None, values.server, '"ADDRESS", "ADDRESS:PORT", "[IPV6-ADDRESS]:PORT" or ""')
+    zone: str = _key("", values.domain, 'the name of a zone on that server, in punycode, or "" for publish.zone')
+    key: str = _key("", values.optional_path, f'{_PATH} of a file with a TSIG key, or ""')
+
+
+@dataclass(frozen=True, slots=True)
 class Publish:
     """Policies of our own: the database, the folder of the policy files, and what their records say.
 
@@ -176,6 +185,7 @@ class Publish:
         '"inet:127.0.0.1:PORT", "inet:[::1]:PORT" or "unix:/PATH"',
     )
     ca: str = _key("", values.domain, 'the domain of a CA in CAA records, such as "letsencrypt.org", or ""')
+    dns: PublishDns = PublishDns()  # It is a table in this table.
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +227,13 @@ def _table(kind: Any, table_name: str, table: dict[str, Any], source: str) -> An
     for key, value in table.items():
         if key not in fields:
             raise ConfigError(f"{source}: {_unknown(key, 'key', fields, f'{table_name}.')}")
+        if not fields[key].metadata:
+            if not isinstance(value, dict):
+                raise ConfigError(
+                    f"{source}: {table_name}.{key} = {_shown(value)}: must be a table, [{table_name}.{key}]"
+                )
+            parsed[key] = _table(type(fields[key].default), f"{table_name}.{key}", value, source)
+            continue
         try:
             parsed[key] = fields[key].metadata["parse"](value)
         except ValueError:

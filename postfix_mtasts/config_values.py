@@ -87,6 +87,11 @@ def nameservers(value: Any) -> tuple[InetEndpoint, ...]:
     return tuple(inet(item, 53) for item in strings(value))
 
 
+def server(value: Any) -> InetEndpoint | None:
+    """A nameserver, or none for an empty text."""
+    return None if value == "" else nameservers([value])[0]
+
+
 def networks(value: Any) -> tuple[IpNetwork, ...]:
     """IP networks."""
     return tuple(ipaddress.ip_network(item) for item in strings(value))

@@ -157,6 +157,11 @@ class Resolver:
         answer = await self._lookup(name, CNAME)
         return _rrset(answer, [text(rdata.target) for rdata in answer.records])
 
+    async def name_servers(self, zone: str) -> RRset[str]:
+        """Look up the name servers of a zone. Raises DnsError."""
+        answer = await self._lookup(zone, NS)
+        return _rrset(answer, [text(rdata.target) for rdata in answer.records])
+
     async def tlsa(self, name: str) -> RRset[Tlsa]:
         """Look up the TLSA records at a name. One that is too short has fields that nobody can use. Raises DnsError."""
         answer = await self._lookup(name, TLSA)

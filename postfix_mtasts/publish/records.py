@@ -89,21 +89,26 @@ def domain_records(domain: PolicyDomain, record_id: str | None, settings: Publis
     if record_id:
         yield ZoneRecord(record_name(domain, settings), "TXT", _quoted(str(Record(record_id))))
     if not settings.zone:
-        yield from _host_records(domain, settings)
+        yield from _records_of_host(host_name(domain, settings), reports_name(domain, settings), settings)
 
 
 def zone_records(domains: Iterable[tuple[PolicyDomain, str | None]], settings: Publish) -> Iterator[ZoneRecord]:
     """All of our records for these domains and their ids."""
     first = True
     for domain, record_id in domains:
-        if first and settings.zone:
-            yield from _host_records(domain, settings)
+        if first:
+            yield from shared_records(settings)
         first = False
         yield from domain_records(domain, record_id, settings)
 
 
-def _host_records(domain: PolicyDomain, settings: Publish) -> Iterator[ZoneRecord]:
-    host = host_name(domain, settings)
+def shared_records(settings: Publish) -> Iterator[ZoneRecord]:
+    """The records in our zone that all customers share."""
+    if settings.zone:
+        yield from _records_of_host(f"policy.{settings.zone}", f"_smtp._tls.{settings.zone}", settings)
+
+
+def _records_of_host(host: str, reports: str, settings: Publish) -> Iterator[ZoneRecord]:
     for address in settings.addresses:
         yield ZoneRecord(host, "AAAA" if ":" in address else "A", address)
     if settings.ca:
@@ -111,9 +116,7 @@ def _host_records(domain: PolicyDomain, settings: Publish) -> Iterator[ZoneRecor
         # (RFC 8659, 3).
         yield ZoneRecord(host, "CAA", f'0 issue "{settings.ca}"')
     if settings.reports:
-        yield ZoneRecord(
-            reports_name(domain, settings), "TXT", _quoted(f"v=TLSRPTv1; rua={','.join(settings.reports)}")
-        )
+        yield ZoneRecord(reports, "TXT", _quoted(f"v=TLSRPTv1; rua={','.join(settings.reports)}"))
 
 
 def _quoted(text: str) -> str:

@@ -72,6 +72,14 @@ def show_result(decision: Decision, remarks: Sequence[Remark], settings: Publish
     _follows(dataclasses.replace(decision, warnings=warnings), settings, output)
 
 
+def tell(remark: Remark, output: Output) -> None:
+    """Print a remark on all domains."""
+    if output.json:
+        output.document({"status": remark.status.name.lower(), "check": remark.check, "text": remark.text})
+    else:
+        output.text(f"{SEVERITIES[remark.status]}: {remark.text}", remark.status)
+
+
 def show_domain(decision: Decision, history: Sequence[Entry], settings: Publish, output: Output) -> None:
     """Print all that is known of a domain."""
     state = decision.state

@@ -11,9 +11,10 @@ from postfix_mtasts.publish.events import RefusedError
 from postfix_mtasts.publish.files import FileError
 from postfix_mtasts.publish.follows import follows
 from postfix_mtasts.publish.look import Looker
+from postfix_mtasts.publish.nameservers import OurZone
 from postfix_mtasts.publish.ready import readiness, stops_mail
 from postfix_mtasts.publish.records import customer_records, domain_records, zone_records
-from postfix_mtasts.publish.show import show_domain, show_line, show_readiness, show_result, status_of
+from postfix_mtasts.publish.show import show_domain, show_line, show_readiness, show_result, status_of, tell
 from postfix_mtasts.publish.state import Stage
 from postfix_mtasts.publish.store import StoreError
 from postfix_mtasts.query.domain.remark import error
@@ -106,7 +107,7 @@ async def ready(arguments: argparse.Namespace, settings: Config, output: Output)
 
 async def check(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
     """Look at domains from outside, and do what can be done next."""
-    publisher, looker = Publisher(settings.publish), Looker(settings, output)
+    publisher, looker, ours = Publisher(settings.publish), Looker(settings, output), OurZone(settings)
     wanted = [domain_of(word) for word in arguments.domain]
     for domain in wanted:
         try:
@@ -114,7 +115,10 @@ async def check(arguments: argparse.Namespace, settings: Config, output: Output)
         except RefusedError as refused:
             raise QueryError(f"{domain}: {refused}", refused.hint, Status.ERROR) from refused
     waiting = iter(wanted or _published(publisher))
-    statuses: list[Status] = []
+    shared = await ours.publish_shared()
+    for remark in shared:
+        tell(remark, output)
+    statuses = [remark.status for remark in shared]
     turn = asyncio.Lock()
 
     async def work() -> None:
@@ -123,7 +127,7 @@ async def check(arguments: argparse.Namespace, settings: Config, output: Output)
                 domain = next(waiting, None)
                 if domain is None:
                     return
-                looking = asyncio.create_task(_check(domain, publisher, looker, settings, output))
+                looking = asyncio.create_task(_check(domain, publisher, looker, ours, settings, output))
                 await asyncio.wait([looking], timeout=1 / EACH_SECOND)
             statuses.append(await looking)
 
@@ -137,7 +141,7 @@ def _published(publisher: Publisher) -> Iterator[PolicyDomain]:
 
 
 async def _check(
-    domain: PolicyDomain, publisher: Publisher, looker: Looker, settings: Config, output: Output
+    domain: PolicyDomain, publisher: Publisher, looker: Looker, ours: OurZone, settings: Config, output: Output
 ) -> Status:
     try:
         look = await looker.look(publisher.publish(domain))
@@ -150,5 +154,6 @@ async def _check(
         else:
             output.text(text, Status.ERROR)
         return error(text).status
-    show_result(decision, look.remarks, settings.publish, output)
-    return status_of(decision, look.remarks)
+    remarks = (*look.remarks, *await ours.publish(domain, decision.publication.record))
+    show_result(decision, remarks, settings.publish, output)
+    return status_of(decision, remarks)

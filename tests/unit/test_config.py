@@ -2,6 +2,7 @@ import dataclasses
 import ipaddress
 import pathlib
 import tomllib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from postfix_mtasts.config import (
     OnFailure,
     OnTesting,
     Publish,
+    PublishDns,
     Reply,
     Reports,
     Server,
@@ -58,9 +60,30 @@ DEFAULTS = Config(
         reports=(),
         ask=InetEndpoint("127.0.0.1", 8462),
         ca="",
+        dns=PublishDns(server=None, zone="", key=""),
     ),
 )
-KEYS = {f"{name}.{key}" for name, table in dataclasses.asdict(DEFAULTS).items() for key in table}
+
+
+def _keys(table: Any) -> set[str]:
+    """TABLE.KEY, and TABLE.TABLE.KEY for a table within a table."""
+    found = set()
+    for field in dataclasses.fields(table):
+        value = getattr(table, field.name)
+        is_table = dataclasses.is_dataclass(value) and not field.metadata
+        found |= {f"{field.name}.{key}" for key in _keys(value)} if is_table else {field.name}
+    return found
+
+
+def _written(tables: dict[str, Any]) -> set[str]:
+    """The same of a file."""
+    found = set()
+    for name, value in tables.items():
+        found |= {f"{name}.{key}" for key in _written(value)} if isinstance(value, dict) else {name}
+    return found
+
+
+KEYS = _keys(DEFAULTS)
 EVERY_KEY = b"""
 [server]
 listen = ["inet:192.0.2.1:1", "inet:[2001:DB8:0::1]:65535", "unix:/run/postfix mtasts/s\xc3\xb6cket"]
@@ -99,6 +122,10 @@ addresses = ["192.0.2.1", "2001:DB8:0::1"]
 reports = ["mailto:tlsrpt@example.net", "https://example.net/tlsrpt?a=%2C"]
 ask = "unix:/run/publish/ask"
 ca = "letsencrypt.org"
+[publish.dns]
+server = "[2001:db8::53]:5353"
+zone = "example.net"
+key = "/etc/publish.key"
 """
 
 
@@ -117,7 +144,7 @@ def test_wrong_configuration(path: pathlib.Path) -> None:
 
 
 def test_every_key_has_a_case_of_wrong_type_and_one_of_wrong_value() -> None:
-    cases = {(f"{table}.{key}", kind.partition("-")[0]) for table, key, kind in _key_cases()}
+    cases = {(".".join(key), kind.partition("-")[0]) for *key, kind in _key_cases()}
     assert cases == {(key, kind) for key in KEYS for kind in ("type", "value")}
 
 
@@ -135,15 +162,14 @@ def test_empty_file_gives_the_defaults() -> None:
 
 
 def test_empty_tables_give_the_defaults() -> None:
-    assert (
-        parse(b"server = {}\n[cache]\n[dns]\n[fetch]\n[reply]\n[discovery]\n[reports]\n[publish]\n", "x.toml")
-        == DEFAULTS
-    )
+    names = ("cache", "dns", "fetch", "reply", "discovery", "reports", "publish", "publish.dns")
+    tables = "".join(f"[{name}]\n" for name in names)
+    assert parse(f"server = {{}}\n{tables}".encode(), "x.toml") == DEFAULTS
 
 
 def test_file_with_every_key() -> None:
     tables = tomllib.loads(EVERY_KEY.decode())
-    assert {f"{table}.{key}" for table in tables for key in tables[table]} == KEYS
+    assert _written(tables) == KEYS
     assert parse(EVERY_KEY, "x.toml") == Config(
         server=Server(
             listen=(
@@ -189,6 +215,7 @@ def test_file_with_every_key() -> None:
             reports=("mailto:tlsrpt@example.net", "https://example.net/tlsrpt?a=%2C"),
             ask=UnixEndpoint("/run/publish/ask"),
             ca="letsencrypt.org",
+            dns=PublishDns(server=InetEndpoint("2001:db8::53", 5353), zone="example.net", key="/etc/publish.key"),
         ),
     )
 

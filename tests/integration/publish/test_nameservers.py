@@ -1,0 +1,261 @@
+"""Updates of our zone, taken by real BIND and Knot, and by NSD from them; and what refuses them."""
+
+import asyncio
+import base64
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import dns.message
+import dns.query
+import pytest
+
+from postfix_mtasts.config import ConfigError
+from postfix_mtasts.config_file import read_config
+from postfix_mtasts.publish.nameservers import OurZone
+from postfix_mtasts.query.output import Status
+from postfix_mtasts.sts.domain import PolicyDomain
+from tests.integration.publish.conftest import ZONE, Place
+
+DOMAIN = PolicyDomain("example.test")
+NAME = f"{DOMAIN}._mta-sts.{ZONE}"
+PRIMARY, SECONDARY, NOBODY = "127.0.5.1", "127.0.5.2", "127.0.5.9"
+SECRET, OTHER = (base64.b64encode(letter * 32).decode() for letter in (b"s", b"o"))
+ZONE_FILE = f"""$TTL 300
+@ IN SOA ns1 hostmaster 1 3600 900 604800 60
+@ IN NS ns1.{ZONE}.
+@ IN NS ns2.{ZONE}.
+ns1 IN A {PRIMARY}
+ns2 IN A {SECONDARY}
+"""
+BIND = f"""
+options {{ directory "FOLDER"; listen-on {{ {PRIMARY}; }}; listen-on-v6 {{ none; }}; pid-file none; recursion no;
+  dnssec-validation no; allow-transfer {{ any; }}; session-keyfile none; lock-file none; }};
+controls {{ }};
+key "publish" {{ algorithm hmac-sha256; secret "{SECRET}"; }};
+key "stranger" {{ algorithm hmac-sha256; secret "{SECRET}"; }};
+zone "{ZONE}" {{ type primary; file "zone"; allow-update {{ key publish; }}; notify explicit;
+  also-notify {{ {SECONDARY}; }}; }};
+"""
+KNOT = f"""
+server:
+  listen: {PRIMARY}@53
+  rundir: FOLDER
+database:
+  storage: FOLDER/knot
+key:
+  - id: publish
+    algorithm: hmac-sha256
+    secret: {SECRET}
+  - id: stranger
+    algorithm: hmac-sha256
+    secret: {SECRET}
+remote:
+  - id: ns2
+    address: {SECONDARY}
+acl:
+  - id: update
+    key: publish
+    action: update
+  - id: transfer
+    address: 127.0.0.0/8
+    action: transfer
+zone:
+  - domain: {ZONE}
+    storage: FOLDER
+    file: zone
+    acl: [update, transfer]
+    notify: ns2
+"""
+NSD = f"""
+server:
+  ip-address: {SECONDARY}
+  zonesdir: "FOLDER"
+  zonelistfile: "FOLDER/nsd.list"
+  xfrdfile: "FOLDER/nsd.xfrd"
+  xfrdir: "FOLDER"
+  database: ""
+  pidfile: ""
+  username: ""
+remote-control:
+  control-enable: no
+zone:
+  name: {ZONE}
+  zonefile: "nsd.zone"
+  request-xfr: AXFR {PRIMARY} NOKEY
+  allow-notify: 127.0.0.0/8 NOKEY
+"""
+PRIMARIES = {"named": (BIND, ("-g", "-c")), "knotd": (KNOT, ("-c",))}
+MISSING = [name for name in ("named", "knotd", "nsd") if not shutil.which(name, path="/usr/sbin:/usr/bin")]
+
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}: apt install bind9 knot nsd")
+
+
+@contextmanager
+def running(folder: Path, name: str, text: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A name server with this configuration."""
+    folder.mkdir(exist_ok=True)
+    config, log = folder / f"{name}.conf", folder / f"{name}.log"
+    config.write_text(text.replace("FOLDER", str(folder)))
+    with log.open("wb") as output:
+        process = subprocess.Popen([f"/usr/sbin/{name}", *options, config], stdout=output, stderr=subprocess.STDOUT)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def wait_for(address: str, folder: Path) -> None:
+    deadline = time.monotonic() + 20
+    query = dns.message.make_query(ZONE, "SOA")
+    while True:
+        try:
+            if dns.query.udp(query, address, timeout=1).answer:
+                return
+        except (dns.exception.Timeout, OSError):
+            pass
+        logs = "".join(path.read_text() for path in folder.glob("*.log"))
+        assert time.monotonic() < deadline, logs
+        time.sleep(0.05)
+
+
+def texts(address: str, name: str = NAME, kind: str = "TXT") -> list[str]:
+    """The records at a name, as one name server has them."""
+    answer = dns.query.udp(dns.message.make_query(name, kind), address, timeout=10).answer
+    return [rdata.to_text() for rrset in answer for rdata in rrset]
+
+
+def configure(
+    place: Place, *, server: str = PRIMARY, zone: str = ZONE, key: str = "publish", secret: str = SECRET
+) -> OurZone:
+    file = place.folder / "key"
+    file.write_text(f'key "{key}" {{\n\talgorithm hmac-sha256;\n\tsecret "{secret}";\n}};\n')
+    place.configure()
+    dns = f"[publish.dns]\nserver = {json.dumps(server)}\nzone = {json.dumps(zone)}\nkey = {json.dumps(str(file))}\n"
+    place.config.write_text(place.config.read_text() + dns)
+    return OurZone(read_config(str(place.config)))
+
+
+@pytest.fixture(params=PRIMARIES)
+def primary(place: Place, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A primary and a secondary, which our resolver knows."""
+    text, options = PRIMARIES[request.param]
+    folder = place.folder / "primary"
+    folder.mkdir()
+    # BIND listens on addresses that an interface has, and not on all of 127.0.0.0/8.
+    subprocess.run(["ip", "address", "replace", f"{PRIMARY}/32", "dev", "lo"], check=True)
+    (folder / "zone").write_text(ZONE_FILE)
+    for host, address in (("ns1", PRIMARY), ("ns2", SECONDARY)):
+        place.dns.add(ZONE, "NS", f"{host}.{ZONE}.")
+        place.dns.add(f"{host}.{ZONE}", "A", address)
+    with ExitStack() as stack:
+        stack.enter_context(running(folder, request.param, text, *options))
+        wait_for(PRIMARY, folder)
+        stack.enter_context(running(place.folder / "secondary", "nsd", NSD, "-d", "-c"))
+        wait_for(SECONDARY, place.folder / "secondary")
+        yield request.param
+
+
+async def until_everywhere(zone: OurZone, record_id: str | None) -> None:
+    """The secondary needs a moment to fetch the zone."""
+    deadline = time.monotonic() + 30
+    while remarks := await zone.publish(DOMAIN, record_id):
+        (remark,) = remarks
+        assert remark.text == (
+            f"the name server ns2.{ZONE} ({SECONDARY}) does not show the TXT record {NAME} as it is to be: "
+            f"does it get the zone from inet:{PRIMARY}:53?"
+        )
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+async def test_records_are_sent_and_read_back_from_every_name_server(place: Place, primary: str) -> None:
+    zone = configure(place)
+    assert await zone.publish_shared() == () or await zone.publish_shared()
+    for record_id in ("abc", "def", None, "abc"):
+        await until_everywhere(zone, record_id)
+        expected = [f'"v=STSv1; id={record_id};"'] if record_id else []
+        assert [texts(address) for address in (PRIMARY, SECONDARY)] == [expected, expected]
+    assert texts(SECONDARY, f"policy.{ZONE}", "A") == ["127.0.2.1"]
+    assert texts(SECONDARY, f"policy.{ZONE}", "CAA") == ['0 issue "ca.test"']
+    assert texts(SECONDARY, f"_smtp._tls.{ZONE}") == ['"v=TLSRPTv1; rua=mailto:tlsrpt@provider.test"']
+    before = texts(PRIMARY, ZONE, "SOA")
+    await until_everywhere(zone, "abc")
+    assert texts(PRIMARY, ZONE, "SOA") == before  # What is there already is not sent again.
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"key": "nobody"}, "does not know the TSIG key nobody"),
+        ({"secret": OTHER}, "has another secret for the TSIG key publish"),
+        ({"key": "stranger"}, "TSIG key stranger"),
+        ({"zone": f"_mta-sts.{ZONE}"}, f"is not a primary name server of _mta-sts.{ZONE}, or does not accept the TSIG"),
+        ({"server": NOBODY}, "connection refused"),
+        ({"server": SECONDARY}, ""),
+    ],
+)
+async def test_an_update_that_is_refused_gets_one_line(
+    place: Place, primary: str, wrong: dict[str, str], said: str
+) -> None:
+    zone = configure(place, **wrong)
+    (remark,) = await zone.publish(DOMAIN, "abc")
+    assert (remark.status, remark.check) == (Status.ERROR, "record")
+    server = wrong.get("server", PRIMARY)
+    assert remark.text.startswith(f"publish.dns: the name server {server} ")
+    assert said in remark.text
+    assert texts(PRIMARY) == []
+
+
+async def test_names_outside_the_zone_are_not_sent(place: Place, primary: str) -> None:
+    zone = configure(place, zone="other.test")
+    assert await zone.publish(DOMAIN, "abc") == ()
+
+
+async def test_without_a_server_nothing_is_sent(place: Place) -> None:
+    place.configure()
+    zone = OurZone(read_config(str(place.config)))
+    assert (await zone.publish(DOMAIN, "abc"), await zone.publish_shared()) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "no such file or directory"),
+        ("", 'is not a key file as tsig-keygen makes it: key "NAME" { algorithm …; secret "…"; };'),
+        (
+            f'key "x" {{ algorithm hmac-md5; secret "{SECRET}"; }};',
+            "has the algorithm hmac-md5, and must have one of hmac",
+        ),
+        ('key "x" { algorithm hmac-sha256; secret "a"; };', "has a secret that is not in base64"),
+        ("x" * 100_000, "is not a key file"),
+    ],
+)
+def test_a_key_file_that_is_none(place: Place, text: str | None, reason: str) -> None:
+    configure(place)
+    file = place.folder / "key"
+    file.unlink()
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        OurZone(read_config(str(place.config)))
+    assert str(caught.value).startswith(f'publish.dns.key = "{file}": {reason}')
+    done = place.run("check")
+    assert done.returncode == 78
+    assert done.stderr.startswith(f'postfix-mtasts-publish: error: publish.dns.key = "{file}": ')
+
+
+def test_the_command_sends_what_a_check_has_found_out(place: Place, primary: str) -> None:
+    configure(place)
+    place.mx(str(DOMAIN))
+    assert place.run("add", str(DOMAIN)).returncode == 0
+    place.customer(str(DOMAIN))
+    place.load_zone()  # Our resolver knows the rest of the zone.
+    place.run("check")
+    (text,) = texts(PRIMARY)
+    assert text == f'"v=STSv1; id={place.json("show", str(DOMAIN))["id"]};"'
