@@ -97,6 +97,8 @@ async def update(server: InetEndpoint, zone: str, key: Key, replacements: Iterab
         raise UpdateError("has a clock that differs from ours by more than five minutes") from error
     except dns.exception.Timeout as error:
         raise UpdateError(f"no answer within {TIMEOUT:g} s") from error
+    except dns.exception.FormError as error:  # Knot's answer about a zone that it does not have.
+        raise UpdateError(f"gives a malformed answer: is it a primary name server of {zone}?") from error
     except (dns.exception.DNSException, EOFError) as error:
         raise UpdateError(f"answers what is not DNS: {type(error).__name__}") from error
     except OSError as error:

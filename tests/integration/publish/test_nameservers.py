@@ -146,7 +146,7 @@ def primary(place: Place, request: pytest.FixtureRequest) -> Iterator[str]:
     """A primary and a secondary, which our resolver knows."""
     text, options = PRIMARIES[request.param]
     folder = place.folder / "primary"
-    folder.mkdir()
+    (folder / "knot").mkdir(parents=True)
     # BIND listens on addresses that an interface has, and not on all of 127.0.0.0/8.
     subprocess.run(["ip", "address", "replace", f"{PRIMARY}/32", "dev", "lo"], check=True)
     (folder / "zone").write_text(ZONE_FILE)
@@ -195,7 +195,7 @@ async def test_records_are_sent_and_read_back_from_every_name_server(place: Plac
         ({"key": "nobody"}, "does not know the TSIG key nobody"),
         ({"secret": OTHER}, "has another secret for the TSIG key publish"),
         ({"key": "stranger"}, "TSIG key stranger"),
-        ({"zone": f"_mta-sts.{ZONE}"}, f"is not a primary name server of _mta-sts.{ZONE}, or does not accept the TSIG"),
+        ({"zone": "provider.test"}, "a primary name server of provider.test"),
         ({"server": NOBODY}, "connection refused"),
         ({"server": SECONDARY}, ""),
     ],
