@@ -52,17 +52,17 @@ COUNT = """
     )
 """
 OCTETS = "SELECT coalesce(sum(length(value)), 0) FROM policies"
-# ?1 is the time, ?2 the version, ?3 how many octets are to be freed. Those of another version may be anything.
+# ?1 is the time, ?2 the version, ?3 how many octets are to be freed; domains that were last used by ?4 are unused. Rows
+# of another version may be anything.
 MAKE_ROOM = """
     DELETE FROM policies WHERE key IN (
         SELECT key FROM (
             SELECT key, sum(octets) OVER (ORDER BY protects, last_used, key) - octets AS freed FROM (
                 SELECT
                     key, length(value) AS octets, json_extract(value, '$.last_used') AS last_used,
-                    json_extract(value, '$.unused_at') IS NULL AS used,
                     json_extract(value, '$.mode') = 'enforce' AND json_extract(value, '$.expires_at') >= ?1 AS protects
                 FROM policies WHERE json_valid(value) AND json_extract(value, '$.version') = ?2
-            ) WHERE NOT (protects AND used)
+            ) WHERE NOT (protects AND last_used > ?4)
         ) WHERE freed < ?3
     )
 """
