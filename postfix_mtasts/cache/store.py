@@ -26,6 +26,7 @@ from postfix_mtasts.sts.schedule import outranked_within
 _T = TypeVar("_T")
 
 BATCH = 1000  # Entries in one transaction.
+_BATCH_OCTETS = 2**20  # Of them. To make the rows of a megabyte takes some milliseconds, in which nobody is answered.
 GATHER_WRITES = 0.05  # Seconds after one transaction until the next.
 SYNC = 1.0  # Seconds after what was written was synced, until it is again: a power cut costs no more than that.
 GATHER_READS = 0.001  # Seconds that reads gather, if several came at once before.
@@ -191,12 +192,21 @@ class Store:
         self._has_waiting.clear()
         while self._waiting:
             try:
-                await self._write(dict(itertools.islice(self._waiting.items(), BATCH)))
+                await self._write(self._batch())
             except DatabaseError as error:
                 self._complain(error)
                 self._has_waiting.set()
                 return False
         return True
+
+    def _batch(self) -> dict[PolicyDomain, tuple[Entry, bool]]:
+        batch, total = {}, 0
+        for domain, waiting in itertools.islice(self._waiting.items(), BATCH):
+            batch[domain] = waiting
+            total += octets(waiting[0])
+            if total > _BATCH_OCTETS:
+                break
+        return batch
 
     def _wait(self, domain: PolicyDomain, entry: Entry, *, stays: bool) -> None:
         if before := self._waiting.get(domain):
