@@ -64,6 +64,7 @@ def tls_context(ca_file: str) -> ssl.SSLContext:
     # ssl.create_default_context() sets different flags in each version of Python.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # A host could ask for one handshake after the other.
     context.hostname_checks_common_name = False  # Only a DNS name in the SAN counts (RFC 8461, 3.3).
     # The host would choose the finite field, and one of 10,000 bits takes a second. Browsers do not offer it either.
     context.set_ciphers(":".join(cipher["name"] for cipher in context.get_ciphers() if cipher["kea"] != "kx-dhe"))
@@ -166,8 +167,7 @@ class Network:
         failures = []
         for address in addresses:
             try:
-                async with asyncio.timeout(_CONNECT_TIMEOUT):
-                    connection = await _connect(address, port)
+                connection = await _connect(address, port)
                 self.trace.address = address
                 return connection
             except TimeoutError:
@@ -202,8 +202,21 @@ async def _connect(address: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        await asyncio.get_running_loop().sock_connect(connection, (address, port))
+        async with asyncio.timeout(_CONNECT_TIMEOUT):
+            await asyncio.get_running_loop().sock_connect(connection, (address, port))
+    except TimeoutError:
+        if not _is_connected(connection):  # It is when this process was stopped meanwhile.
+            connection.close()
+            raise
     except (OSError, asyncio.CancelledError):
         connection.close()
         raise
     return connection
+
+
+def _is_connected(connection: socket.socket) -> bool:
+    try:
+        connection.getpeername()
+    except OSError:
+        return False
+    return True
