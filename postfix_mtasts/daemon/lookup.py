@@ -17,6 +17,7 @@ from postfix_mtasts.cache.store import Store, StoreError
 from postfix_mtasts.config import DaneSetting
 from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.daemon.work import Recent, SingleFlight, Turns
+from postfix_mtasts.dns.nameservers import MAX_LATE
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.log import events
 from postfix_mtasts.postfix.reply import NOTFOUND, ReplyRules, beside_dane, reply_to
@@ -99,8 +100,10 @@ class Lookup:
         entry = self._memory.get(hop.domain)
         until = math.inf if entry else 0.0
         answer: Answer | None = None
+        clock = asyncio.get_running_loop().time
+        end = clock() + self.answer_within
         try:
-            async with asyncio.timeout(self.answer_within):
+            async with asyncio.timeout_at(end):
                 entry = entry or await self._stored(hop.domain)
                 decision = self._decide(hop.domain, entry, Asked())
                 answer, until = decision.answer, min(until, decision.until)
@@ -110,8 +113,9 @@ class Lookup:
                     self._begin_behind(hop.domain, decision)
                 return await self._beside_dane(hop, answer, until) if rules.heeds_dane(answer) else (answer, until)
         except TimeoutError:
-            # If there is an answer, it is DANE that is still unknown.
-            late = too_late(self.answer_within, defer=bool(answer) or not entry or entry.unread)
+            # If there is an answer, it is DANE that is still unknown. And a process that was stopped knows nothing.
+            unknown = bool(answer) or not entry or entry.unread or clock() > end + MAX_LATE
+            late = too_late(self.answer_within, defer=unknown)
             events.decided(hop.domain, late)
             return late, 0.0
 
@@ -237,7 +241,9 @@ class Lookup:
 
 def too_late(answer_within: float, *, defer: bool) -> Unavailable:
     """What Postfix is answered when a discovery has no result after `answer_within` seconds."""
-    return Unavailable(Failure(Stage.DISCOVERY, f"no result within {answer_within:g} s; it goes on"), defer=defer)
+    words = f"no result within {answer_within:g} s; it goes on"
+    # What was slow is not known, so it has no name of RFC 8460.
+    return Unavailable(Failure(Stage.DISCOVERY, words, result_type=None), defer=defer)
 
 
 def _lasting(entry: Entry) -> Entry:

@@ -13,7 +13,7 @@ _PATIENCE = 1.0  # Seconds with one nameserver before the next one is asked too.
 # Seconds to wait before all nameservers are asked again. The pause doubles each time, up to the second number.
 _PAUSE, _MAX_PAUSE = 0.1, 1.0
 _ASKED_LAST = 60.0  # Seconds for which a nameserver that was silent, while another one answered, is asked last.
-_MAX_LATE = 1.0  # Seconds after the deadline. Later, this machine had not the time to hear what the nameservers said.
+MAX_LATE = 1.0  # Seconds after a deadline. Later, this machine had not the time to hear what others have said.
 # These errors say that this machine lacks something, such as file descriptors, and nothing about another one.
 SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
@@ -48,7 +48,7 @@ class Nameservers:
             exchange.close()
         if answer:
             return answer
-        if loop.time() > until + _MAX_LATE:
+        if loop.time() > until + MAX_LATE:
             raise LocalShortageError("this machine was stopped or overloaded")
         raise DnsError(self._summary(failures))
 
