@@ -16,7 +16,7 @@ from postfix_mtasts.cache.memory import Bounded, Memory
 from postfix_mtasts.cache.store import Store, StoreError
 from postfix_mtasts.config import DaneSetting
 from postfix_mtasts.daemon.dane import Dane
-from postfix_mtasts.daemon.work import Recent, SingleFlight, Turns
+from postfix_mtasts.daemon.work import Recent, SingleFlight
 from postfix_mtasts.dns.nameservers import MAX_LATE
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.log import events
@@ -27,6 +27,7 @@ from postfix_mtasts.sts.decide import Action, Decision, FetchPolicy, LookUpRecor
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain, PolicyDomainError, next_hop
 from postfix_mtasts.sts.entry import Answer, Apply, Entry, Unavailable
 from postfix_mtasts.sts.observation import Asked, Due, Failure, Observation, PolicyFetched, Stage
+from postfix_mtasts.turns import Turns
 
 # At most so many known policies are looked up again at once; the next query will, when DNS is well again. New domains,
 # which may all hang, do not count, so that they do not keep known policies from being checked.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.dns.exchange import Exchange
 from postfix_mtasts.dns.message import Answer, Query, ResponseError
+from postfix_mtasts.turns import Turns
 
 PORT = 53
 _PATIENCE = 1.0  # Seconds with one nameserver before the next one is asked too. Unbound's first wait is shorter.
@@ -35,13 +36,14 @@ class Nameservers:
         # The limit for one attempt. It leaves time for the last server when all others are silent.
         self._timeout_each = timeout / (len(servers) + 1)
         self._silent_until: dict[InetEndpoint, float] = {}
+        self._turns = Turns()
 
     async def ask(self, query: Query) -> Answer:
         """Return the first answer from any of the nameservers. Raises DnsError."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout
         failures: dict[InetEndpoint, Exception] = {}
-        exchange = Exchange(query, self._timeout_each)
+        exchange = Exchange(query, self._timeout_each, self._turns)
         try:
             answer = await self._ask(exchange, failures, until)
         finally:

@@ -31,6 +31,7 @@ from postfix_mtasts.sts.observation import (
     ResultType,
     Stage,
 )
+from postfix_mtasts.turns import Turns
 
 MAX_POLICY_SIZE = 65_536  # Octets (RFC 8461, 3.3 suggests 64 KB).
 # What it costs to parse a response is bounded by these.
@@ -75,10 +76,11 @@ class Fetcher:
         self._allow_addresses = allow_addresses
         self._port = port
         self._keep_certificate = keep_certificate
+        self._turns = Turns()
 
     async def fetch(self, domain: PolicyDomain, record_id: str, seen: FetchTrace | None = None) -> FetchObservation:
         """The policy of a domain whose record has this id, or why there is none. `seen` shows meanwhile how it goes."""
-        network = Network(self._resolver, self._allow_addresses, keep_certificate=self._keep_certificate)
+        network = Network(self._resolver, self._allow_addresses, self._turns, keep_certificate=self._keep_certificate)
         seen = network.trace = seen or network.trace
         clock = asyncio.get_running_loop().time
         until = clock() + self._timeout
@@ -126,7 +128,8 @@ class Fetcher:
             body += data
             if len(body) > MAX_POLICY_SIZE:
                 raise _ResponseError(f"larger than {MAX_POLICY_SIZE // 1024} KiB")
-            await asyncio.sleep(0)  # Of a body in chunks of one octet, h11 has thousands at hand.
+            await self._turns.take(1)  # Of a body in chunks of one octet, h11 has thousands at hand.
+        await self._turns.take(1)  # Before it is parsed.
         return bytes(body)
 
 

@@ -20,6 +20,7 @@ from postfix_mtasts.dns.nameservers import SHORTAGE, DnsError, LocalShortageErro
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.remote.stream import NetworkError, Stream
 from postfix_mtasts.sts.observation import FetchTrace, Stage
+from postfix_mtasts.turns import Turns
 
 HTTPS_PORT = 443
 _CONNECT_TIMEOUT = 3.0  # Seconds for one address, so that there is time for the others if it does not answer.
@@ -123,20 +124,27 @@ class Network:
     """Makes one connection, to a public address or to one in the networks `allow_addresses`.
 
     With `keep_certificate`, the trace has the host's certificate. The daemon does not need it, and saves the time.
+    Connections that are made at the same time may share `turns`.
     """
 
     def __init__(
-        self, resolver: Resolver, allow_addresses: Sequence[IpNetwork], *, keep_certificate: bool = False
+        self,
+        resolver: Resolver,
+        allow_addresses: Sequence[IpNetwork],
+        turns: Turns | None = None,
+        *,
+        keep_certificate: bool = False,
     ) -> None:
         self._resolver = resolver
         self._allow_addresses = allow_addresses
+        self._turns = turns or Turns()
         self._keep_certificate = keep_certificate
         self._stream: Stream | None = None
         self.trace = FetchTrace()
 
     async def connect(self, host: str, port: int) -> Stream:
         """Connect to the first address of the host that accepts the connection."""
-        self._stream = Stream(await self._connected(host, port))
+        self._stream = Stream(await self._connected(host, port), self._turns)
         return self._stream
 
     async def start_tls(self, stream: Stream, host: str, tls: ssl.SSLContext) -> None:

@@ -142,6 +142,7 @@ BODIES = [
     _large("extensions of chunks", https(fields(CHUNKED, body=b"1;x=y\r\na\r\n" * 40_000)), TOO_LARGE_WITH_ALL, cpu=1),
     _large("an extension without end", https(fields(CHUNKED, body=b"1;"), Flood(1_000_000)), "*"),
     _large("trailers without end", https(fields(CHUNKED, body=b"0\r\n" + b"X: y\r\n" * 100_000)), "*"),
+    _large("24,000 trailers", https(fields(CHUNKED, body=IN_CHUNKS[:-2] + b"X:\r\n" * 24_000 + b"\r\n")), SECURE),
     _http("a trailer that is none", https(fields(CHUNKED, body=IN_CHUNKS[:-2] + b"x\r\n\r\n")), "*"),
     _http("a media type as a trailer", https(fields(CHUNKED, body=IN_CHUNKS[:-2] + HTML)), SECURE),
 ]  # fmt: skip

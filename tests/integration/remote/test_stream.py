@@ -15,9 +15,9 @@ from postfix_mtasts.remote.network import Network, tls_context
 from postfix_mtasts.remote.probe import EVERYWHERE
 from postfix_mtasts.remote.stream import MAX_RECEIVED, RETRY, Records
 from postfix_mtasts.sts.observation import Failure, FetchFailed, Stage
-from tests.integration.remote.test_fetcher import DOMAIN, HOST, World, ca, failed, world
+from tests.integration.remote.test_fetcher import DOMAIN, HOST, TEXT, World, ca, failed, fetched, world
 from tests.world.ca import Ca
-from tests.world.https import HANG, Flood, Sealed
+from tests.world.https import HANG, Flood, Hold, Sealed, answer
 from tests.world.tls13 import KEY_UPDATE, PADDING
 
 __all__ = ["ca", "world"]  # Fixtures.
@@ -58,6 +58,23 @@ async def test_records_without_end(
         observation = await world.fetcher().fetch(DOMAIN, "1")
     assert observation == failed(Stage.RESPONSE, f"the host sent more than {reason} without an end")
     assert rounds[0] >= octets // SMALLEST
+
+
+async def test_of_many_hosts_that_answer_at_once_one_is_worked_on_in_a_round(world: World) -> None:
+    hold, response = Hold(), answer(TEXT)
+    world.serve(hold, response)
+    fetcher, ends = world.fetcher(), list[int]()
+    async with counted_rounds() as rounds:
+        fetches = [asyncio.create_task(fetcher.fetch(DOMAIN, "1")) for _ in range(20)]
+        for fetch in fetches:
+            fetch.add_done_callback(lambda _: ends.append(rounds[0]))
+        while len(world.https.requests) < len(fetches):
+            await asyncio.sleep(0.01)
+        hold.release()
+        while world.https.sent[HOST] < len(fetches) * len(response):
+            time.sleep(0.01)  # The loop hears of all at once.
+        assert await asyncio.gather(*fetches) == [fetched()] * len(fetches)
+    assert len(set(ends)) == len(fetches)
 
 
 def test_what_looks_like_many_retries_costs_as_much_as_one() -> None:
