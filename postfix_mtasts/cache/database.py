@@ -155,11 +155,14 @@ class Database:
         with self._errors():
             self._do(statements.FORGET, key, last_used)
 
-    def due(self, now: float) -> list[str]:
-        """The keys of rows to be refreshed or forgotten, or fetched in the future; those that expire first."""
+    def due(self, now: float, after: int, limit: int) -> tuple[int | None, dict[str, float]]:
+        """Of at most `limit` rows behind one: the keys of those to be refreshed or forgotten, or fetched in the future.
+
+        Each has the time when its policy expires. The number is that of the last row; None if there was none.
+        """
         with self._errors():
-            keys: list[str] = json.loads(self._do(statements.DUE, now, VERSION).decode("utf-8", "replace"))
-            return keys
+            found = json.loads(self._do(statements.DUE, now, VERSION, after, limit).decode("utf-8", "replace"))
+            return found[0], dict(found[1])
 
     def page(self, after: str, limit: int) -> list[tuple[str, str]]:
         """At most `limit` keys behind one, in their order, and their rows."""

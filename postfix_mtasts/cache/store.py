@@ -32,7 +32,7 @@ SYNC = 1.0  # Seconds after what was written was synced, until it is again: a po
 GATHER_READS = 0.001  # Seconds that reads gather, if several came at once before.
 RETRY_AFTER = 60.0  # Seconds after a write that failed.
 _ROWS = 4  # Times `cache.memory`, of rows in the database.
-_PAGE = 100  # Rows read at once for a list.
+_PAGE = 100  # Rows read at once, of all: ten milliseconds for the largest.
 _COMPLAIN_AFTER = 60.0  # Seconds between two lines in the log.
 _MAX_IGNORED = 1000  # Rows that cannot be understood, of which the log hears.
 
@@ -135,12 +135,16 @@ class Store:
 
     async def due(self, now: float) -> list[PolicyDomain]:
         """The domains that are due, ordered by when their policies expire. Empty if the database cannot be read."""
+        due: dict[str, float] = {}
+        row: int | None = -1
         try:
-            keys = await self._call(self._database.due, now)
+            while row is not None:  # Page by page: domains are read in between.
+                row, some = await self._call(self._database.due, now, row, _PAGE)
+                due |= some
         except DatabaseError as error:
             self._complain(error)
             return []
-        return [PolicyDomain(key) for key in keys if _is_domain(key)]
+        return [PolicyDomain(key) for key in sorted(due, key=due.__getitem__) if _is_domain(key)]
 
     async def rows(self) -> AsyncIterator[tuple[PolicyDomain, str]]:
         """All stored domains with their rows, in no order. Raises StoreError."""
@@ -200,13 +204,9 @@ class Store:
         return True
 
     def _batch(self) -> dict[PolicyDomain, tuple[Entry, bool]]:
-        batch, total = {}, 0
-        for domain, waiting in itertools.islice(self._waiting.items(), BATCH):
-            batch[domain] = waiting
-            total += octets(waiting[0])
-            if total > _BATCH_OCTETS:
-                break
-        return batch
+        first = list(itertools.islice(self._waiting.items(), BATCH))
+        totals = itertools.accumulate(octets(entry) for _, (entry, _) in first)
+        return dict(first[: 1 + sum(total <= _BATCH_OCTETS for total in totals)])
 
     def _wait(self, domain: PolicyDomain, entry: Entry, *, stays: bool) -> None:
         if before := self._waiting.get(domain):
