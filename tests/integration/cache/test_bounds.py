@@ -143,6 +143,22 @@ async def test_a_file_that_is_moved_away_is_begun_anew(
     assert [record.getMessage() for record in caplog.records] == [f"cache.path: {what}{GOES_ON}"]
 
 
+async def test_domains_are_read_while_it_is_found_out_which_are_due(path: Path) -> None:
+    async with opened(path, 64 * MIB) as store:
+        for number in range(500):
+            store.put(PolicyDomain(f"{number}.test"), replace(ENTRY, last_used=NOW))
+        assert await store.flush()
+        done: list[str] = []
+        finding = asyncio.create_task(store.due(NOW + 85000.0))
+        finding.add_done_callback(lambda _: done.append("due"))
+        await asyncio.sleep(0)
+        await store.get(PolicyDomain("0.test"))
+        done.append("read")
+        assert len(await finding) == 500
+        await asyncio.sleep(0)
+    assert done == ["read", "due"]
+
+
 @pytest.mark.parametrize("missing", [["-wal"], ["-wal", "-shm"]])
 async def test_a_log_that_is_deleted_costs_no_row(
     path: Path, caplog: pytest.LogCaptureFixture, missing: list[str]
