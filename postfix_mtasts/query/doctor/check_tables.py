@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterator
 
 from postfix_mtasts.postfix.installation import TLSRPT_SINCE
+from postfix_mtasts.postfix.tables import Table, comment, tables
 from postfix_mtasts.query.doctor.check_settings import LEVELS, nearest
 from postfix_mtasts.query.doctor.finding import Finding
 from postfix_mtasts.query.doctor.installed import Client, Installed
 from postfix_mtasts.query.doctor.scene import ALL_DEFERRED, PARAMETER, Scene
-from postfix_mtasts.query.doctor.tables import Table, comment, tables
 from postfix_mtasts.query.output import Status
 
 # Debian has a package of its own for each of these types.

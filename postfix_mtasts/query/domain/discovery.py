@@ -4,11 +4,10 @@ import asyncio
 import errno
 import ipaddress
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from postfix_mtasts.config import IpNetwork
 from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.dns import tlsa
 from postfix_mtasts.dns.nameservers import DnsError
@@ -80,7 +79,6 @@ class Sources:
     resolver: Resolver
     fetcher: Fetcher
     pinned: Callable[[str], Fetcher]
-    allow_addresses: Sequence[IpNetwork] = ()
     server: str = ""  # The address of the policy host, if DNS does not know it yet.
     record: RecordObservation | None = None
     fetched: FetchObservation | None = None
@@ -100,13 +98,16 @@ class Discovery:
     def __init__(self, sources: Sources, limit: float, progress: Progress) -> None:
         self._sources = sources
         self._limit = limit
+        self._ends = 0.0  # On the loop's clock.
         self._progress = progress
 
     async def discover(self, hop: NextHop) -> Seen:
         """Discover the policy of a next hop, and what else senders look up."""
         clock = asyncio.get_running_loop().time
         begun = clock()
+        self._ends = begun + self._limit
         resolver = self._sources.resolver
+        works = asyncio.create_task(self._within("", self._resolver_works(), False))
         dane_failed = DaneFailed(Failure(Stage.TLSA, self._too_late(), result_type=None))
         no_answer = DnsError(self._too_late())
         parts = await asyncio.gather(
@@ -116,11 +117,11 @@ class Discovery:
             self._within("TLS-RPT lookup", self._tlsrpt(hop.domain), no_answer),
         )
         (record, record_seconds, fetched, seconds, complete, tried), dane, hosts, reports = parts
-        works = True
-        if isinstance(record, DnsFailed) or isinstance(hosts, DnsError):
-            works = await self._within("another DNS lookup", self._resolver_works(), False)
+        failed = isinstance(record, DnsFailed) or isinstance(hosts, DnsError)
+        is_our_fault = failed and not await works
+        works.cancel()
         fresh = Fresh(record, fetched, dane, seconds, complete)
-        return Seen(fresh, record_seconds, tried, hosts, reports, works, clock() - begun)
+        return Seen(fresh, record_seconds, tried, hosts, reports, not is_our_fault, clock() - begun)
 
     async def _policy(
         self, domain: PolicyDomain
@@ -137,7 +138,7 @@ class Discovery:
         others = asyncio.create_task(self._try_addresses(domain, record_id))
         gave_up: FetchObservation | None = None
         try:
-            async with asyncio.timeout_at(begun + self._limit):
+            async with asyncio.timeout_at(self._ends):
                 fetched = await self._sources.policy_of(domain, record_id, trace)
         except TimeoutError:
             fetched = gave_up = FetchFailed(Failure(trace.stage, self._too_late()), record_id, trace)
@@ -164,7 +165,7 @@ class Discovery:
     async def _try(self, domain: PolicyDomain, record_id: str, address: str) -> Tried:
         clock = asyncio.get_running_loop().time
         begun = clock()
-        if not self._is_reachable(address):
+        if is_global(ipaddress.ip_address(address)) and not self._is_reachable(address):
             return Tried(address, None, 0.0)
         trace = FetchTrace()
         late = FetchFailed(Failure(Stage.RESPONSE, self._too_late()), record_id, trace)
@@ -174,10 +175,8 @@ class Discovery:
         return Tried(address, fetched, clock() - begun)
 
     def _is_reachable(self, text: str) -> bool:
-        """Whether this machine has a route to an address that a policy host may have."""
+        """Whether this machine has a route to an address."""
         address = ipaddress.ip_address(text)
-        if not is_global(address) and not any(address in network for network in self._sources.allow_addresses):
-            return False
         with socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as route:
             try:
                 route.connect((text, HTTPS_PORT))  # Of UDP, this sends nothing.
@@ -207,7 +206,7 @@ class Discovery:
         if what:
             self._progress.doing[what] = None
         try:
-            async with asyncio.timeout(self._limit):
+            async with asyncio.timeout_at(self._ends):
                 return await work
         except TimeoutError:
             return late
@@ -215,4 +214,4 @@ class Discovery:
             self._progress.doing.pop(what, None)
 
     def _too_late(self) -> str:
-        return f"no end within {self._limit:g} s"
+        return f"not finished within {self._limit:g} s"

@@ -91,7 +91,9 @@ class Text:
         self._output.text()
         self._output.text("Postfix gets")
         running = report.running
-        self._print(f"  {'now':{_MARGIN - 2}}", running.reply)
+        if running.exception:
+            self._print(f"  {'now':{_MARGIN - 2}}", f"{running.exception.value} ({running.exception.table})")
+        self._print(f"  {'daemon' if running.exception else 'now':{_MARGIN - 2}}", running.reply)
         if running.next:
             self._print(f"  {'then':{_MARGIN - 2}}", running.next)
         fresh = report.answer.tlsrpt if running.style == "tlsrpt" else report.answer.plain
@@ -102,6 +104,8 @@ class Text:
             self._print(f"  {'tlsrpt':{_MARGIN - 2}}", report.answer.tlsrpt)
 
     def _running(self, running: RunningReport) -> Iterator[_Line]:
+        if running.exception:
+            yield f"an exception comes first: {running.exception.table} has {running.exception.value!a}", Status.WARNING
         if not running.daemon:
             yield f"no daemon was asked: {running.why}; judged as one that has nothing cached", None
         elif running.waits:
@@ -134,7 +138,8 @@ class Text:
             yield f"no TXT record{'' if record.exists else ': the name does not exist (NXDOMAIN)'}", None
 
     def _policy_host(self, host: PolicyHostReport, now: datetime.datetime) -> Iterator[_Line]:
-        yield f"{host.name}: {self._some(host.addresses) or 'no address'}{_took(sum(host.seconds.values()))}", None
+        nothing = "no address" if host.exists else "does not exist (NXDOMAIN)"
+        yield f"{host.name}: {self._some(host.addresses) or nothing}{_took(sum(host.seconds.values()))}", None
         for one in host.tried:
             if one.untried:
                 yield f"{one.address} cannot be tried from this machine", Status.WARNING
@@ -150,7 +155,8 @@ class Text:
             headers = "".join(f", {name}: {value}" for name, value in host.headers.items())
             yield f"status {host.status}{headers}", None
         if host.problem and host.stage:
-            took = host.seconds.get(host.stage)
+            # A certificate is verified in the TLS handshake.
+            took = host.seconds.get("tls" if host.stage == "certificate" else host.stage)
             yield f"{STAGES[host.stage]}: {host.problem}{_took(took) if took is not None else ''}", Status.ERROR
 
     def _policy(self, policy: PolicyReport) -> Iterator[_Line]:
@@ -178,13 +184,14 @@ class Text:
         elif report.null_mx:
             yield "null MX: the domain accepts no mail (RFC 7505)", None
         checked = report.policy and report.policy.mode and report.policy.mode.checks_hosts
+        hidden = 0
         for number, mx in enumerate(report.mx):
-            if number >= _MOST and not self._everything and not mx.probes:
+            if number >= _MOST and not self._everything and not _is_bad(mx):
+                hidden += 1
                 continue
             yield from self._mx(mx, bool(checked), report.running)
             yield from self._probes(mx, now)
-        hidden = sum(not mx.probes for mx in report.mx[_MOST:])
-        if hidden and not self._everything:
+        if hidden:
             yield f"… and {hidden} more MX hosts (--all shows them)", None
 
     def _mx(self, mx: MxReport, checked: bool, running: RunningReport) -> Iterator[_Line]:
@@ -237,6 +244,11 @@ class Text:
         names = f"for {self._some(certificate.names)}" if certificate.names else "has no DNS name (SAN)"
         begin = f"; not valid before {certificate.not_before:%Y-%m-%d}" if certificate.not_before > now else ""
         return f"certificate {names}; issued by {certificate.issuer}; {certificate.expiry(now)}{begin}"
+
+
+def _is_bad(mx: MxReport) -> bool:
+    """Whether a probe of an MX host has found anything wrong."""
+    return any(probe.problem or probe.unclear for probe in mx.probes)
 
 
 def _took(seconds: float) -> str:
