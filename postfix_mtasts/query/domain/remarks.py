@@ -190,7 +190,7 @@ def _consequence(mx: MxReport, when: str) -> str:
         return "nobody delivers to it: give it an address, or take it out of the MX records"
     remedies = {
         "STARTTLS": "it must offer STARTTLS",
-        "TLSA": "its TLSA records must be those of the certificate that it has",
+        "TLSA": "its TLSA records must be those of its certificate",
         "certificate has expired": "its certificate must be renewed",
         "certificate": f"it needs a certificate for {mx.host} that is valid and issued by a public CA",
     }
