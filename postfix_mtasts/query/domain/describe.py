@@ -71,14 +71,14 @@ def record_report(hop: NextHop, seen: Seen) -> RecordReport:
 
 
 def policy_host_report(
-    hop: NextHop, fetched: FetchObservation, tried: tuple[Tried, ...], shown: Certificate | None, *, exists: bool
+    hop: NextHop, fetched: FetchObservation, tried: tuple[Tried, ...], shown: Certificate | None, missing: str | None
 ) -> PolicyHostReport:
-    """The policy host. `shown` is its certificate if it could not be verified."""
+    """The policy host. `shown` is its certificate if it could not be verified, `missing` a name that does not exist."""
     trace = fetched.seen or FetchTrace()
     failure = fetched.failure if isinstance(fetched, FetchFailed) else None
     return PolicyHostReport(
         name=hop.domain.policy_host(),
-        exists=exists,
+        missing=missing,
         addresses=trace.addresses,
         address=trace.address or None,
         tls=trace.tls or None,

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import ipaddress
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from postfix_mtasts.dns import tlsa
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver, RRset
 from postfix_mtasts.query.domain.asked import Fresh
+from postfix_mtasts.query.domain.mx import NO_ADDRESS, NOT_THERE
 from postfix_mtasts.remote.fetcher import Fetcher
 from postfix_mtasts.remote.network import HTTPS_PORT, is_global
 from postfix_mtasts.sts import tlsrpt
@@ -30,6 +31,7 @@ from postfix_mtasts.sts.observation import (
 )
 
 _T = TypeVar("_T")
+MAX_HOSTS = 20  # MX hosts that are looked at, the most preferred ones.
 _OTHER_NAME = "example.com"  # It is reserved, and exists (RFC 2606, 3).
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -64,6 +66,7 @@ class Seen:
     record_seconds: float
     tried: tuple[Tried, ...]
     hosts: RRset[str] | DnsError
+    lacking: Mapping[str, str]  # MX hosts to which nobody can connect, and why.
     tlsrpt: RRset[tuple[bytes, ...]] | DnsError
     resolver_works: bool
     seconds: float
@@ -113,15 +116,15 @@ class Discovery:
         parts = await asyncio.gather(
             self._policy(hop.domain),
             self._within("TLSA lookup", Dane(resolver, limit=1).of(hop), dane_failed),
-            self._within("MX lookup", self._hosts(hop), no_answer),
+            self._mail(hop, no_answer),
             self._within("TLS-RPT lookup", self._tlsrpt(hop.domain), no_answer),
         )
-        (record, record_seconds, fetched, seconds, complete, tried), dane, hosts, reports = parts
+        (record, record_seconds, fetched, seconds, complete, tried), dane, (hosts, lacking), reports = parts
         failed = isinstance(record, DnsFailed) or isinstance(hosts, DnsError)
         is_our_fault = failed and not await works
         works.cancel()
         fresh = Fresh(record, fetched, dane, seconds, complete)
-        return Seen(fresh, record_seconds, tried, hosts, reports, not is_our_fault, clock() - begun)
+        return Seen(fresh, record_seconds, tried, hosts, lacking, reports, not is_our_fault, clock() - begun)
 
     async def _policy(
         self, domain: PolicyDomain
@@ -183,6 +186,22 @@ class Discovery:
             except OSError as error:
                 return error.errno not in _UNREACHABLE
         return True
+
+    async def _mail(self, hop: NextHop, no_answer: DnsError) -> tuple[RRset[str] | DnsError, dict[str, str]]:
+        """The MX hosts, and those of them that have no address."""
+        hosts = await self._within("MX lookup", self._hosts(hop), no_answer)
+        if isinstance(hosts, DnsError) or not (hosts.exists or not hop.mx):
+            return hosts, {}
+        first = hosts.records[:MAX_HOSTS]
+        lacks = await asyncio.gather(*(self._within("", self._lack(host), None) for host in first))
+        return hosts, {host: lack for host, lack in zip(first, lacks, strict=True) if lack}
+
+    async def _lack(self, host: str) -> str | None:
+        try:
+            found = await self._sources.resolver.host(host)
+        except DnsError:
+            return None
+        return None if found.records else NO_ADDRESS if found.exists else NOT_THERE
 
     async def _hosts(self, hop: NextHop) -> RRset[str] | DnsError:
         try:

@@ -18,12 +18,12 @@ from postfix_mtasts.postfix.reply import Style
 from postfix_mtasts.query.domain import asked, certificate, describe, mx, unpublished
 from postfix_mtasts.query.domain.asked import Outcome
 from postfix_mtasts.query.domain.at_hand import AtHand
-from postfix_mtasts.query.domain.discovery import Discovery, Progress, Seen, Sources
-from postfix_mtasts.query.domain.mx import NO_ADDRESS, NOT_THERE, Rules
+from postfix_mtasts.query.domain.discovery import MAX_HOSTS, Discovery, Progress, Seen, Sources
+from postfix_mtasts.query.domain.mx import Rules
 from postfix_mtasts.query.domain.now import differences, running_report
 from postfix_mtasts.query.domain.remark import Remark, warning
 from postfix_mtasts.query.domain.remarks import remarks
-from postfix_mtasts.query.domain.report import ExceptionReport, MxReport, PolicyHostReport, Report
+from postfix_mtasts.query.domain.report import ExceptionReport, MxReport, PolicyHostReport, ProbeReport, Report
 from postfix_mtasts.query.domain.verdict import verdict
 from postfix_mtasts.query.output import Output, QueryError, Status
 from postfix_mtasts.remote.fetcher import Fetcher
@@ -32,10 +32,8 @@ from postfix_mtasts.remote.probe import EVERYWHERE, Prober
 from postfix_mtasts.sts.domain import NextHop
 from postfix_mtasts.sts.entry import Apply
 from postfix_mtasts.sts.observation import DaneUsable, FetchFailed, PolicyFetched, PolicyInvalid, RecordFound, Stage
-from postfix_mtasts.sts.policy import Policy
 
 _TELL_AFTER = 2.0  # Seconds. What takes longer shows its stage on a terminal.
-_MAX_HOSTS = 20  # MX hosts that are probed, the most preferred ones.
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +127,10 @@ class Examiner:
         judged = [(one.host, mx.judge(one, rules)) for one in hosts]
         said = remarks(report, datetime.datetime.now(datetime.UTC), late=outcome.late)
         differs = () if daemon.why else tuple(differences(known, hop, seen.fresh, now))
-        said = (*said, *await self._published_id(hop, report.record.id))
+        is_old = await self._published_id(hop, report.record.id)
+        if is_old and publish:
+            publish = unpublished.to_publish(hop.domain, unpublished.new_record(time.time()))
+        said = (*said, *is_old)
         judgement = verdict(report, outcome, judged, (*said, *differs))
         if self._options.is_unpublished:
             judgement = replace(judgement, text=f"once published: {judgement.text}")
@@ -178,21 +179,22 @@ class Examiner:
 
     async def _policy_host(self, hop: NextHop, seen: Seen) -> PolicyHostReport | None:
         """The policy host; None if it was not asked."""
-        fetched, name, shown, exists = seen.fresh.fetched, hop.domain.policy_host(), None, True
+        fetched, name, shown, missing = seen.fresh.fetched, hop.domain.policy_host(), None, None
         if not fetched or self._options.policy:
             return None
         stage = fetched.failure.stage if isinstance(fetched, FetchFailed) else None
         if stage in (Stage.CERTIFICATE, Stage.TLS):
             shown = certificate.parse(await self._prober.certificate_of(name))
         elif stage is Stage.ADDRESS and fetched.seen and not fetched.seen.addresses:
-            exists = await self._exists(name)
-        return describe.policy_host_report(hop, fetched, seen.tried, shown, exists=exists)
+            missing = await self._missing(name)
+        return describe.policy_host_report(hop, fetched, seen.tried, shown, missing)
 
-    async def _exists(self, host: str) -> bool:
-        """Whether a host without an address exists in DNS. If the lookup fails, that is unknown."""
+    async def _missing(self, host: str) -> str | None:
+        """The name that does not exist, if that is why a host has no address. If the lookup fails, that is unknown."""
         with contextlib.suppress(DnsError):
-            return (await self._resolver.host(host)).exists
-        return True
+            found = await self._resolver.host(host)
+            return None if found.exists else found.name
+        return None
 
     async def _mx(
         self, hop: NextHop, known: Explanation, outcome: Outcome, seen: Seen
@@ -205,30 +207,31 @@ class Examiner:
         names = (
             () if isinstance(seen.hosts, DnsError) else seen.hosts.records if seen.hosts.exists or not hop.mx else ()
         )
-        if not self._options.probe:
-            return tuple(_unprobed(name, fresh, in_force) for name in names), rules
-        probed = await asyncio.gather(*(self._probe(name, hop, seen, rules) for name in names[:_MAX_HOSTS]))
-        first = [replace(_unprobed(one.host, fresh, in_force), probes=one.probes) for one in probed]
-        return (*first, *(_unprobed(name, fresh, in_force) for name in names[_MAX_HOSTS:])), rules
+        probed = await asyncio.gather(*(self._probe(name, hop, seen, rules) for name in names[:MAX_HOSTS]))
+        rest = len(names) - len(probed)
+        return tuple(
+            MxReport(name, mx.pattern_for(name, fresh), mx.pattern_for(name, in_force), probes)
+            for name, probes in zip(names, [*probed, *[()] * rest], strict=True)
+        ), rules
 
-    async def _probe(self, host: str, hop: NextHop, seen: Seen, rules: Rules) -> MxReport:
-        """Probe each address of an MX host."""
+    async def _probe(self, host: str, hop: NextHop, seen: Seen, rules: Rules) -> tuple[ProbeReport, ...]:
+        """Probe each address of an MX host, if it has any, and if that is wanted."""
+        if host in seen.lacking:
+            return (describe.unprobed(problem=seen.lacking[host]),)
+        if not self._options.probe:
+            return ()
         try:
             port = int(hop.port) if hop.port.isdigit() else socket.getservbyname(hop.port, "tcp")
             addresses = await self._resolver.addresses(host)
-            if not addresses:
-                problem = NO_ADDRESS if await self._exists(host) else NOT_THERE
-                return MxReport(host, None, None, (describe.unprobed(problem=problem),))
         except (DnsError, OSError) as error:
-            nothing = describe.unprobed(unclear=f"address lookup: {error}")
-            return MxReport(host, None, None, (nothing,))
+            return (describe.unprobed(unclear=f"address lookup: {error}"),)
         records: Sequence[Tlsa] = ()
         if isinstance(seen.fresh.dane, DaneUsable) and host in seen.fresh.dane.hosts:
             with contextlib.suppress(DnsError):
                 found = await self._resolver.tlsa(f"_{port}._tcp.{host}")
                 records = [record for record in found.records if is_usable(record)]
         probes = await asyncio.gather(*(self._prober.probe(host, address, port) for address in addresses))
-        return MxReport(host, None, None, tuple(mx.probe_report(host, probe, rules, records) for probe in probes))
+        return tuple(mx.probe_report(host, probe, rules, records) for probe in probes)
 
     async def _show(self, progress: Progress) -> None:
         """Show on a terminal what the command waits for."""
@@ -237,10 +240,6 @@ class Examiner:
         while True:
             self._output.progress(f"{progress.words()} ({time.monotonic() - begun:.0f} s) ...")
             await asyncio.sleep(1)
-
-
-def _unprobed(host: str, fresh: Policy | None, in_force: Policy | None) -> MxReport:
-    return MxReport(host, mx.pattern_for(host, fresh), mx.pattern_for(host, in_force), ())
 
 
 def _tls(ca_file: str, setting: str) -> ssl.SSLContext:

@@ -103,8 +103,8 @@ def _remedy(host: PolicyHostReport) -> str:
         awaited = {"response": "the web server must answer sooner", "tls": "the web server must finish TLS sooner"}
         return awaited.get(host.stage or "", f"{host.name} must answer sooner")
     match host.stage:
-        case "address" if not host.exists:
-            return f"{host.name} does not exist in DNS (NXDOMAIN): give it a public IP address"
+        case "address" if host.missing:
+            return f"{host.missing} does not exist in DNS (NXDOMAIN): give it a public IP address"
         case "address" if "no address" in problem or "no public address" in problem:
             return f"{host.name} needs a public IP address"
         case "address":
@@ -184,7 +184,7 @@ def _mx(report: Report) -> Iterator[Remark]:
 def _consequence(mx: MxReport, when: str) -> str:
     """What follows from a bad probe, and what to do."""
     problem = next(probe.problem for probe in mx.probes if probe.problem) or ""
-    if mx.pattern and not mx.pattern_in_force:
+    if "cached policy" in problem:
         return "Postfix delivers nothing to it as long as the cached policy applies here"
     if problem in (NO_ADDRESS, NOT_THERE):
         return "nobody delivers to it: give it an address, or take it out of the MX records"

@@ -55,7 +55,7 @@ class PolicyHostReport:
     """The policy host, and the connection to it as far as that got. `seconds` has the duration of each stage."""
 
     name: str
-    exists: bool  # It exists in DNS.
+    missing: str | None  # It, or the host to which its CNAME record leads, if that does not exist in DNS.
     addresses: tuple[str, ...]
     address: str | None
     tls: str | None

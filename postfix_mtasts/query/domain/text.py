@@ -19,7 +19,7 @@ from postfix_mtasts.query.domain.report import (
     RunningReport,
     TlsrptReport,
 )
-from postfix_mtasts.query.output import SEVERITIES, Output, Status
+from postfix_mtasts.query.output import SEVERITIES, Output, Status, printable
 
 _Line = tuple[str, Status | None]
 _WIDTH = 80
@@ -71,6 +71,7 @@ class Text:
     def _print(self, margin: str, line: str, status: Status | None = None) -> None:
         if len(line) > _MOST_LETTERS and not self._everything:
             line = f"{line[:_MOST_LETTERS]}… ({len(line) - _MOST_LETTERS} more characters; --all shows them)"
+        line = printable(line)
         own = line[: len(line) - len(line.lstrip(" "))]
         hanging = " " * len(margin) + own + "  "
         parts = textwrap.wrap(
@@ -123,11 +124,16 @@ class Text:
     def _record(self, record: RecordReport) -> Iterator[_Line]:
         yield f"{' -> '.join(record.names)}{_took(record.seconds)}", None
         problems = {slip.text: slip.problem for slip in record.slips}
-        for text in record.texts:
+        ours = [text for text in record.texts if text in problems or text.startswith("v=STSv1")]
+        others = [text for text in record.texts if text not in ours]
+        shown = others if self._everything else others[:_MOST]
+        for text in (text for text in record.texts if text in (*ours, *shown)):
             is_wrong = record.problem or text in problems
             yield f'"{text}"', Status.ERROR if is_wrong else None
             if text in problems:
                 yield f"broken: {problems[text]}", Status.ERROR
+        if len(shown) < len(others):
+            yield f"… and {len(others) - len(shown)} more TXT records (--all shows them)", None
         if record.problem:
             yield record.problem, Status.ERROR
         elif record.id:
@@ -138,7 +144,7 @@ class Text:
             yield f"no TXT record{'' if record.exists else ': the name does not exist (NXDOMAIN)'}", None
 
     def _policy_host(self, host: PolicyHostReport, now: datetime.datetime) -> Iterator[_Line]:
-        nothing = "no address" if host.exists else "does not exist (NXDOMAIN)"
+        nothing = f"{host.missing} does not exist (NXDOMAIN)" if host.missing else "no address"
         yield f"{host.name}: {self._some(host.addresses) or nothing}{_took(sum(host.seconds.values()))}", None
         for one in host.tried:
             if one.untried:

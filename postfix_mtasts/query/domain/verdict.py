@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.domain.asked import Outcome
 from postfix_mtasts.query.domain.mx import NO_ADDRESS, NOT_ALLOWED, NOT_THERE, Judgement
+from postfix_mtasts.query.domain.now import short
 from postfix_mtasts.query.domain.remark import Remark, error, note, warning
 from postfix_mtasts.query.domain.report import ExceptionReport, Report
 from postfix_mtasts.query.output import Status, worst
@@ -23,7 +24,8 @@ def verdict(report: Report, outcome: Outcome, judged: Judged, remarks: Sequence[
     text = found.text
     if found.status is Status.OK and status in (Status.WARNING, Status.ERROR):
         serious = sum(remark.status in (Status.WARNING, Status.ERROR) for remark in remarks)
-        text += f"; but see {'the warning' if serious == 1 else f'{serious} warnings'} below"
+        what = "problem" if status is Status.ERROR else "warning"
+        text += f"; but see {f'the {what}' if serious == 1 else f'{serious} {what}s'} below"
     return Remark(status, text)
 
 
@@ -44,8 +46,8 @@ def _verdict(report: Report, outcome: Outcome, judged: Judged) -> Remark:
     if outcome.late:
         return _late(report, outcome)
     match outcome.answer:
-        case YieldToDane(hosts):
-            return _dane(mail, hosts, judged)
+        case YieldToDane(hosts, only):
+            return _dane(mail, hosts, judged, only=only)
         case Unavailable(failure):
             again = report.policy and report.policy.mode
             cause = f"the daemon does not fetch it again yet after a failure ({failure})" if again else failure
@@ -89,11 +91,14 @@ def _no_policy(report: Report, mail: str, *, waits: bool) -> Remark:
     return Remark(Status.NOTHING, f"{report.domain} has no policy: mail to it is sent without MTA-STS")
 
 
-def _dane(mail: str, hosts: tuple[str, ...], judged: Judged) -> Remark:
+def _dane(mail: str, hosts: tuple[str, ...], judged: Judged, *, only: bool) -> Remark:
     refused = [(host, one) for host, one in judged if host in hosts and one.state == "refused" and one.reason]
     tlsa = [(host, one) for host, one in refused if "TLSA" in one.reason or "STARTTLS" in one.reason]
     if tlsa and len(tlsa) == len(hosts):
         return error(f"{mail} is deferred: {_faults(tlsa)}")
+    if only and len(hosts) < len(judged):
+        which = f"those {len(hosts)} of its {len(judged)} MX hosts that have TLSA records: {short(list(hosts))}"
+        return note(f"fine: DANE decides: mail goes only to {which}")
     return note(f"fine: DANE decides: {_hosts(len(hosts))} TLSA records, which take precedence over MTA-STS")
 
 

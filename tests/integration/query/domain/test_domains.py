@@ -78,9 +78,10 @@ class Scene:
         self.world.dns.add(f"_25._tcp.{host}", "TLSA", f"3 0 1 {hashlib.sha256(der).hexdigest()}")
 
     def mx_only(self, *names: str) -> None:
-        """MX hosts of which nothing but the names is asked for."""
+        """MX hosts that need not speak."""
         for number, name in enumerate(names or ("mx",), start=1):
             self.world.dns.add(self.domain, "MX", f"{number}0 {name}.{self.domain}.")
+            self.world.dns.add(f"{name}.{self.domain}", "A", "127.0.3.200")
 
     def right(self, text: str = "") -> None:
         self.record()
@@ -325,6 +326,7 @@ def no_mx_allowed(scene: Scene) -> None:
 @case()
 def no_mx_record(scene: Scene) -> None:
     scene.right(policy(scene.domain, mx="{}"))
+    scene.world.dns.add(scene.domain, "A", "127.0.3.200")
 
 
 @case()
@@ -354,13 +356,56 @@ CASES |= {
 def probe_refused(scene: Scene) -> None:
     scene.right()
     scene.mx_only()
-    scene.world.dns.add(scene.mx, "A", "127.0.3.200")
+
+
+@case()
+def no_mx_address(scene: Scene) -> None:
+    scene.right()
+    scene.world.dns.add(scene.domain, "MX", f"10 {scene.mx}.")
+    scene.world.dns.add_txt(scene.mx, b"no address")
+
+
+@case()
+def one_mx_host_is_missing(scene: Scene) -> None:
+    scene.right(policy(scene.domain, mx="*.{}"))
+    scene.mx_only()
+    scene.world.dns.add(scene.domain, "MX", f"20 gone.{scene.domain}.")
+
+
+@case()
+def policy_host_alias_to_nowhere(scene: Scene) -> None:
+    scene.record()
+    scene.world.dns.add(scene.host, "CNAME", f"gone.{scene.domain}.")
+    scene.mx_only()
+
+
+@case()
+def many_records(scene: Scene) -> None:
+    scene.record(*(b"verification=%d" % number for number in range(60)), RECORD)
+    scene.address()
+    scene.file()
+    scene.mx_only()
 
 
 @case("--probe")
-def probe_no_address(scene: Scene) -> None:
-    scene.right()
+def probe_each_fails_otherwise(scene: Scene) -> None:
+    scene.right(policy(scene.domain, mx="*.{}"))
+    scene.mail("mx1", kind="expired")
+    scene.mail("mx2", greeting="421 come back")
+    scene.mail("mx3", kind=None)
+
+
+@case("--policy", "/dev/zero")
+def unpublished_endless(scene: Scene) -> None:
     scene.mx_only()
+
+
+@case("--probe")
+def dane_of_one_host_signed(scene: Scene) -> None:
+    scene.right(policy(scene.domain, mx="*.{}"))
+    scene.mail("mx1")
+    scene.mail("mx2")
+    scene.tlsa(f"mx1.{scene.domain}", scene.certificates[0])
 
 
 # DANE

@@ -29,6 +29,12 @@ def policy(domain: str, max_age: int = 1209600) -> str:
     return f"version: STSv1\nmode: enforce\nmx: mx.{domain}\nmax_age: {max_age}\n"
 
 
+def receive(world: World, domain: str) -> None:
+    """The domain has an MX host."""
+    world.dns.add(domain, "MX", f"10 mx.{domain}.")
+    world.dns.add(f"mx.{domain}", "A", "127.0.3.200")
+
+
 def query(daemon: Daemon, *words: str, given: str = "", **environment: str) -> tuple[int, str, str]:
     command = [QUERY, *words, "--config", str(daemon.config)]
     done = subprocess.run(
@@ -91,7 +97,7 @@ def block(output: str, name: str) -> list[str]:
 
 def test_what_is_cached(world: World, daemon: Daemon) -> None:
     world.publish("cached.test", policy("cached.test"))
-    world.dns.add("cached.test", "MX", "10 mx.cached.test.")
+    receive(world, "cached.test")
     status, output, _ = query(daemon, "cached.test")
     assert (status, block(output, "now")[1:]) == (
         0,
@@ -113,7 +119,7 @@ def test_what_is_cached(world: World, daemon: Daemon) -> None:
 def test_a_file_that_changes_under_the_same_id(world: World, daemon: Daemon) -> None:
     domain = "changes.test"
     world.publish(domain, policy(domain))
-    world.dns.add(domain, "MX", f"10 mx.{domain}.")
+    receive(world, domain)
     as_postfix(daemon, domain)
     context = world.ca.issue(f"mta-sts.{domain}").server_context()
     world.https.policy(f"mta-sts.{domain}", policy(domain, 2419200), context)
@@ -128,7 +134,7 @@ def test_a_file_that_changes_under_the_same_id(world: World, daemon: Daemon) -> 
 
 def test_several_domains_and_the_worst_of_them(world: World, daemon: Daemon) -> None:
     world.publish("several.test", policy("several.test"))
-    world.dns.add("several.test", "MX", "10 mx.several.test.")
+    receive(world, "several.test")
     world.announce("broken.test", host=NOBODY)
     for words, expected in (
         (("several.test",), 0),
@@ -218,7 +224,7 @@ def test_what_main_cf_says_counts(world: World, tmp_path: Path) -> None:
     (etc / "master.cf").write_text("smtp unix - - n - - smtp\n")
     for domain in ("kept.test", "free.test"):
         world.publish(domain, policy(domain))
-        world.dns.add(domain, "MX", f"10 mx.{domain}.")
+        receive(world, domain)
     config = {**world.configuration(tmp_path), "server": {"control": str(tmp_path / "control")}}
     with (
         mounted("--bind", etc, Path("/etc/postfix")),
@@ -296,7 +302,7 @@ def test_progress_is_for_terminals(world: World, daemon: Daemon, tmp_path: Path)
 def test_a_stage_that_takes_long_is_shown(world: World, daemon: Daemon) -> None:
     """After two seconds, and no longer than it lasts: the verdict takes its place."""
     world.dns.set_behaviour("_mta-sts.slow.test", Behaviour(silent=True))
-    world.dns.add("slow.test", "MX", "10 mx.slow.test.")
+    receive(world, "slow.test")
     seen = on_a_terminal(daemon, "slow.test", NO_COLOR="1")
     shown, _, rest = seen.partition("mail to slow.test is sent without a policy: TXT lookup: ")
     assert re.fullmatch(r"(\rTXT lookup \(\d+ s\) \.\.\. *)+\r +\r", shown), seen
@@ -307,7 +313,7 @@ def test_a_stage_that_takes_long_is_shown(world: World, daemon: Daemon) -> None:
 
 def test_a_daemon_that_hangs_is_not_waited_for(world: World, daemon: Daemon) -> None:
     world.publish("unasked.test", policy("unasked.test"))
-    world.dns.add("unasked.test", "MX", "10 mx.unasked.test.")
+    receive(world, "unasked.test")
     with daemon.stopped():
         status, output, _ = query(daemon, "unasked.test")
     why = "no daemon was asked: no answer from the daemon within 5 s; judged as one that has nothing cached"
