@@ -69,9 +69,9 @@ class Text:
         self._output.text(f"  {record}")
 
     def _print(self, margin: str, line: str, status: Status | None = None) -> None:
+        line = printable(line)
         if len(line) > _MOST_LETTERS and not self._everything:
             line = f"{line[:_MOST_LETTERS]}… ({len(line) - _MOST_LETTERS} more characters; --all shows them)"
-        line = printable(line)
         own = line[: len(line) - len(line.lstrip(" "))]
         hanging = " " * len(margin) + own + "  "
         parts = textwrap.wrap(
@@ -144,7 +144,8 @@ class Text:
             yield f"no TXT record{'' if record.exists else ': the name does not exist (NXDOMAIN)'}", None
 
     def _policy_host(self, host: PolicyHostReport, now: datetime.datetime) -> Iterator[_Line]:
-        nothing = f"{host.missing} does not exist (NXDOMAIN)" if host.missing else "no address"
+        gone = "" if host.missing == host.name else f"{host.missing} "
+        nothing = f"{gone}does not exist (NXDOMAIN)" if host.missing else "no address"
         yield f"{host.name}: {self._some(host.addresses) or nothing}{_took(sum(host.seconds.values()))}", None
         for one in host.tried:
             if one.untried:
@@ -215,7 +216,8 @@ class Text:
     def _probes(self, mx: MxReport, now: datetime.datetime) -> Iterator[_Line]:
         for probe in mx.probes:
             how = probe.tls or ("unverified TLS" if probe.certificate else "no TLS")
-            yield f"  {how} with {probe.address}{_took(probe.seconds)}" if probe.address else "  no address", None
+            if probe.address:
+                yield f"  {how} with {probe.address}{_took(probe.seconds)}", None
             if probe.certificate:
                 yield f"  {self._certificate(probe.certificate, now)}", None
             if probe.tlsa:

@@ -97,8 +97,8 @@ def _dane(mail: str, hosts: tuple[str, ...], judged: Judged, *, only: bool) -> R
     if tlsa and len(tlsa) == len(hosts):
         return error(f"{mail} is deferred: {_faults(tlsa)}")
     if only and len(hosts) < len(judged):
-        which = f"those {len(hosts)} of its {len(judged)} MX hosts that have TLSA records: {short(list(hosts))}"
-        return note(f"fine: DANE decides: mail goes only to {which}")
+        which = f"those of its MX hosts that have TLSA records ({len(hosts)} of {len(judged)})"
+        return note(f"fine: DANE decides: mail goes only to {which}: {short(list(hosts))}")
     return note(f"fine: DANE decides: {_hosts(len(hosts))} TLSA records, which take precedence over MTA-STS")
 
 
@@ -116,7 +116,7 @@ def _enforced(report: Report, judged: Judged) -> Remark:
         return error(f"{mail} is deferred: {_faults(refused)}")
     if refused:
         rest = f"its {_others(len(judged) - len(refused))}" if len(judged) > 1 else ""
-        return error(f"{mail} goes to {rest} only: {_faults(refused)}")
+        return error(f"{mail} goes to {rest} {'at best' if unclear else 'only'}: {_faults(refused)}")
     if unclear and not fine:
         return warning(f"enforced, but none of its MX hosts could be judged from here: {_faults(unclear)}")
     if unclear:
