@@ -2,9 +2,13 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable
 
 import pytest
+
+# A shell starts what is to run in the background with SIGINT ignored. The commands under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

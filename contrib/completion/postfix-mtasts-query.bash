@@ -1,13 +1,17 @@
 # bash completion for postfix-mtasts-query. It asks neither the daemon nor DNS, so nobody waits for it.
 _postfix_mtasts_query() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} words='--config --json --version --help'
+    local word subcommand=
+    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+        case $word in cache | doctor | health | warm) subcommand=$word; break ;; esac
+    done
     case $previous in
     --config | --policy) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
     --mode) mapfile -t COMPREPLY < <(compgen -W 'enforce testing none' -- "$current"); return ;;
     --sort) mapfile -t COMPREPLY < <(compgen -W 'domain fetched expires failures' -- "$current"); return ;;
     --concurrency | --record | --server) return ;;
     esac
-    case ${COMP_WORDS[1]} in
+    case $subcommand in
     cache)
         words="$words list show forget refresh --failing --ending --mode --sort"
         ;;

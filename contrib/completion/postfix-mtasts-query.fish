@@ -6,7 +6,7 @@ $c -l config -r -F -d 'configuration of the daemon'
 $c -l json -d 'print JSON'
 $c -l version
 $c -l help
-$c -n "not __fish_seen_subcommand_from $subcommands" -a "$subcommands"
+$c -n __fish_use_subcommand -a "$subcommands"
 $c -n "not __fish_seen_subcommand_from $subcommands" -l probe
 $c -n "not __fish_seen_subcommand_from $subcommands" -l as-postfix
 $c -n "not __fish_seen_subcommand_from $subcommands" -l patient

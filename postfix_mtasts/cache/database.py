@@ -24,6 +24,7 @@ import sqlitedict
 
 from postfix_mtasts.cache import salvage, statements
 from postfix_mtasts.cache.row import VERSION
+from postfix_mtasts.sts.schedule import unused_since
 
 _TABLE = "policies"
 _BUSY_TIMEOUT = 1.0  # Seconds to wait for another process that has locked the database.
@@ -154,11 +155,14 @@ class Database:
         with self._errors():
             self._do(statements.FORGET, key, last_used)
 
-    def due(self, now: float) -> list[str]:
-        """The keys of rows to be refreshed or forgotten, or fetched in the future; those that expire first."""
+    def due(self, now: float, after: int, limit: int) -> tuple[int | None, dict[str, float]]:
+        """Of at most `limit` rows behind one: the keys of those to be refreshed or forgotten, or fetched in the future.
+
+        Each has the time when its policy expires. The number is that of the last row; None if there was none.
+        """
         with self._errors():
-            keys: list[str] = json.loads(self._do(statements.DUE, now, VERSION).decode("utf-8", "replace"))
-            return keys
+            found = json.loads(self._do(statements.DUE, now, VERSION, after, limit).decode("utf-8", "replace"))
+            return found[0], dict(found[1])
 
     def page(self, after: str, limit: int) -> list[tuple[str, str]]:
         """At most `limit` keys behind one, in their order, and their rows."""
@@ -198,7 +202,8 @@ class Database:
     def _make_room(self, needed: int, now: float) -> None:
         self._octets = self._do(statements.OCTETS) + needed
         if self._octets > self._most:
-            self._do(statements.MAKE_ROOM, now, VERSION, self._octets - self._most * (1 - _ROOM))
+            excess = self._octets - self._most * (1 - _ROOM)
+            self._do(statements.MAKE_ROOM, now, VERSION, excess, unused_since(now))
             self._octets = self._do(statements.OCTETS) + needed
         if self._octets > self._most:
             self._full_at = now
@@ -219,7 +224,7 @@ class Database:
         return row[0] if row else None
 
     def _open(self) -> Any:
-        if self._rows is not None and self._inodes[0] != _inode(self._path):  # The truth value of rows is a query.
+        if self._is_moved():
             self._leave()
         if self._rows is None:
             self._probe()
@@ -231,18 +236,28 @@ class Database:
             rows.conn.select_one("PRAGMA synchronous = NORMAL")  # sqlitedict has turned it off.
             rows.conn.select_one(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT * 1000:.0f}")
             self._rows = rows
-            self._inodes = (_inode(self._path), _inode(self._log))
+            self._inodes = self._found()
             self._octets = self._path.stat().st_size
         return self._rows
 
+    def _found(self) -> tuple[int | None, ...]:
+        """The numbers of the files that stand at the paths now."""
+        return _inode(self._path), _inode(self._log)
+
+    def _is_moved(self) -> bool:
+        """Whether the file or its log is not at its path any more."""
+        return self._rows is not None and self._inodes != self._found()  # The truth value of rows is a query.
+
     def _leave(self) -> NoReturn:
-        """Close a file that is not at its path any more. Raises DatabaseError."""
-        self.close()
+        """Close a file that is moved. Raises DatabaseError."""
+        (file, log), (new_file, new_log) = self._inodes, self._found()
+        self.close()  # If the log alone is gone, all that was in it is in the file now.
         # SQLite would take the log that stays behind for the log of the new file.
-        if self._inodes[1] and self._inodes[1] == _inode(self._log):
-            self._log.unlink()
-        what = "was replaced" if self._path.exists() else "was deleted"
-        raise DatabaseError(f"the file {what} while it was open", is_anew=True)
+        if file != new_file and log and log == new_log:
+            self._log.unlink(missing_ok=True)
+        what = "the file" if file != new_file else "its write-ahead log"
+        how = "replaced" if (new_file if file != new_file else new_log) else "deleted"
+        raise DatabaseError(f"{what} was {how} while it was open", is_anew=True)
 
     def _probe(self) -> None:
         """Use the file once where errors can be seen: sqlitedict would print them from its thread."""
@@ -255,7 +270,7 @@ class Database:
 
     def _raise_damaged(self, error: sqlite3.Error) -> NoReturn:
         """Set the file aside, begin a new one with what can be read of it, and raise what there is to say."""
-        if self._rows is not None and self._inodes[0] != _inode(self._path):
+        if self._is_moved():
             self._leave()
         self.close()
         aside = salvage.unused(f"{self._path}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")

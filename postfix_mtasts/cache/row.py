@@ -56,7 +56,7 @@ def _entry(fields: Any) -> Entry:
     policy = Policy(
         Mode(fields["mode"]), _count(fields["max_age"]), tuple(MxPattern(_text(mx)) for mx in _list(fields["mx"]))
     )
-    if policy.max_age > MAX_AGE_LIMIT or (not policy.mx and policy.mode is not Mode.NONE):
+    if policy.max_age > MAX_AGE_LIMIT or (not policy.mx and policy.mode.checks_hosts):
         raise ValueError("no valid policy")
     unused_at = fields["unused_at"]
     return Entry(

@@ -23,14 +23,23 @@ PUT = """
 FORGET = """
     DELETE FROM policies WHERE key = ?1 AND NOT (json_valid(value) AND json_extract(value, '$.last_used') > ?2)
 """
+# ?1 is the time, ?2 the version. Of ?4 rows behind the one with the number ?3: the number of the last, and what is due.
 DUE = """
-    SELECT CAST(json_group_array(key) AS BLOB) FROM (
-        SELECT key FROM policies
-        WHERE typeof(key) = 'text' AND json_valid(value) AND json_extract(value, '$.version') = ?2 AND EXISTS (
-            SELECT 1 FROM json_each(policies.value, '$.due') AS span WHERE ?1
-            BETWEEN coalesce(json_extract(span.value, '$[0]'), ?1) AND coalesce(json_extract(span.value, '$[1]'), ?1)
-        )
-        ORDER BY json_extract(value, '$.expires_at')
+    SELECT CAST(json_array(
+        max(rowid), json(json_group_array(json_array(key, min(max(expires_at, 0.0), 1e300))) FILTER (WHERE is_due))
+    ) AS BLOB) FROM (
+        SELECT
+            rowid, key,
+            CASE WHEN json_valid(value) THEN coalesce(CAST(json_extract(value, '$.expires_at') AS REAL), 0.0) END
+                AS expires_at,
+            CASE WHEN typeof(key) = 'text' AND json_valid(value) THEN
+                json_extract(value, '$.version') = ?2 AND EXISTS (
+                    SELECT 1 FROM json_each(policies.value, '$.due') AS span WHERE ?1
+                    BETWEEN coalesce(json_extract(span.value, '$[0]'), ?1)
+                    AND coalesce(json_extract(span.value, '$[1]'), ?1)
+                )
+            END AS is_due
+        FROM policies WHERE rowid > ?3 ORDER BY rowid LIMIT ?4
     )
 """
 PAGE = """
@@ -51,18 +60,20 @@ COUNT = """
         FROM policies WHERE json_valid(value) AND json_extract(value, '$.version') = ?2
     )
 """
-OCTETS = "SELECT coalesce(sum(length(value)), 0) FROM policies"
-# ?1 is the time, ?2 the version, ?3 how many octets are to be freed. Those of another version may be anything.
+OCTETS = """
+    SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size
+"""
+# ?1 is the time, ?2 the version, ?3 how many octets are to be freed; domains that were last used by ?4 are unused. Rows
+# of another version may be anything.
 MAKE_ROOM = """
     DELETE FROM policies WHERE key IN (
         SELECT key FROM (
             SELECT key, sum(octets) OVER (ORDER BY protects, last_used, key) - octets AS freed FROM (
                 SELECT
                     key, length(value) AS octets, json_extract(value, '$.last_used') AS last_used,
-                    json_extract(value, '$.unused_at') IS NULL AS used,
                     json_extract(value, '$.mode') = 'enforce' AND json_extract(value, '$.expires_at') >= ?1 AS protects
                 FROM policies WHERE json_valid(value) AND json_extract(value, '$.version') = ?2
-            ) WHERE NOT (protects AND used)
+            ) WHERE NOT (protects AND last_used > ?4)
         ) WHERE freed < ?3
     )
 """

@@ -26,12 +26,13 @@ from postfix_mtasts.sts.schedule import outranked_within
 _T = TypeVar("_T")
 
 BATCH = 1000  # Entries in one transaction.
+_BATCH_OCTETS = 2**20  # Of them. To make the rows of a megabyte takes some milliseconds, in which nobody is answered.
 GATHER_WRITES = 0.05  # Seconds after one transaction until the next.
 SYNC = 1.0  # Seconds after what was written was synced, until it is again: a power cut costs no more than that.
 GATHER_READS = 0.001  # Seconds that reads gather, if several came at once before.
 RETRY_AFTER = 60.0  # Seconds after a write that failed.
 _ROWS = 4  # Times `cache.memory`, of rows in the database.
-_PAGE = 100  # Rows read at once for a list.
+_PAGE = 100  # Rows read at once, of all: ten milliseconds for the largest.
 _COMPLAIN_AFTER = 60.0  # Seconds between two lines in the log.
 _MAX_IGNORED = 1000  # Rows that cannot be understood, of which the log hears.
 
@@ -134,12 +135,16 @@ class Store:
 
     async def due(self, now: float) -> list[PolicyDomain]:
         """The domains that are due, ordered by when their policies expire. Empty if the database cannot be read."""
+        due: dict[str, float] = {}
+        row: int | None = -1
         try:
-            keys = await self._call(self._database.due, now)
+            while row is not None:  # Page by page: domains are read in between.
+                row, some = await self._call(self._database.due, now, row, _PAGE)
+                due |= some
         except DatabaseError as error:
             self._complain(error)
             return []
-        return [PolicyDomain(key) for key in keys if _is_domain(key)]
+        return [PolicyDomain(key) for key in sorted(due, key=due.__getitem__) if _is_domain(key)]
 
     async def rows(self) -> AsyncIterator[tuple[PolicyDomain, str]]:
         """All stored domains with their rows, in no order. Raises StoreError."""
@@ -191,12 +196,17 @@ class Store:
         self._has_waiting.clear()
         while self._waiting:
             try:
-                await self._write(dict(itertools.islice(self._waiting.items(), BATCH)))
+                await self._write(self._batch())
             except DatabaseError as error:
                 self._complain(error)
                 self._has_waiting.set()
                 return False
         return True
+
+    def _batch(self) -> dict[PolicyDomain, tuple[Entry, bool]]:
+        first = list(itertools.islice(self._waiting.items(), BATCH))
+        totals = itertools.accumulate(octets(entry) for _, (entry, _) in first)
+        return dict(first[: 1 + sum(total <= _BATCH_OCTETS for total in totals)])
 
     def _wait(self, domain: PolicyDomain, entry: Entry, *, stays: bool) -> None:
         if before := self._waiting.get(domain):

@@ -16,7 +16,8 @@ from postfix_mtasts.cache.memory import Bounded, Memory
 from postfix_mtasts.cache.store import Store, StoreError
 from postfix_mtasts.config import DaneSetting
 from postfix_mtasts.daemon.dane import Dane
-from postfix_mtasts.daemon.work import Recent, SingleFlight, Turns
+from postfix_mtasts.daemon.work import Recent, SingleFlight
+from postfix_mtasts.dns.nameservers import MAX_LATE
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.log import events
 from postfix_mtasts.postfix.reply import NOTFOUND, ReplyRules, beside_dane, reply_to
@@ -26,6 +27,7 @@ from postfix_mtasts.sts.decide import Action, Decision, FetchPolicy, LookUpRecor
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain, PolicyDomainError, next_hop
 from postfix_mtasts.sts.entry import Answer, Apply, Entry, Unavailable
 from postfix_mtasts.sts.observation import Asked, Due, Failure, Observation, PolicyFetched, Stage
+from postfix_mtasts.turns import Turns
 
 # At most so many known policies are looked up again at once; the next query will, when DNS is well again. New domains,
 # which may all hang, do not count, so that they do not keep known policies from being checked.
@@ -99,8 +101,10 @@ class Lookup:
         entry = self._memory.get(hop.domain)
         until = math.inf if entry else 0.0
         answer: Answer | None = None
+        clock = asyncio.get_running_loop().time
+        end = clock() + self.answer_within
         try:
-            async with asyncio.timeout(self.answer_within):
+            async with asyncio.timeout_at(end):
                 entry = entry or await self._stored(hop.domain)
                 decision = self._decide(hop.domain, entry, Asked())
                 answer, until = decision.answer, min(until, decision.until)
@@ -110,8 +114,9 @@ class Lookup:
                     self._begin_behind(hop.domain, decision)
                 return await self._beside_dane(hop, answer, until) if rules.heeds_dane(answer) else (answer, until)
         except TimeoutError:
-            # If there is an answer, it is DANE that is still unknown.
-            late = too_late(self.answer_within, defer=bool(answer) or not entry or entry.unread)
+            # If there is an answer, it is DANE that is still unknown. And a process that was stopped knows nothing.
+            unknown = bool(answer) or not entry or entry.unread or clock() > end + MAX_LATE
+            late = too_late(self.answer_within, defer=unknown)
             events.decided(hop.domain, late)
             return late, 0.0
 
@@ -237,7 +242,9 @@ class Lookup:
 
 def too_late(answer_within: float, *, defer: bool) -> Unavailable:
     """What Postfix is answered when a discovery has no result after `answer_within` seconds."""
-    return Unavailable(Failure(Stage.DISCOVERY, f"no result within {answer_within:g} s; it goes on"), defer=defer)
+    words = f"no result within {answer_within:g} s; it goes on"
+    # What was slow is not known, so it has no name of RFC 8460.
+    return Unavailable(Failure(Stage.DISCOVERY, words, result_type=None), defer=defer)
 
 
 def _lasting(entry: Entry) -> Entry:

@@ -11,14 +11,19 @@ import socket
 
 from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.dns.message import MAX_DATAGRAM, Answer, MalformedError, Query
+from postfix_mtasts.turns import Turns
 
 
 class Exchange:
-    """Sends a query to nameservers, and gives the answers that come. `tcp_within` is in seconds. `close` it."""
+    """Sends a query to nameservers, and gives the answers that come. `tcp_within` is in seconds. `close` it.
 
-    def __init__(self, query: Query, tcp_within: float) -> None:
+    Responses over TCP, which are larger, are read in `turns`.
+    """
+
+    def __init__(self, query: Query, tcp_within: float, turns: Turns) -> None:
         self._query = query
         self._tcp_within = tcp_within
+        self._turns = turns
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[InetEndpoint, socket.socket] = {}
         self._without_edns: dict[InetEndpoint, Query] = {}
@@ -62,6 +67,7 @@ class Exchange:
         if query.is_truncated(response):
             async with asyncio.timeout(self._tcp_within):
                 response = await _over_tcp(server, query)
+            await self._turns.take(1)
         return query.read(response)
 
     def close(self) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.dns.exchange import Exchange
 from postfix_mtasts.dns.message import Answer, Query, ResponseError
+from postfix_mtasts.turns import Turns
 
 PORT = 53
 _PATIENCE = 1.0  # Seconds with one nameserver before the next one is asked too. Unbound's first wait is shorter.
 # Seconds to wait before all nameservers are asked again. The pause doubles each time, up to the second number.
 _PAUSE, _MAX_PAUSE = 0.1, 1.0
 _ASKED_LAST = 60.0  # Seconds for which a nameserver that was silent, while another one answered, is asked last.
-_MAX_LATE = 1.0  # Seconds after the deadline. Later, this machine had not the time to hear what the nameservers said.
+MAX_LATE = 1.0  # Seconds after a deadline. Later, this machine had not the time to hear what others have said.
 # These errors say that this machine lacks something, such as file descriptors, and nothing about another one.
 SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
@@ -35,20 +36,21 @@ class Nameservers:
         # The limit for one attempt. It leaves time for the last server when all others are silent.
         self._timeout_each = timeout / (len(servers) + 1)
         self._silent_until: dict[InetEndpoint, float] = {}
+        self._turns = Turns()
 
     async def ask(self, query: Query) -> Answer:
         """Return the first answer from any of the nameservers. Raises DnsError."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout
         failures: dict[InetEndpoint, Exception] = {}
-        exchange = Exchange(query, self._timeout_each)
+        exchange = Exchange(query, self._timeout_each, self._turns)
         try:
             answer = await self._ask(exchange, failures, until)
         finally:
             exchange.close()
         if answer:
             return answer
-        if loop.time() > until + _MAX_LATE:
+        if loop.time() > until + MAX_LATE:
             raise LocalShortageError("this machine was stopped or overloaded")
         raise DnsError(self._summary(failures))
 

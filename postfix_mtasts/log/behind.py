@@ -30,7 +30,7 @@ class Behind(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record, at once or when there is room for it."""
-        if not self._waiting and self._poll.poll(0):
+        if not (self._waiting or record.exc_info) and self._poll.poll(0):  # A traceback has more than 4 KiB.
             self._handler.emit(record)
         elif len(self._waiting) < _MAX_RECORDS:
             self._waiting.append(record)

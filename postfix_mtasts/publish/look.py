@@ -20,7 +20,7 @@ from postfix_mtasts.publish.records import leads_here
 from postfix_mtasts.publish.sight import Sight, all_remarks, looked, names_with_aliases
 from postfix_mtasts.publish.state import State, body, record_id
 from postfix_mtasts.query.domain.at_hand import AtHand
-from postfix_mtasts.query.domain.examine import Examined, Examiner, Options
+from postfix_mtasts.query.domain.examine import Examined, Examiner, Options, RunningDaemon
 from postfix_mtasts.query.domain.remark import Remark
 from postfix_mtasts.query.output import Output
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
@@ -106,8 +106,10 @@ class Looker:
         return Examiner(self._settings, self._found, options, self._output)
 
     async def _examine(self, examiner: Examiner, domain: PolicyDomain) -> Examined:
-        nothing = Explanation(Entry(), self._rules, self._settings.server.answer_within, {})
-        return await examiner.examine(NextHop(domain), nothing, _WHY)
+        return await examiner.examine(NextHop(domain), self._no_daemon())
+
+    async def _no_daemon(self) -> RunningDaemon:
+        return RunningDaemon(Explanation(Entry(), self._rules, self._settings.server.answer_within, {}), _WHY)
 
 
 def is_findable(record: RecordObservation) -> bool:

@@ -171,9 +171,7 @@ def _files_seen(state: State, event: Looked) -> tuple[State, tuple[Change, ...]]
     right = event.files == (file,) and event.all_serve
     # Who leaves may have taken the policy host away from us already. Then nothing of ours is served any more.
     if right or (state.stage is Stage.LEAVING and event.points_here is False):
-        served = tuple(
-            replace(one, until=counted) if one.policy != file and one.until is None else one for one in served
-        )
+        served = tuple(replace(one, until=counted) if one.until is None else one for one in served)
     state = replace(state, served=tuple(one for one in served if one.until is None or counted < one.expires(counted)))
     if not right or file is None or state.announced == file or state.stage is Stage.WITHDRAWN:
         return state, ()

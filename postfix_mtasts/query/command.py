@@ -46,8 +46,8 @@ def run(words: list[str]) -> Status:
     except OSError as error:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             raise
-        _complain(f"{in_words(error)}: raise the limit, for example with `ulimit -n 1024`")
-        return Status.UNAVAILABLE
+        reason = f"{in_words(error)}: raise the limit, for example with `ulimit -n 1024`"
+        return _fail(words, reason, "", Status.UNAVAILABLE)
 
 
 def parser(name: str | None) -> argparse.ArgumentParser:

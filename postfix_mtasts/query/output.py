@@ -80,9 +80,7 @@ class Output:
 
         All but printable ASCII is escaped: the text may come from a foreign server and hold control sequences.
         """
-        if self._progress:
-            self._progress = ""
-            print(file=sys.stderr)  # noqa: T201 - this is the output
+        self._end_progress()
         shown = printable(line).rstrip()
         code = _COLOURS.get(status) if self._colours else None
         print(f"\x1b[{code}m{shown}\x1b[0m" if code else shown)  # noqa: T201 - this is the output
@@ -98,8 +96,14 @@ class Output:
             print(f"\r{line:{len(self._progress)}}", end="", file=sys.stderr)  # noqa: T201 - this is the output
             self._progress = line
 
+    def _end_progress(self) -> None:
+        if self._progress:
+            print(f"\r{'':{len(self._progress)}}\r", end="", file=sys.stderr, flush=True)  # noqa: T201 - this is the output
+            self._progress = ""
+
     def document(self, value: JSON) -> None:
         """Print one JSON document on one line."""
+        self._end_progress()
         print(json.dumps(value, allow_nan=False))  # noqa: T201 - this is the output
 
 

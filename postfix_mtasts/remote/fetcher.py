@@ -31,6 +31,7 @@ from postfix_mtasts.sts.observation import (
     ResultType,
     Stage,
 )
+from postfix_mtasts.turns import Turns
 
 MAX_POLICY_SIZE = 65_536  # Octets (RFC 8461, 3.3 suggests 64 KB).
 # What it costs to parse a response is bounded by these.
@@ -75,10 +76,11 @@ class Fetcher:
         self._allow_addresses = allow_addresses
         self._port = port
         self._keep_certificate = keep_certificate
+        self._turns = Turns()
 
     async def fetch(self, domain: PolicyDomain, record_id: str, seen: FetchTrace | None = None) -> FetchObservation:
         """The policy of a domain whose record has this id, or why there is none. `seen` shows meanwhile how it goes."""
-        network = Network(self._resolver, self._allow_addresses, keep_certificate=self._keep_certificate)
+        network = Network(self._resolver, self._allow_addresses, self._turns, keep_certificate=self._keep_certificate)
         seen = network.trace = seen or network.trace
         clock = asyncio.get_running_loop().time
         until = clock() + self._timeout
@@ -114,9 +116,9 @@ class Fetcher:
 
     async def _get(self, host: str, network: Network) -> bytes:
         # Only a transport: cookies, redirects and the like, which httpx's client adds, are what a policy must not meet.
-        connection = _Connection(network)
+        connection = await _connected(network, host, self._port, self._tls)
         request = httpx.Request("GET", f"https://{host}:{self._port}{_PATH}", headers=_HEADERS)
-        response = await _Transport(connection, self._tls).handle_async_request(request)
+        response = await _Transport(connection).handle_async_request(request)
         connection.expect_body()
         network.trace.status = response.status_code
         network.trace.headers = _texts(response.headers.raw)
@@ -126,16 +128,16 @@ class Fetcher:
             body += data
             if len(body) > MAX_POLICY_SIZE:
                 raise _ResponseError(f"larger than {MAX_POLICY_SIZE // 1024} KiB")
-            await asyncio.sleep(0)  # Of a body in chunks of one octet, h11 has thousands at hand.
+            await self._turns.take(1)  # Of a body in chunks of one octet, h11 has thousands at hand.
+        await self._turns.take(1)  # Before it is parsed.
         return bytes(body)
 
 
 class _Transport(httpx.AsyncBaseTransport):
     """Has httpcore speak HTTP/1.1 over a connection of ours, which httpx's own transport cannot be given."""
 
-    def __init__(self, connection: "_Connection", tls: ssl.SSLContext) -> None:
+    def __init__(self, connection: "_Connection") -> None:
         self._connection = connection
-        self._tls = tls
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = httpcore.URL(
@@ -144,12 +146,16 @@ class _Transport(httpx.AsyncBaseTransport):
             port=request.url.port or HTTPS_PORT,
             target=request.url.raw_path,
         )
-        connection = httpcore.AsyncHTTPConnection(
-            url.origin, self._tls, network_backend=cast("httpcore.AsyncNetworkBackend", self._connection)
-        )
+        connection = _Http(url.origin, cast("httpcore.AsyncNetworkStream", self._connection))
         sent = httpcore.Request(request.method, url, headers=request.headers.raw)
         response = await connection.handle_async_request(sent)
         return httpx.Response(response.status, headers=response.headers, stream=_Body(response))
+
+
+class _Http(httpcore.AsyncHTTP11Connection):
+    """Holds fields behind the last chunk against the bound of the header too: h11 parses all of them at once."""
+
+    MAX_INCOMPLETE_EVENT_SIZE = _MAX_HEAD
 
 
 class _Body(httpx.AsyncByteStream):
@@ -166,13 +172,17 @@ class _Body(httpx.AsyncByteStream):
         await self._response.aclose()
 
 
-class _Connection:
-    """One connection as httpcore wants it: its network backend (AsyncNetworkBackend), and its stream in one."""
+async def _connected(network: Network, host: str, port: int, tls: ssl.SSLContext) -> "_Connection":
+    stream = await network.connect(host, port)
+    await network.start_tls(stream, host, tls)
+    return _Connection(stream)
 
-    def __init__(self, network: Network) -> None:
-        self._network = network
-        self._host = ""
-        self._stream: Stream | None = None
+
+class _Connection:
+    """A stream as httpcore wants it (AsyncNetworkStream)."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
         self._received = 0
         self._head: bytearray | None = bytearray()  # What has come while the header is incomplete; None after that.
 
@@ -180,17 +190,8 @@ class _Connection:
         """The header of the response has come."""
         self._head = None
 
-    async def connect_tcp(self, host: str, port: int, **_: object) -> "_Connection":
-        self._host = host
-        self._stream = await self._network.connect(host, port)
-        return self
-
-    async def start_tls(self, ssl_context: ssl.SSLContext, **_: object) -> "_Connection":
-        await self._network.start_tls(self._connected(), self._host, ssl_context)
-        return self
-
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's name
-        data = await self._connected().read(max_bytes)
+        data = await self._stream.read(max_bytes)
         self._received += len(data)
         if self._received > _MAX_RESPONSE:
             raise _ResponseError(f"larger than {_MAX_RESPONSE // 1024} KiB with its headers and chunks")
@@ -200,18 +201,10 @@ class _Connection:
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's name
-        await self._connected().write(buffer)
+        await self._stream.write(buffer)
 
     async def aclose(self) -> None:
-        self._network.abort()
-
-    def get_extra_info(self, info: str) -> None:
-        """Nothing: httpcore asks whether the host has chosen HTTP/2, which it is not offered."""
-
-    def _connected(self) -> Stream:
-        if not self._stream:
-            raise AssertionError("httpcore connects first")
-        return self._stream
+        self._stream.abort()
 
 
 def _check_head(received: bytearray) -> None:

@@ -20,6 +20,7 @@ from postfix_mtasts.dns.nameservers import SHORTAGE, DnsError, LocalShortageErro
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.remote.stream import NetworkError, Stream
 from postfix_mtasts.sts.observation import FetchTrace, Stage
+from postfix_mtasts.turns import Turns
 
 HTTPS_PORT = 443
 _CONNECT_TIMEOUT = 3.0  # Seconds for one address, so that there is time for the others if it does not answer.
@@ -64,6 +65,7 @@ def tls_context(ca_file: str) -> ssl.SSLContext:
     # ssl.create_default_context() sets different flags in each version of Python.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # A host could ask for one handshake after the other.
     context.hostname_checks_common_name = False  # Only a DNS name in the SAN counts (RFC 8461, 3.3).
     # The host would choose the finite field, and one of 10,000 bits takes a second. Browsers do not offer it either.
     context.set_ciphers(":".join(cipher["name"] for cipher in context.get_ciphers() if cipher["kea"] != "kx-dhe"))
@@ -122,20 +124,27 @@ class Network:
     """Makes one connection, to a public address or to one in the networks `allow_addresses`.
 
     With `keep_certificate`, the trace has the host's certificate. The daemon does not need it, and saves the time.
+    Connections that are made at the same time may share `turns`.
     """
 
     def __init__(
-        self, resolver: Resolver, allow_addresses: Sequence[IpNetwork], *, keep_certificate: bool = False
+        self,
+        resolver: Resolver,
+        allow_addresses: Sequence[IpNetwork],
+        turns: Turns | None = None,
+        *,
+        keep_certificate: bool = False,
     ) -> None:
         self._resolver = resolver
         self._allow_addresses = allow_addresses
+        self._turns = turns or Turns()
         self._keep_certificate = keep_certificate
         self._stream: Stream | None = None
         self.trace = FetchTrace()
 
     async def connect(self, host: str, port: int) -> Stream:
         """Connect to the first address of the host that accepts the connection."""
-        self._stream = Stream(await self._connected(host, port))
+        self._stream = Stream(await self._connected(host, port), self._turns)
         return self._stream
 
     async def start_tls(self, stream: Stream, host: str, tls: ssl.SSLContext) -> None:
@@ -166,8 +175,7 @@ class Network:
         failures = []
         for address in addresses:
             try:
-                async with asyncio.timeout(_CONNECT_TIMEOUT):
-                    connection = await _connect(address, port)
+                connection = await _connect(address, port)
                 self.trace.address = address
                 return connection
             except TimeoutError:
@@ -202,8 +210,21 @@ async def _connect(address: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        await asyncio.get_running_loop().sock_connect(connection, (address, port))
+        async with asyncio.timeout(_CONNECT_TIMEOUT):
+            await asyncio.get_running_loop().sock_connect(connection, (address, port))
+    except TimeoutError:
+        if not _is_connected(connection):  # It is when this process was stopped meanwhile.
+            connection.close()
+            raise
     except (OSError, asyncio.CancelledError):
         connection.close()
         raise
     return connection
+
+
+def _is_connected(connection: socket.socket) -> bool:
+    try:
+        connection.getpeername()
+    except OSError:
+        return False
+    return True

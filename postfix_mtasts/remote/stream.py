@@ -13,6 +13,8 @@ import ssl
 from collections.abc import Callable
 from typing import TypeVar
 
+from postfix_mtasts.turns import Turns
+
 _T = TypeVar("_T")
 
 # Octets given to OpenSSL at once: at most some 150 KeyUpdate records, the smallest that cost it work.
@@ -76,10 +78,14 @@ class Records:
 
 
 class Stream:
-    """The stream of a connected, non-blocking socket, which it closes."""
+    """The stream of a connected, non-blocking socket, which it closes.
 
-    def __init__(self, connection: socket.socket) -> None:
+    What has come is worked on in `turns`, which streams share, so that many hosts at once freeze nothing.
+    """
+
+    def __init__(self, connection: socket.socket, turns: Turns) -> None:
         self._connection = connection
+        self._turns = turns
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._received = 0
         self._records = Records()
@@ -148,9 +154,8 @@ class Stream:
             await asyncio.get_running_loop().sock_sendall(self._connection, self._outgoing.read())
 
     async def _receive(self, max_octets: int) -> bytes:
-        # sock_recv does not wait where octets lie ready, so a host that sends without end would keep the loop.
-        await asyncio.sleep(0)
         data = await asyncio.get_running_loop().sock_recv(self._connection, max_octets)
+        await self._turns.take(1)  # Also because sock_recv does not wait where octets lie ready.
         self._received += len(data)
         if self._received > MAX_RECEIVED:
             raise NetworkError(f"the host sent more than {MAX_RECEIVED // 1024} KiB without an end")

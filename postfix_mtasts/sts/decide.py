@@ -33,7 +33,7 @@ from postfix_mtasts.sts.observation import (
     RecordInvalid,
     RecordObservation,
 )
-from postfix_mtasts.sts.policy import Mode, Policy
+from postfix_mtasts.sts.policy import Policy
 from postfix_mtasts.sts.schedule import (
     CHECK_AFTER,
     MAX_FAILED,
@@ -157,6 +157,8 @@ def _asked(entry: Entry, now: float) -> Decision:
 
 
 def _due(entry: Entry, now: float) -> Decision:
+    if entry.unread:
+        return Decision(entry)  # The stored policy may live, and be in use.
     if is_unused(entry, now):
         is_noted = entry.unused_at is not None and entry.unused_at <= now
         if now < forget_at(entry if is_noted else replace(entry, unused_at=None)):
@@ -234,7 +236,7 @@ def _unable(entry: Entry, failure: Failure, now: float) -> Decision:
 
 def _without_policy(entry: Entry, answer: NoPolicy | Unavailable, ttl: float, now: float) -> Decision:
     notices: tuple[Notice, ...] = ()
-    had_one = entry.cached is not None and entry.cached.policy.mode is not Mode.NONE
+    had_one = entry.cached is not None and entry.cached.policy.mode.checks_hosts
     told_at = entry.expiry_told_at
     if entry.cached and had_one and (told_at is None or not is_recent(told_at, now, TELL_AGAIN_AFTER)):
         notices = (HadExpired(entry.cached.policy, now - entry.cached.expires_at()),)
@@ -247,7 +249,7 @@ def _without_policy(entry: Entry, answer: NoPolicy | Unavailable, ttl: float, no
 
 def _not_renewed(live: CachedPolicy, reason: str, now: float) -> tuple[Notice, ...]:
     """Tell the administrator, unless the mode is none (RFC 8461, 3.3 and 10.2)."""
-    if live.policy.mode is Mode.NONE:
+    if not live.policy.mode.checks_hosts:
         return ()
     return (NotRenewed(reason, live.expires_at() - now, urgent=now > urgent_at(live)),)
 

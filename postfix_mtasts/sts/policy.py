@@ -208,7 +208,7 @@ class _Fields:
             raise self._missing("mode")
         if self._max_age is None:
             raise self._missing("max_age")
-        if not self._mx and self._mode is not Mode.NONE:
+        if not self._mx and self._mode.checks_hosts:
             raise self._missing("mx")
         return Policy(self._mode, self._max_age, tuple(self._mx))
 

@@ -7,7 +7,6 @@ import zlib
 
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
 from postfix_mtasts.sts.observation import DaneFailed, DaneObservation
-from postfix_mtasts.sts.policy import Mode
 
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
 
@@ -45,7 +44,7 @@ def renewal_fails(entry: Entry, *, no_record: bool = False) -> bool:
 
     `no_record`: the last lookup found none, or failed.
     """
-    is_wanted = entry.cached is not None and entry.cached.policy.mode is not Mode.NONE
+    is_wanted = entry.cached is not None and entry.cached.policy.mode.checks_hosts
     return is_wanted and (no_record or bool(entry.failed))
 
 
@@ -68,7 +67,12 @@ def refresh_at(entry: Entry, cached: CachedPolicy) -> float:
 
 def is_unused(entry: Entry, now: float) -> bool:
     """Whether Postfix has not asked for so long that the policy is no longer refreshed."""
-    return entry.last_used <= now and not is_recent(entry.last_used, now, UNUSED_AFTER)
+    return entry.last_used <= unused_since(now)
+
+
+def unused_since(now: float) -> float:
+    """Domains that Postfix has not asked for after this time are unused."""
+    return now - UNUSED_AFTER
 
 
 def forget_at(entry: Entry) -> float:

@@ -706,6 +706,18 @@ def signed(machine: Machine) -> Iterator[DnsServer]:
             ),
             id="insecure MX",
         ),
+        pytest.param(
+            {"smtp_tls_security_level": "dane-only", "smtp_dns_support_level": "dnssec"},
+            {"testing": "report"},
+            finding(
+                "warning",
+                "reply.testing is report, and smtp_tls_security_level is dane-only",
+                "mail to domains in mode testing is sent at level may, so that Postfix can report on it",
+                "F/postfix-mtasts.toml, [reply]",
+                'testing = "ignore"',
+            ),
+            id="reports on mode testing",
+        ),
     ],
 )
 async def test_dane(

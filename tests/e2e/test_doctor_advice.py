@@ -25,6 +25,7 @@ from postfix_mtasts.query.output import Status
 from tests.e2e.conftest import of_the_parameter
 from tests.e2e.vocabulary import CLEAR, NO_ANSWER, NOT_OFFERED, TRUSTED, VERIFIED, Outcome, enforce, outcome
 from tests.integration.conftest import mounted
+from tests.world.ca import Kind
 from tests.world.daemon import Daemon
 from tests.world.jail import fill_jail
 from tests.world.mail import LISTEN, MAP, World, configuration
@@ -32,6 +33,8 @@ from tests.world.postfix import HERE, INSTALLATIONS, Installation
 
 CAS = "/etc/ssl/certs/ca-certificates.crt"
 HANDSHAKE = Outcome("deferred", "4.7.5", None, "Cannot start TLS: handshake failure")
+NO_HOST = Outcome("bounced", "5.3.0", None, "unable to look up host DOMAIN: No address associated with hostname")
+SELF_SIGNED = Outcome("deferred", "4.7.5", "Untrusted", "Server certificate not verified", "self-signed certificate")
 NOT_STARTED = "smtp(8) does not start"
 NO_TLS = Outcome("deferred", "4.7.5", None, "TLS is required, but our TLS engine is unavailable")
 UNSENT = Outcome("deferred", "4.3.0", None, "server unavailable or unable to receive mail")
@@ -94,7 +97,10 @@ class Machine:
         while not (found := [line for line in self.postfix.log()[since:] if pattern.search(line)]):
             assert time.monotonic() < deadline, self.postfix.log()[-20:]
             time.sleep(0.02)
-        return NOT_STARTED if "fatal: " in found[0] else outcome(self.postfix.wait_for(queue_id))
+        if "fatal: " in found[0]:
+            return NOT_STARTED
+        seen = outcome(self.postfix.wait_for(queue_id))
+        return seen._replace(text=seen.text.replace(recipient.partition("@")[2], "DOMAIN"))
 
     def examine(self) -> Examination:
         return asyncio.run(examine(str(self.config), time.time(), str(self.commands)))
@@ -170,11 +176,48 @@ class Case:
     files: Mapping[str, str] = field(default_factory=dict)
     status: Status = Status.ERROR
     chroot: bool = False
+    kind: Kind = "good"  # Of the certificate of the domain without a policy.
+    since_3_11: Outcome | None = None  # What becomes of all mail with later versions, if that is something else.
 
 
 CASES = {
     "level mistyped": Case("level", {"smtp_tls_security_level": "enrypt"}, NOT_STARTED, NOT_STARTED),
     "level none": Case("level", {"smtp_tls_security_level": "none"}, VERIFIED, CLEAR, status=Status.WARNING),
+    "level fingerprint": Case("level", {"smtp_tls_security_level": "fingerprint"}, VERIFIED, NO_ANSWER),
+    "level secure": Case(
+        "level",
+        {"smtp_tls_security_level": "secure"},
+        VERIFIED,
+        SELF_SIGNED,
+        then=TRUSTED._replace(tls="Untrusted"),
+        status=Status.WARNING,
+        kind="self-signed",
+    ),
+    "DNS disabled": Case("dns-support-level", {"smtp_dns_support_level": "disabled"}, NO_HOST, NO_HOST),
+    "attribute mistyped in a table": Case(
+        "entry",
+        {"smtp_tls_policy_maps": f"texthash:ETC/attributes, {MAP}"},
+        NO_ANSWER,
+        TRUSTED,
+        files={"attributes": "ENFORCED secure mach=mx.ENFORCED\n"},
+    ),
+    "another port": Case(
+        "map", {"smtp_tls_policy_maps": "socketmap:inet:127.0.0.1:8999:postfix"}, NO_ANSWER, NO_ANSWER
+    ),
+    "another server first": Case(
+        "second-server", {"smtp_tls_policy_maps": f"socketmap:inet:127.0.0.1:8999:postfix, {MAP}"}, NO_ANSWER, NO_ANSWER
+    ),
+    "proxymap": Case(
+        "proxymap",
+        {
+            "smtp_tls_policy_maps": "proxy:socketmap:unix:WORLD/advised/socket:postfix",
+            "proxy_read_maps": "static:elsewhere",
+        },
+        NOT_STARTED,
+        NOT_STARTED,
+        since_3_11=NO_ANSWER,
+    ),
+    "per site": Case("per-site", {"smtp_tls_per_site": "static:NONE"}, VERIFIED, TRUSTED, status=Status.WARNING),
     "wrappermode": Case("wrappermode", {"smtp_tls_wrappermode": "yes"}, HANDSHAKE, UNSENT),
     "no protocol": Case(
         "mandatory-protocols", {"smtp_tls_mandatory_protocols": "!TLSv1.2, !TLSv1.3"}, HANDSHAKE, TRUSTED
@@ -254,13 +297,14 @@ def test_what_it_advises(machine: Machine, name: str) -> None:
     label = f"case{list(CASES).index(name)}"
     enforced, other = f"enforced.{label}.com", f"other.{label}.com"
     world.add(enforced, "good", enforce(enforced))
-    world.add(other, "good", None, record=None)
+    world.add(other, case.kind, None, record=None)
     for file, text in case.files.items():
         machine.write(file, text.replace("ENFORCED", enforced))
     settings = {name: value.replace("ENFORCED", enforced) for name, value in case.settings.items()}
     fill_jail(machine.postfix)
     machine.break_it(settings, case.services, chroot=case.chroot)
-    assert machine.attempt(f"user@{enforced}") == case.enforced
+    later = case.since_3_11 if machine.postfix.version >= (3, 11) else None
+    assert machine.attempt(f"user@{enforced}") == (later or case.enforced)
     if case.other is not NOT_STARTED:
         assert machine.attempt(f"user@{other}") == case.other
     advice = machine.advice(case.check)

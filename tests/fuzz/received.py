@@ -12,6 +12,7 @@ from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.remote.network import Network
 from postfix_mtasts.remote.stream import Stream
 from postfix_mtasts.sts.observation import Stage
+from postfix_mtasts.turns import Turns
 
 _T = TypeVar("_T")
 
@@ -32,7 +33,7 @@ class _Stream(Stream):
     """Has no TLS, but an end as TLS has it."""
 
     def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
-        super().__init__(ours)
+        super().__init__(ours, Turns())
         self._theirs = theirs
         self._pieces = iter(Host.pieces)
 

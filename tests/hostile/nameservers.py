@@ -50,6 +50,7 @@ LOCALHOST, INSIDE, OUTSIDE = name("localhost"), bytes([127, 0, 0, 1]), bytes([12
 LOCAL = record(LOCALHOST, CNAME)
 ODD = name(b"\0\xff.\x1b[2J")
 LABELS = b"\x01a" * 100
+A_TEST, DNAME, RRSIG, TSIG = name("a", "test"), 39, 46, 250
 
 _bad = partial(Case, stage="TXT lookup", connections=0, octets=0, queries=1)
 _slow = partial(_bad, queries=6)
@@ -186,6 +187,15 @@ RECORDS = [
     _fine("a TTL of 2^32 - 1", t(record(GOOD, ttl=2**32 - 1)), SECURE),
     _fine("a TTL of 68 years", t(record(GOOD, ttl=2**31 - 1)), SECURE),
     _bad("a CNAME to itself", t(record(ASKED, CNAME)), "*"),
+    _bad("two CNAME in a circle", t(record(A_TEST, CNAME), record(ASKED, CNAME, owner=A_TEST)), "*"),
+    _bad("a DNAME alone", t(record(name("test"), DNAME, owner=name("hostile", "test"))), ABSENT),
+    _fine("a DNAME, its CNAME and the record", t(record(A_TEST, DNAME), *chain(1, to=GOOD)), SECURE),
+    _fine("a signature too", t(record(GOOD), record(bytes(100), RRSIG)), SECURE),
+    _bad("a signature alone", t(record(bytes(100), RRSIG)), ABSENT),
+    _bad("the type of all types", t(record(GOOD, kind=255)), ABSENT),
+    _fine("a key of the transaction", t(record(GOOD), additional=[record(bytes(20), TSIG, rdclass=255)]), SECURE),
+    _bad("EDNS among the answers", t(edns()), ABSENT),
+    _bad("a record at the root", t(record(GOOD, owner=b"\0")), ABSENT),
     _bad("a CNAME to nowhere", t(record(name("nowhere", "test"), CNAME)), ABSENT),
     _bad("two CNAME", t(record(name("a", "test"), CNAME), record(name("b", "test"), CNAME)), ABSENT),
     _fine("a CNAME and the record", t(record(name("a", "test"), CNAME), record(GOOD)), SECURE),

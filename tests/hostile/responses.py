@@ -35,6 +35,11 @@ def fields(*headers: tuple[str, str], body: bytes | str = POLICY) -> bytes:
     return answer(body, headers=headers)
 
 
+def trailers(count: int) -> bytes:
+    """A good body in chunks, with so many fields behind it."""
+    return IN_CHUNKS[:-2] + b"X:\r\n" * count + b"\r\n"
+
+
 def redirect(to: str, status: int = 302) -> Site:
     """A redirect that nobody may follow."""
     return https(answer(status=status, headers=[("Location", to)]))
@@ -82,6 +87,17 @@ HEADERS = [
     _http("a status line without end", https(b"HTTP/1.1 200 ", Flood(1_000_000)), HEADERS_TOO_LARGE),
     _http("a field without end", https(HEAD + b"X: ", Flood(1_000_000)), HEADERS_TOO_LARGE),
     _http("24,000 fields", https(HEAD + b"X:\r\n" * 24_000 + b"\r\n"), TOO_MANY_FIELDS),
+    _http("100 cookies", https(fields(*[("Set-Cookie", "a=b")] * 97)), SECURE),
+    _http("no reason", https(ANSWER.replace(b"200 OK", b"200 ")), SECURE),
+    _http("nothing behind the status", https(ANSWER.replace(b"200 OK", b"200")), SECURE),
+    _http("HTTP in lower case", https(ANSWER.replace(b"HTTP/1.1", b"http/1.1")), NOT_HTTP),
+    _http("line ends of LF", https(ANSWER.replace(b"\r\n", b"\n")), SECURE),
+    _http("a good answer, and an upgrade", https(fields(("Upgrade", "h2c"), ("Connection", "upgrade"))), SECURE),
+    _http("part of a file", https(fields(("Content-Range", "bytes 0-9/1000"))), SECURE),
+    _http("a NUL in the media type", https(answer(POLICY, content_type="text/plain\0")), "*"),
+    _http("encoding identity, and gzip", https(fields(("Content-Encoding", "identity, gzip"))), "sent *"),
+    _http("encoding br", https(fields(("Content-Encoding", "br"))), "sent 'br'-encoded unasked; *"),
+    _http("transfer encoding identity", https(fields(("Transfer-Encoding", "identity"))), "*"),
     _http("a field of 17 KB", https(fields(("X", "x" * 17_000))), HEADERS_TOO_LARGE),
     _http("a header drop by drop", https(Drip(ANSWER, 0.2)), LATE),
     _http("a folded field", https(ANSWER.replace(b"OK\r\n", b"OK\r\nX: a\r\n b\r\n")), SECURE),
@@ -142,6 +158,13 @@ BODIES = [
     _large("extensions of chunks", https(fields(CHUNKED, body=b"1;x=y\r\na\r\n" * 40_000)), TOO_LARGE_WITH_ALL, cpu=1),
     _large("an extension without end", https(fields(CHUNKED, body=b"1;"), Flood(1_000_000)), "*"),
     _large("trailers without end", https(fields(CHUNKED, body=b"0\r\n" + b"X: y\r\n" * 100_000)), "*"),
+    _http("24,000 trailers", https(fields(CHUNKED, body=trailers(24_000))), HEADERS_TOO_LARGE),
+    _http("3,000 trailers", https(fields(CHUNKED, body=trailers(3000))), SECURE),
+    _http("a length of 0", https(fields(("Content-Length", "0"), body="")), "the file is empty", stage="policy file"),
+    _http("a chunk size with a sign", https(fields(CHUNKED, body="+5\r\nversi\r\n0\r\n\r\n")), "*"),
+    _http("a chunk size behind a blank", https(fields(CHUNKED, body=" 5\r\nversi\r\n0\r\n\r\n")), "*"),
+    _http("chunks that end in LF", https(fields(CHUNKED, body=IN_CHUNKS.replace(b"\r\n", b"\n"))), "*"),
+    _http("no chunk but the last", https(fields(CHUNKED, body="0\r\n\r\n")), "the file is empty", stage="policy file"),
     _http("a trailer that is none", https(fields(CHUNKED, body=IN_CHUNKS[:-2] + b"x\r\n\r\n")), "*"),
     _http("a media type as a trailer", https(fields(CHUNKED, body=IN_CHUNKS[:-2] + HTML)), SECURE),
 ]  # fmt: skip

@@ -5,7 +5,7 @@ import pathlib
 import shlex
 from collections.abc import Iterator
 
-from postfix_mtasts.config import DEFAULT_LISTEN
+from postfix_mtasts.config import DEFAULT_LISTEN, DEFAULT_PATH
 from postfix_mtasts.postfix.reply import ReplyRules
 from postfix_mtasts.query.doctor.finding import Finding
 from postfix_mtasts.query.doctor.scene import Scene
@@ -18,7 +18,8 @@ _UNKNOWN = "what the running daemon does is unknown: only the files are checked"
 def check_running(told: Running | NoDaemon | None, file: str) -> Iterator[Finding]:
     """Whether the daemon can be asked what it does, and whether `file` is what it was configured with."""
     if isinstance(told, NoDaemon):
-        fix = ("run", "sudo postfix-mtasts-query doctor") if told.forbidden else ("", "")
+        option = "" if file == DEFAULT_PATH else f" --config {shlex.quote(file)}"
+        fix = ("run", f"sudo postfix-mtasts-query doctor{option}") if told.forbidden else ("", "")
         yield Finding("control", Status.WARNING, str(told), _UNKNOWN, *fix)
     elif told and not _is_same_file(told.config, file):
         what = f"the running daemon was started with {told.config}, and not with {file}"

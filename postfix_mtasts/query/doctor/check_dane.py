@@ -1,14 +1,16 @@
-"""Whether the DANE settings of Postfix and the daemon fit together."""
+"""Whether the DANE settings of Postfix and the daemon fit together, and the level with reports about mode testing."""
 
 from collections.abc import Iterator
 
-from postfix_mtasts.config import DaneSetting
+from postfix_mtasts.config import DaneSetting, OnTesting
 from postfix_mtasts.postfix.installation import DANE_LEVELS
+from postfix_mtasts.postfix.tables import tables
 from postfix_mtasts.query.doctor.finding import Finding
 from postfix_mtasts.query.doctor.installed import Client
-from postfix_mtasts.query.doctor.scene import Scene
+from postfix_mtasts.query.doctor.scene import PARAMETER, Scene
 from postfix_mtasts.query.output import Status
 
+_STRICT = ("encrypt", "fingerprint", "dane-only", "verify", "secure")
 _OVERRULED = "MTA-STS policies override DANE, which RFC 8461 forbids"
 
 
@@ -16,6 +18,7 @@ def check_dane(scene: Scene) -> Iterator[Finding]:
     """Settings that contradict each other, for each client."""
     for client in scene.postfix.clients:
         yield from _check(scene, client)
+        yield from _testing(scene, client)
 
 
 def _check(scene: Scene, client: Client) -> Iterator[Finding]:
@@ -35,3 +38,13 @@ def _check(scene: Scene, client: Client) -> Iterator[Finding]:
         why = "mail to domains with TLSA records is deferred"
         line = scene.postfix.set(client, {"smtp_dns_support_level": "dnssec"})
         yield Finding("dane", Status.ERROR, what, why, "run", line)
+
+
+def _testing(scene: Scene, client: Client) -> Iterator[Finding]:
+    """A level that mail to domains in mode testing loses, because the daemon answers `may` so that it is reported."""
+    asks = any(scene.is_ours(client, table) for table in tables(client[PARAMETER]))
+    if asks and client.level in _STRICT and scene.rules.testing is OnTesting.REPORT:
+        where = client.where("smtp_tls_security_level")
+        what = f"reply.testing is report, and {where} is {client.level}"
+        why = "mail to domains in mode testing is sent at level may, so that Postfix can report on it"
+        yield Finding("testing", Status.WARNING, what, why, f"{scene.file}, [reply]", 'testing = "ignore"')

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from postfix_mtasts.config import UnixEndpoint
 from postfix_mtasts.postfix.installation import TLSRPT_SINCE
 from postfix_mtasts.postfix.reply import ReplyRules, Style
+from postfix_mtasts.postfix.tables import Table, is_same, tables
 from postfix_mtasts.query.doctor.check_tables import check_tables
 from postfix_mtasts.query.doctor.finding import Finding
 from postfix_mtasts.query.doctor.installed import Client
 from postfix_mtasts.query.doctor.scene import ALL_DEFERRED, PARAMETER, Scene, is_tlspol
-from postfix_mtasts.query.doctor.sockets import is_same, obstacle
-from postfix_mtasts.query.doctor.tables import Table, tables
+from postfix_mtasts.query.doctor.sockets import obstacle
 from postfix_mtasts.query.output import Status
 
 _MX_NAMES_SINCE = (3, 10, 5)  # smtp_tls_enforce_sts_mx_patterns

@@ -53,7 +53,8 @@ def check_settings(postfix: Installed, routes: Routes) -> Iterator[Finding]:
                 line = postfix.set(client, right)
                 shown = client[parameter] or "empty"
                 what = f"{client.where(parameter)} is {shown}{verdict.problem and f': {verdict.problem}'}"
-                yield Finding(_name(parameter), verdict.status, what, verdict.why, "run", line)
+                fix = ("run", line) if verdict.status is not Status.OK else ("", "")
+                yield Finding(_name(parameter), verdict.status, what, verdict.why, *fix)
 
 
 def nearest(word: str, allowed: tuple[str, ...], otherwise: str) -> str:
@@ -73,6 +74,10 @@ def _level(use: Use, value: str) -> Verdict | None:
         return Verdict(Status.WARNING, "", why, "may")
     if not use.is_default:  # The administrator has chosen the domains for which this level is right.
         return None
+    if level == "encrypt":
+        return Verdict(
+            Status.OK, "", "mail to hosts that do not offer TLS is deferred, with a policy or without", level
+        )
     if level == "fingerprint":
         why = "mail to all domains without a policy is deferred, because no fingerprints are known"
         return Verdict(Status.ERROR, "", why, "may")

@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterator
 
 from postfix_mtasts.postfix.installation import TLSRPT_SINCE
+from postfix_mtasts.postfix.tables import Table, comment, tables
 from postfix_mtasts.query.doctor.check_settings import LEVELS, nearest
 from postfix_mtasts.query.doctor.finding import Finding
 from postfix_mtasts.query.doctor.installed import Client, Installed
 from postfix_mtasts.query.doctor.scene import ALL_DEFERRED, PARAMETER, Scene
-from postfix_mtasts.query.doctor.tables import Table, comment, tables
 from postfix_mtasts.query.output import Status
 
 # Debian has a package of its own for each of these types.
@@ -69,11 +69,14 @@ def _entries(scene: Scene, client: Client, table: Table) -> Iterator[Finding]:
         for name in (one.partition("=")[0].lower() for one in attributes if "{" not in value):
             if name and name not in _ATTRIBUTES and not (name in _OF_STS and scene.postfix.version >= TLSRPT_SINCE):
                 what = f"{where} has {value!a} for {key}: there is no attribute {name!a}"
-                yield Finding("entry", Status.ERROR, what, f"{why}: take it out of the entry")
+                near = nearest(name, _ATTRIBUTES, "")
+                line = _replace(scene, client, table, name, near) if near else ""
+                fix = ("run", line) if line else ("", "")
+                yield Finding("entry", Status.ERROR, what, why if line else f"{why}: take it out of the entry", *fix)
 
 
 def _replace(scene: Scene, client: Client, table: Table, old: str, new: str) -> str:
-    """The command that corrects a level wherever it stands in a table."""
+    """The command that corrects a level or an attribute wherever it stands in a table."""
     postfix = scene.postfix
     if table.file:
         make = f"postmap{postfix.option} {table.direct} && " if table.index else ""

@@ -3,8 +3,8 @@
 import re
 
 from postfix_mtasts.postfix.installation import NoPostfix
+from postfix_mtasts.postfix.tables import Table
 from postfix_mtasts.query.doctor.installed import Installed, UnreadableError
-from postfix_mtasts.query.doctor.tables import Table
 
 _MOST = 10_000  # Entries of a table.
 _LISTED = ("hash", "btree", "lmdb", "cdb", "dbm", "sdbm", "texthash", "inline")  # By `postmap -s`.

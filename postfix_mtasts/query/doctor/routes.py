@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from postfix_mtasts.postfix.installation import NoPostfix
+from postfix_mtasts.postfix.tables import Table, tables
 from postfix_mtasts.query.doctor.entries import entries_of
 from postfix_mtasts.query.doctor.installed import ROUTES, Client, Installed, UnreadableError
-from postfix_mtasts.query.doctor.tables import Table, tables
 
 DIRECT = ""  # The next hop of mail that goes to the MX hosts of its recipients.
 _NOBODY = ("doctor@doctor.invalid", "@doctor.invalid", "doctor.invalid", "*")

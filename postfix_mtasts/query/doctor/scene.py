@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from postfix_mtasts.config import DEFAULT_PATH, Config, Endpoint, InetEndpoint, UnixEndpoint
 from postfix_mtasts.postfix.installation import TLSRPT_SINCE, NoPostfix
 from postfix_mtasts.postfix.reply import ReplyRules, Style
+from postfix_mtasts.postfix.tables import Table, is_elsewhere, is_same, tables
 from postfix_mtasts.query.doctor.entries import entries_of
 from postfix_mtasts.query.doctor.installed import Client, Installed, UnreadableError
 from postfix_mtasts.query.doctor.routes import Routes
-from postfix_mtasts.query.doctor.sockets import is_elsewhere, is_same
-from postfix_mtasts.query.doctor.tables import Table, tables
 from postfix_mtasts.query.output import QueryError
 from postfix_mtasts.query.running.client import Running, ask_as_postfix
 

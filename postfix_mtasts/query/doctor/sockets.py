@@ -1,37 +1,11 @@
-"""Whether two sockets are the same, and who has permission to connect to one."""
+"""Who has permission to connect to a Unix socket."""
 
 import grp
-import ipaddress
 import os
 import pathlib
 import pwd
 import stat
 from dataclasses import dataclass
-
-from postfix_mtasts.config import Endpoint, UnixEndpoint
-
-
-def is_same(listener: Endpoint, endpoint: Endpoint) -> bool:
-    """Whether a connection to `endpoint` reaches the program that listens on `listener`."""
-    if isinstance(listener, UnixEndpoint) and isinstance(endpoint, UnixEndpoint):
-        here, there = pathlib.Path(listener.path), pathlib.Path(endpoint.path)
-        # Some administrators bring a socket into a chroot by a bind mount, so the files are compared too.
-        return here.resolve() == there.resolve() or (here.exists() and there.exists() and here.samefile(there))
-    if isinstance(listener, UnixEndpoint) or isinstance(endpoint, UnixEndpoint):
-        return False
-    address = ipaddress.ip_address(listener.host)
-    named = endpoint.host == "localhost" and address.is_loopback
-    return listener.port == endpoint.port and (address.is_unspecified or named or listener.host == endpoint.host)
-
-
-def is_elsewhere(endpoint: Endpoint) -> bool:
-    """Whether a socket may be on another machine."""
-    if isinstance(endpoint, UnixEndpoint) or endpoint.host == "localhost":
-        return False
-    try:
-        return not ipaddress.ip_address(endpoint.host).is_loopback
-    except ValueError:
-        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,11 @@
 """Asks the running daemon just as Postfix does: on the socket and with the map name of main.cf."""
 
+import asyncio
+
 from postfix_mtasts.config import Config, Endpoint
 from postfix_mtasts.query.domain.at_hand import AtHand
 from postfix_mtasts.query.output import Output, QueryError, Status, worst
-from postfix_mtasts.query.running.client import ask_as_postfix
+from postfix_mtasts.query.running.client import ask_as_postfix, sockets
 
 _SLACK = 5.0  # Seconds that the daemon may take beyond `server.answer_within`.
 _DEFAULT_NAME = "postfix"
@@ -12,7 +14,7 @@ _REFUSALS = ("TEMP", "PERM", "TIMEOUT")
 
 async def run(keys: list[str], settings: Config, found: AtHand, output: Output) -> Status:
     """Ask for each key just as given: Postfix also asks for keys that are not domains. Raises QueryError."""
-    endpoint, name = _where(settings, found)
+    endpoint, name = await asyncio.to_thread(_where, settings, found)
     deadline = settings.server.answer_within + _SLACK
     statuses = []
     for key in keys:
@@ -30,10 +32,8 @@ async def run(keys: list[str], settings: Config, found: AtHand, output: Output) 
 
 
 def _where(settings: Config, found: AtHand) -> tuple[Endpoint, str]:
-    """The socket and map name of main.cf that lead to this daemon, or else the first socket of the configuration."""
-    for endpoint, name in found.maps:
-        if endpoint in settings.server.listen:
-            return endpoint, name
-    if not settings.server.listen:
+    """The socket and map name of main.cf that lead to this daemon, or else the first socket that it serves."""
+    served = sockets(settings)
+    if not served:
         raise QueryError("server.listen names no socket", status=Status.CONFIG)
-    return settings.server.listen[0], _DEFAULT_NAME
+    return found.asks(served) or (served[0], _DEFAULT_NAME)

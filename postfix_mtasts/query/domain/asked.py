@@ -50,7 +50,7 @@ def ask(known: Explanation, hop: NextHop, fresh: Fresh, now: float) -> Outcome:
     if at_once:
         later = found if fresh.complete else None
         return Outcome(_left(at_once, known, dane), at_once, False, False, later and _left(later, known, dane))
-    late = fresh.seconds >= known.answer_within
+    late = not fresh.complete or fresh.seconds >= known.answer_within
     left = _left(found, known, dane)
     if late:
         answer = too_late(known.answer_within, defer=known.entry.unread)

@@ -1,19 +1,27 @@
-"""The Postfix on this machine, as far as a probe must do as it does, and the socket that its main.cf names."""
+"""The Postfix on this machine, as far as it decides what becomes of mail to a domain before and after the daemon does.
 
-import asyncio
+A probe does as it does. Its main.cf names the socket on which it asks the daemon, and may have tables with exceptions
+ahead of that.
+"""
+
 import contextlib
-import re
+import pathlib
 import shutil
 import socket
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from postfix_mtasts.config import Endpoint, InetEndpoint, UnixEndpoint
-from postfix_mtasts.postfix.installation import PATH
+from postfix_mtasts.config import Endpoint, UnixEndpoint
+from postfix_mtasts.postfix.installation import PATH, run
+from postfix_mtasts.postfix.tables import Table, is_same, tables
+from postfix_mtasts.query.domain.report import ExceptionReport
 
-_DEADLINE = 5.0  # Seconds.
-_NAMES = ("smtp_helo_name", "smtp_tls_CAfile", "smtp_tls_enforce_sts_mx_patterns", "smtp_tls_policy_maps")
-_SOCKETMAP = re.compile(
-    r"(?:proxy:)?socketmap:(?:inet:(?P<host>\[[^]]*\]|[^:,\s]+):(?P<port>\w+)|unix:(?P<path>[^:,\s]+)):(?P<name>[^\s,:}]+)"
+_NAMES = (
+    "queue_directory",
+    "smtp_helo_name",
+    "smtp_tls_CAfile",
+    "smtp_tls_enforce_sts_mx_patterns",
+    "smtp_tls_policy_maps",
 )
 
 
@@ -24,48 +32,58 @@ class AtHand:
     helo: str
     ca_file: str = ""
     checks_patterns: bool | None = None  # Whether it checks MX names against the patterns that it is sent.
-    maps: tuple[tuple[Endpoint, str], ...] = ()  # The sockets and map names of its socketmap tables.
+    tables: tuple[Table, ...] = ()  # Of smtp_tls_policy_maps.
+    queue: pathlib.Path | None = None
+    path: str = PATH
+
+    def asks(self, served: Sequence[Endpoint]) -> tuple[Endpoint, str] | None:
+        """Where Postfix asks the daemon that serves these sockets, and the map name that it sends there."""
+        found = self._ours(served)
+        return (found[1], found[0].map_name) if found else None
+
+    async def exempt(self, next_hop: str, served: Sequence[Endpoint]) -> ExceptionReport | None:
+        """The exception for a next hop in a table ahead of the daemon, if there is one that this user may read."""
+        ours = self._ours(served)
+        command = shutil.which("postmap", path=self.path)
+        if not ours or not command:
+            return None
+        for table in self.tables[: self.tables.index(ours[0])]:
+            if table.kind != "socketmap":
+                with contextlib.suppress(OSError, TimeoutError):
+                    done = await run(command, "-q", next_hop, table.direct)
+                    if done.status == 0 and done.output.strip():
+                        return ExceptionReport(table.text, done.output.strip())
+        return None
+
+    def _ours(self, served: Sequence[Endpoint]) -> tuple[Table, Endpoint] | None:
+        """The first table that leads to one of these sockets, and the way there."""
+        ways = ((table, way) for table in self.tables for way in self._ways(table))
+        return next(((table, way) for table, way in ways if any(is_same(one, way) for one in served)), None)
+
+    def _ways(self, table: Table) -> Iterator[Endpoint]:
+        """Where a socketmap table leads, whether smtp(8) runs in a chroot or not."""
+        endpoint = table.endpoint
+        if isinstance(endpoint, UnixEndpoint):
+            if endpoint.path.startswith("/"):
+                yield endpoint
+            if self.queue:
+                yield UnixEndpoint(str(self.queue / endpoint.path.lstrip("/")))
+        elif endpoint:
+            yield endpoint
 
 
 async def at_hand(path: str = PATH) -> AtHand:
     """Ask the first postconf(1) in the folders of `path`. A Postfix that does not answer is taken for none."""
-    values = {}
+    values: dict[str, str] = {}
     command = shutil.which("postconf", path=path)
-    with contextlib.suppress(OSError, TimeoutError):
-        if command:
-            values = await _values(command)
+    if command:
+        with contextlib.suppress(OSError, TimeoutError):
+            # A parameter that this version of Postfix does not know is left out.
+            lines = (await run(command, "-x", *_NAMES)).output.splitlines()
+            pairs = [line.partition("=") for line in lines]
+            values = {name.strip(): value.strip() for name, _, value in pairs}
     helo = values.get("smtp_helo_name") or socket.gethostname()
-    patterns = values.get("smtp_tls_enforce_sts_mx_patterns")
-    checks = patterns == "yes" if values else None
-    maps = tuple(_maps(values.get("smtp_tls_policy_maps", "")))
-    return AtHand(helo, values.get("smtp_tls_CAfile", ""), checks, maps)
-
-
-async def _values(command: str) -> dict[str, str]:
-    """The values of the parameters, without those that this version of Postfix does not know."""
-    process = await asyncio.create_subprocess_exec(
-        *(command, "-x", *_NAMES),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        async with asyncio.timeout(_DEADLINE):
-            output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-    lines = [line.partition("=") for line in output.decode("ascii", "replace").splitlines()]
-    return {name.strip(): value.strip() for name, _, value in lines}
-
-
-def _maps(value: str) -> list[tuple[Endpoint, str]]:
-    found: list[tuple[Endpoint, str]] = []
-    for match in _SOCKETMAP.finditer(value):
-        if match["path"]:
-            found.append((UnixEndpoint(match["path"]), match["name"]))
-            continue
-        with contextlib.suppress(OSError):
-            port = int(match["port"]) if match["port"].isdecimal() else socket.getservbyname(match["port"], "tcp")
-            found.append((InetEndpoint(match["host"].strip("[]"), port), match["name"]))
-    return found
+    checks = values.get("smtp_tls_enforce_sts_mx_patterns") == "yes" if values else None
+    queue = pathlib.Path(values["queue_directory"]) if values.get("queue_directory") else None
+    listed = tables(values.get("smtp_tls_policy_maps", ""))
+    return AtHand(helo, values.get("smtp_tls_CAfile", ""), checks, listed, queue, path)

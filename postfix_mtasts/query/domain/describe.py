@@ -40,6 +40,7 @@ from postfix_mtasts.sts.observation import (
     RecordAbsent,
     RecordFound,
     RecordInvalid,
+    Stage,
 )
 
 _HEADERS = ("content-type", "content-encoding", "location", "server")  # The headers that may show why a fetch fails.
@@ -70,13 +71,14 @@ def record_report(hop: NextHop, seen: Seen) -> RecordReport:
 
 
 def policy_host_report(
-    hop: NextHop, fetched: FetchObservation, tried: tuple[Tried, ...], shown: Certificate | None
+    hop: NextHop, fetched: FetchObservation, tried: tuple[Tried, ...], shown: Certificate | None, missing: str | None
 ) -> PolicyHostReport:
-    """The policy host. `shown` is its certificate if it could not be verified."""
+    """The policy host. `shown` is its certificate if it could not be verified, `missing` a name that does not exist."""
     trace = fetched.seen or FetchTrace()
     failure = fetched.failure if isinstance(fetched, FetchFailed) else None
     return PolicyHostReport(
         name=hop.domain.policy_host(),
+        missing=missing,
         addresses=trace.addresses,
         address=trace.address or None,
         tls=trace.tls or None,
@@ -95,6 +97,8 @@ def _tried(one: Tried, main: FetchObservation) -> AddressReport:
     match one.fetched:
         case None:
             return AddressReport(one.address, None, None, True, one.seconds)
+        case FetchFailed(failure) if failure.stage is Stage.ADDRESS:
+            return AddressReport(one.address, "address", "not a public address", False, one.seconds)
         case FetchFailed(failure):
             reason = failure.reason.removeprefix(f"{one.address}: ")
             return AddressReport(one.address, failure.stage.name.lower(), reason, False, one.seconds)
@@ -121,9 +125,9 @@ def policy_report(fetched: PolicyFetched | PolicyInvalid) -> PolicyReport:
     return PolicyReport(valid.mode, valid.max_age, tuple(map(str, valid.mx)), lines, file, None)
 
 
-def unprobed(why: str) -> ProbeReport:
+def unprobed(problem: str | None = None, unclear: str | None = None) -> ProbeReport:
     """An MX host without an address to connect to."""
-    return ProbeReport(None, None, None, None, why, None, 0.0)
+    return ProbeReport(None, None, None, problem, unclear, None, 0.0)
 
 
 def dane_report(seen: DaneObservation) -> DaneReport:

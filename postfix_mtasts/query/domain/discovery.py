@@ -4,16 +4,16 @@ import asyncio
 import errno
 import ipaddress
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from postfix_mtasts.config import IpNetwork
 from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.dns import tlsa
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver, RRset
 from postfix_mtasts.query.domain.asked import Fresh
+from postfix_mtasts.query.domain.mx import NO_ADDRESS, NOT_THERE
 from postfix_mtasts.remote.fetcher import Fetcher
 from postfix_mtasts.remote.network import HTTPS_PORT, is_global
 from postfix_mtasts.sts import tlsrpt
@@ -31,6 +31,7 @@ from postfix_mtasts.sts.observation import (
 )
 
 _T = TypeVar("_T")
+MAX_HOSTS = 20  # MX hosts that are looked at, the most preferred ones.
 _OTHER_NAME = "example.com"  # It is reserved, and exists (RFC 2606, 3).
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -65,6 +66,7 @@ class Seen:
     record_seconds: float
     tried: tuple[Tried, ...]
     hosts: RRset[str] | DnsError
+    lacking: Mapping[str, str]  # MX hosts to which nobody can connect, and why.
     tlsrpt: RRset[tuple[bytes, ...]] | DnsError
     resolver_works: bool
     seconds: float
@@ -80,7 +82,6 @@ class Sources:
     resolver: Resolver
     fetcher: Fetcher
     pinned: Callable[[str], Fetcher]
-    allow_addresses: Sequence[IpNetwork] = ()
     server: str = ""  # The address of the policy host, if DNS does not know it yet.
     record: RecordObservation | None = None
     fetched: FetchObservation | None = None
@@ -100,27 +101,30 @@ class Discovery:
     def __init__(self, sources: Sources, limit: float, progress: Progress) -> None:
         self._sources = sources
         self._limit = limit
+        self._ends = 0.0  # On the loop's clock.
         self._progress = progress
 
     async def discover(self, hop: NextHop) -> Seen:
         """Discover the policy of a next hop, and what else senders look up."""
         clock = asyncio.get_running_loop().time
         begun = clock()
+        self._ends = begun + self._limit
         resolver = self._sources.resolver
+        works = asyncio.create_task(self._within("", self._resolver_works(), False))
         dane_failed = DaneFailed(Failure(Stage.TLSA, self._too_late(), result_type=None))
         no_answer = DnsError(self._too_late())
         parts = await asyncio.gather(
             self._policy(hop.domain),
             self._within("TLSA lookup", Dane(resolver, limit=1).of(hop), dane_failed),
-            self._within("MX lookup", self._hosts(hop), no_answer),
+            self._mail(hop, no_answer),
             self._within("TLS-RPT lookup", self._tlsrpt(hop.domain), no_answer),
         )
-        (record, record_seconds, fetched, seconds, complete, tried), dane, hosts, reports = parts
-        works = True
-        if isinstance(record, DnsFailed) or isinstance(hosts, DnsError):
-            works = await self._within("another DNS lookup", self._resolver_works(), False)
+        (record, record_seconds, fetched, seconds, complete, tried), dane, (hosts, lacking), reports = parts
+        failed = isinstance(record, DnsFailed) or isinstance(hosts, DnsError)
+        is_our_fault = failed and not await works
+        works.cancel()
         fresh = Fresh(record, fetched, dane, seconds, complete)
-        return Seen(fresh, record_seconds, tried, hosts, reports, works, clock() - begun)
+        return Seen(fresh, record_seconds, tried, hosts, lacking, reports, not is_our_fault, clock() - begun)
 
     async def _policy(
         self, domain: PolicyDomain
@@ -137,7 +141,7 @@ class Discovery:
         others = asyncio.create_task(self._try_addresses(domain, record_id))
         gave_up: FetchObservation | None = None
         try:
-            async with asyncio.timeout_at(begun + self._limit):
+            async with asyncio.timeout_at(self._ends):
                 fetched = await self._sources.policy_of(domain, record_id, trace)
         except TimeoutError:
             fetched = gave_up = FetchFailed(Failure(trace.stage, self._too_late()), record_id, trace)
@@ -164,7 +168,7 @@ class Discovery:
     async def _try(self, domain: PolicyDomain, record_id: str, address: str) -> Tried:
         clock = asyncio.get_running_loop().time
         begun = clock()
-        if not self._is_reachable(address):
+        if is_global(ipaddress.ip_address(address)) and not self._is_reachable(address):
             return Tried(address, None, 0.0)
         trace = FetchTrace()
         late = FetchFailed(Failure(Stage.RESPONSE, self._too_late()), record_id, trace)
@@ -174,16 +178,30 @@ class Discovery:
         return Tried(address, fetched, clock() - begun)
 
     def _is_reachable(self, text: str) -> bool:
-        """Whether this machine has a route to an address that a policy host may have."""
+        """Whether this machine has a route to an address."""
         address = ipaddress.ip_address(text)
-        if not is_global(address) and not any(address in network for network in self._sources.allow_addresses):
-            return False
         with socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as route:
             try:
                 route.connect((text, HTTPS_PORT))  # Of UDP, this sends nothing.
             except OSError as error:
                 return error.errno not in _UNREACHABLE
         return True
+
+    async def _mail(self, hop: NextHop, no_answer: DnsError) -> tuple[RRset[str] | DnsError, dict[str, str]]:
+        """The MX hosts, and those of them that have no address."""
+        hosts = await self._within("MX lookup", self._hosts(hop), no_answer)
+        if isinstance(hosts, DnsError) or not (hosts.exists or not hop.mx):
+            return hosts, {}
+        first = hosts.records[:MAX_HOSTS]
+        lacks = await asyncio.gather(*(self._within("", self._lack(host), None) for host in first))
+        return hosts, {host: lack for host, lack in zip(first, lacks, strict=True) if lack}
+
+    async def _lack(self, host: str) -> str | None:
+        try:
+            found = await self._sources.resolver.host(host)
+        except DnsError:
+            return None
+        return None if found.records else NO_ADDRESS if found.exists else NOT_THERE
 
     async def _hosts(self, hop: NextHop) -> RRset[str] | DnsError:
         try:
@@ -207,7 +225,7 @@ class Discovery:
         if what:
             self._progress.doing[what] = None
         try:
-            async with asyncio.timeout(self._limit):
+            async with asyncio.timeout_at(self._ends):
                 return await work
         except TimeoutError:
             return late
@@ -215,4 +233,4 @@ class Discovery:
             self._progress.doing.pop(what, None)
 
     def _too_late(self) -> str:
-        return f"no end within {self._limit:g} s"
+        return f"not finished within {self._limit:g} s"

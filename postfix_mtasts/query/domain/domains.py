@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import datetime
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import replace
 
 from postfix_mtasts.config import Config
 from postfix_mtasts.config_file import read_config
@@ -13,14 +13,14 @@ from postfix_mtasts.daemon.explain import Explanation, ExplanationError, parse_e
 from postfix_mtasts.query.arguments import next_hop_of
 from postfix_mtasts.query.domain import as_postfix
 from postfix_mtasts.query.domain.at_hand import AtHand, at_hand
-from postfix_mtasts.query.domain.examine import Examiner, Options
+from postfix_mtasts.query.domain.examine import Examined, Examiner, Options, RunningDaemon
 from postfix_mtasts.query.domain.text import Text
 from postfix_mtasts.query.output import Output, QueryError, Status, to_json, worst
-from postfix_mtasts.query.running.client import NoDaemon, ask
+from postfix_mtasts.query.running.client import NoDaemon, ask, sockets
 from postfix_mtasts.sts.domain import NextHop
 from postfix_mtasts.sts.entry import Entry
 
-_PATIENCE = 10.0  # Seconds, for an answer from memory.
+_PATIENCE = 5.0  # Seconds, for an answer from memory.
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,22 +75,13 @@ async def _run(hops: list[NextHop], settings: Config, options: Options, output: 
     examiner = Examiner(settings, found, options, output)
     statuses = []
     for number, hop in enumerate(hops):
-        daemon = await asyncio.to_thread(_daemon, settings, hop, options)
-        known = _of_map(daemon.known or nothing, found, settings)
-        examined = await examiner.examine(hop, known, daemon.why)
+        # The daemon may not answer either, so it is asked beside all else.
+        asking = asyncio.create_task(_daemon(settings, hop, options, found, nothing))
+        examined = await examiner.examine(hop, asking)
         now = datetime.datetime.now(datetime.UTC)
         statuses.append(examined.verdict.status)
         if output.json:
-            output.document(
-                {
-                    "verdict": examined.verdict.text,
-                    **to_json(examined.report),
-                    "publish": examined.publish,
-                    "differences": [_remark(one) for one in to_json(examined.differences)],
-                    "remarks": [_remark(one) for one in to_json(examined.remarks)],
-                    "status": examined.verdict.status.name.lower(),
-                }
-            )
+            output.document(_document(examined))
             continue
         if number:
             output.text()
@@ -101,32 +92,42 @@ async def _run(hops: list[NextHop], settings: Config, options: Options, output: 
     return worst(statuses)
 
 
+def _document(examined: Examined) -> dict[str, object]:
+    return {
+        "verdict": examined.verdict.text,
+        **to_json(examined.report),
+        "publish": examined.publish,
+        "differences": [_remark(one) for one in to_json(examined.differences)],
+        "remarks": [_remark(one) for one in to_json(examined.remarks)],
+        "status": examined.verdict.status.name.lower(),
+    }
+
+
 def _remark(remark: dict[str, object]) -> dict[str, object]:
     return {**remark, "status": Status(int(str(remark["status"]))).name.lower()}
 
 
-@dataclass(frozen=True, slots=True)
-class _Daemon:
-    """What the running daemon answers from, or why that is unknown."""
-
-    known: Explanation | None
-    why: str | None
-
-
-def _daemon(settings: Config, hop: NextHop, options: Options) -> _Daemon:
+async def _daemon(
+    settings: Config, hop: NextHop, options: Options, found: AtHand, nothing: Explanation
+) -> RunningDaemon:
+    """What the running daemon answers Postfix from, or `nothing` and why that is unknown."""
     if options.is_unpublished:
-        return _Daemon(None, "this is not published yet")
+        return RunningDaemon(nothing, "this is not published yet")
+    served = await asyncio.to_thread(sockets, settings)
+    known, why = await asyncio.to_thread(_explanation, settings, hop)
+    known = known or nothing
+    asks = found.asks(served)
+    if asks:  # The name of the map may choose the style.
+        known = replace(known, rules=known.rules.of_map(asks[1].encode("ascii", "replace")))
+    return RunningDaemon(known, why, await found.exempt(str(hop), served))
+
+
+def _explanation(settings: Config, hop: NextHop) -> tuple[Explanation | None, str | None]:
+    """What the running daemon answers from, or why that is unknown."""
     try:
         (reply,) = ask(settings.server.control, {"request": "explain", "domain": hop.domain.name}, _PATIENCE)
-        return _Daemon(parse_explanation(dict(reply)), None)
-    except (NoDaemon, QueryError, ExplanationError) as error:
-        return _Daemon(None, str(error))
-
-
-def _of_map(known: Explanation, found: AtHand, settings: Config) -> Explanation:
-    """The same, for the map name in main.cf, which may choose the style."""
-    for endpoint, name in found.maps:
-        if endpoint in settings.server.listen:
-            rules = known.rules.of_map(name.encode("ascii", "replace"))
-            return Explanation(known.entry, rules, known.answer_within, known.dane)
-    return known
+        return parse_explanation(dict(reply)), None
+    except NoDaemon as error:
+        return None, f"{error}: {error.remedy}".removesuffix(": ")
+    except (QueryError, ExplanationError) as error:
+        return None, str(error)

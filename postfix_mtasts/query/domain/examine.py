@@ -6,7 +6,7 @@ import datetime
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 
 from postfix_mtasts.config import Config, IpNetwork
@@ -18,12 +18,12 @@ from postfix_mtasts.postfix.reply import Style
 from postfix_mtasts.query.domain import asked, certificate, describe, mx, unpublished
 from postfix_mtasts.query.domain.asked import Outcome
 from postfix_mtasts.query.domain.at_hand import AtHand
-from postfix_mtasts.query.domain.discovery import Discovery, Progress, Seen, Sources
+from postfix_mtasts.query.domain.discovery import MAX_HOSTS, Discovery, Progress, Seen, Sources
 from postfix_mtasts.query.domain.mx import Rules
 from postfix_mtasts.query.domain.now import differences, running_report
 from postfix_mtasts.query.domain.remark import Remark, warning
 from postfix_mtasts.query.domain.remarks import remarks
-from postfix_mtasts.query.domain.report import MxReport, PolicyHostReport, Report
+from postfix_mtasts.query.domain.report import ExceptionReport, MxReport, PolicyHostReport, ProbeReport, Report
 from postfix_mtasts.query.domain.verdict import verdict
 from postfix_mtasts.query.output import Output, QueryError, Status
 from postfix_mtasts.remote.fetcher import Fetcher
@@ -32,10 +32,8 @@ from postfix_mtasts.remote.probe import EVERYWHERE, Prober
 from postfix_mtasts.sts.domain import NextHop
 from postfix_mtasts.sts.entry import Apply
 from postfix_mtasts.sts.observation import DaneUsable, FetchFailed, PolicyFetched, PolicyInvalid, RecordFound, Stage
-from postfix_mtasts.sts.policy import Policy
 
 _TELL_AFTER = 2.0  # Seconds. What takes longer shows its stage on a terminal.
-_MAX_HOSTS = 20  # MX hosts that are probed, the most preferred ones.
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +50,15 @@ class Options:
     def is_unpublished(self) -> bool:
         """Whether something is judged that senders cannot find yet."""
         return bool(self.policy or self.record or self.server)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningDaemon:
+    """What the running daemon answers from; `why` none could be asked; the exception that Postfix finds before it."""
+
+    known: Explanation
+    why: str | None
+    exempt: ExceptionReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,31 +82,37 @@ class Examiner:
         self._output = output
         self._tls = _tls(settings.fetch.ca_file, "fetch.ca_file")
         self._resolver = Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
-        mail_tls = _tls(found.ca_file or settings.fetch.ca_file, "smtp_tls_CAfile")
+        # Without --probe, the file of Postfix does not matter.
+        ca_file = (found.ca_file if options.probe else "") or settings.fetch.ca_file
+        mail_tls = _tls(ca_file, "smtp_tls_CAfile")
         mail_tls.check_hostname = False  # Names are judged by the policy.
         self._prober = Prober(self._resolver, mail_tls, found.helo, settings.fetch.allow_addresses)
 
-    async def examine(self, hop: NextHop, known: Explanation, no_daemon: str | None) -> Examined:
-        """Examine a domain of which the daemon knows this. `no_daemon` is why no daemon could be asked."""
+    async def examine(self, hop: NextHop, asking: Awaitable[RunningDaemon]) -> Examined:
+        """Examine a domain, while the daemon is being asked about it."""
         progress = Progress()
         sources, publish = self._sources(hop)
         showing = asyncio.create_task(self._show(progress))
         try:
             seen = await Discovery(sources, self._limit(), progress).discover(hop)
+            progress.doing["the daemon"] = None
+            daemon = await asking
+            known = daemon.known
             now = time.time()
             outcome = asked.ask(known, hop, seen.fresh, now)
-            progress.doing["MX hosts"] = None
+            progress.doing = dict.fromkeys(["MX hosts"] if self._options.probe else ["certificate of the policy host"])
             hosts, rules = await self._mx(hop, known, outcome, seen)
+            host = await self._policy_host(hop, seen)
         finally:
             showing.cancel()
-        running = running_report(known, no_daemon, hop, outcome, now)
+        running = running_report(known, daemon.why, hop, outcome, now, daemon.exempt)
         fetched = seen.fresh.fetched
         report = Report(
             domain=hop.domain.name,
             next_hop=str(hop),
             running=running,
             record=describe.record_report(hop, seen),
-            policy_host=await self._policy_host(hop, seen) if fetched and not self._options.policy else None,
+            policy_host=host,
             policy=describe.policy_report(fetched) if isinstance(fetched, PolicyFetched | PolicyInvalid) else None,
             mx=hosts,
             mx_problem=str(seen.hosts) if isinstance(seen.hosts, DnsError) else None,
@@ -112,9 +125,12 @@ class Examiner:
             seconds=seen.seconds,
         )
         judged = [(one.host, mx.judge(one, rules)) for one in hosts]
-        said = remarks(report, datetime.datetime.now(datetime.UTC))
-        differs = () if no_daemon else tuple(differences(known, hop, seen.fresh, now))
-        said = (*said, *await self._published_id(hop, report.record.id))
+        said = remarks(report, datetime.datetime.now(datetime.UTC), late=outcome.late)
+        differs = () if daemon.why else tuple(differences(known, hop, seen.fresh, now))
+        is_old = await self._published_id(hop, report.record.id)
+        if is_old and publish:
+            publish = unpublished.to_publish(hop.domain, unpublished.new_record(time.time()))
+        said = (*said, *is_old)
         judgement = verdict(report, outcome, judged, (*said, *differs))
         if self._options.is_unpublished:
             judgement = replace(judgement, text=f"once published: {judgement.text}")
@@ -145,7 +161,7 @@ class Examiner:
         fetcher = self._fetcher(resolver, allowed)
         if options.server:
             fetcher = self._fetcher(Pinned(options.server), EVERYWHERE)
-        sources = Sources(resolver, fetcher, pinned, allowed, options.server or "")
+        sources = Sources(resolver, fetcher, pinned, options.server or "")
         if not options.is_unpublished:
             return sources, None
         record = unpublished.new_record(time.time())
@@ -161,14 +177,24 @@ class Examiner:
         timeout = self._settings.fetch.timeout
         return Fetcher(resolver, self._tls, timeout=timeout, allow_addresses=allowed, keep_certificate=True)
 
-    async def _policy_host(self, hop: NextHop, seen: Seen) -> PolicyHostReport:
-        fetched = seen.fresh.fetched
-        if not fetched:
-            raise AssertionError("nothing was fetched")
-        shown = None
-        if isinstance(fetched, FetchFailed) and fetched.failure.stage in (Stage.CERTIFICATE, Stage.TLS):
-            shown = certificate.parse(await self._prober.certificate_of(hop.domain.policy_host()))
-        return describe.policy_host_report(hop, fetched, seen.tried, shown)
+    async def _policy_host(self, hop: NextHop, seen: Seen) -> PolicyHostReport | None:
+        """The policy host; None if it was not asked."""
+        fetched, name, shown, missing = seen.fresh.fetched, hop.domain.policy_host(), None, None
+        if not fetched or self._options.policy:
+            return None
+        stage = fetched.failure.stage if isinstance(fetched, FetchFailed) else None
+        if stage in (Stage.CERTIFICATE, Stage.TLS):
+            shown = certificate.parse(await self._prober.certificate_of(name))
+        elif stage is Stage.ADDRESS and fetched.seen and not fetched.seen.addresses:
+            missing = await self._missing(name)
+        return describe.policy_host_report(hop, fetched, seen.tried, shown, missing)
+
+    async def _missing(self, host: str) -> str | None:
+        """The name that does not exist, if that is why a host has no address. If the lookup fails, that is unknown."""
+        with contextlib.suppress(DnsError):
+            found = await self._resolver.host(host)
+            return None if found.exists else found.name
+        return None
 
     async def _mx(
         self, hop: NextHop, known: Explanation, outcome: Outcome, seen: Seen
@@ -176,33 +202,36 @@ class Examiner:
         fresh = seen.fresh.fetched.policy if isinstance(seen.fresh.fetched, PolicyFetched) else None
         in_force = outcome.answer.policy if isinstance(outcome.answer, Apply) else fresh
         by_hostname = known.rules.style is Style.TLSRPT and self._found.checks_patterns is not False
-        rules = Rules(in_force, by_hostname)
+        is_cached = isinstance(outcome.answer, Apply) and not outcome.waits
+        rules = Rules(in_force, by_hostname, "the cached policy" if is_cached else "the policy")
         names = (
             () if isinstance(seen.hosts, DnsError) else seen.hosts.records if seen.hosts.exists or not hop.mx else ()
         )
-        if not self._options.probe:
-            return tuple(_unprobed(name, fresh, in_force) for name in names), rules
-        probed = await asyncio.gather(*(self._probe(name, hop, seen, rules) for name in names[:_MAX_HOSTS]))
-        first = [replace(_unprobed(one.host, fresh, in_force), probes=one.probes) for one in probed]
-        return (*first, *(_unprobed(name, fresh, in_force) for name in names[_MAX_HOSTS:])), rules
+        probed = await asyncio.gather(*(self._probe(name, hop, seen, rules) for name in names[:MAX_HOSTS]))
+        rest = len(names) - len(probed)
+        return tuple(
+            MxReport(name, mx.pattern_for(name, fresh), mx.pattern_for(name, in_force), probes)
+            for name, probes in zip(names, [*probed, *[()] * rest], strict=True)
+        ), rules
 
-    async def _probe(self, host: str, hop: NextHop, seen: Seen, rules: Rules) -> MxReport:
-        """Probe each address of an MX host."""
+    async def _probe(self, host: str, hop: NextHop, seen: Seen, rules: Rules) -> tuple[ProbeReport, ...]:
+        """Probe each address of an MX host, if it has any, and if that is wanted."""
+        if host in seen.lacking:
+            return (describe.unprobed(problem=seen.lacking[host]),)
+        if not self._options.probe:
+            return ()
         try:
             port = int(hop.port) if hop.port.isdigit() else socket.getservbyname(hop.port, "tcp")
             addresses = await self._resolver.addresses(host)
-            if not addresses:
-                raise DnsError("has no address")
         except (DnsError, OSError) as error:
-            nothing = describe.unprobed(str(error))
-            return MxReport(host, None, None, (nothing,))
+            return (describe.unprobed(unclear=f"address lookup: {error}"),)
         records: Sequence[Tlsa] = ()
         if isinstance(seen.fresh.dane, DaneUsable) and host in seen.fresh.dane.hosts:
             with contextlib.suppress(DnsError):
                 found = await self._resolver.tlsa(f"_{port}._tcp.{host}")
                 records = [record for record in found.records if is_usable(record)]
         probes = await asyncio.gather(*(self._prober.probe(host, address, port) for address in addresses))
-        return MxReport(host, None, None, tuple(mx.probe_report(host, probe, rules, records) for probe in probes))
+        return tuple(mx.probe_report(host, probe, rules, records) for probe in probes)
 
     async def _show(self, progress: Progress) -> None:
         """Show on a terminal what the command waits for."""
@@ -211,10 +240,6 @@ class Examiner:
         while True:
             self._output.progress(f"{progress.words()} ({time.monotonic() - begun:.0f} s) ...")
             await asyncio.sleep(1)
-
-
-def _unprobed(host: str, fresh: Policy | None, in_force: Policy | None) -> MxReport:
-    return MxReport(host, mx.pattern_for(host, fresh), mx.pattern_for(host, in_force), ())
 
 
 def _tls(ca_file: str, setting: str) -> ssl.SSLContext:

@@ -12,7 +12,9 @@ from postfix_mtasts.query.domain.report import MxReport, ProbeReport
 from postfix_mtasts.remote.probe import Probe
 from postfix_mtasts.sts.policy import Policy
 
-NOT_ALLOWED = "is not allowed by the policy"
+NOT_ALLOWED = "is not allowed by "  # Followed by what does not.
+NO_ADDRESS = "has no address"
+NOT_THERE = "does not exist in DNS (NXDOMAIN)"
 _DANE_EE = 3  # The certificate usage for the certificate of the host itself (RFC 6698, 2.1.1).
 _SPKI = 1  # The selector for its public key.
 _DIGESTS = {1: hashlib.sha256, 2: hashlib.sha512}
@@ -28,6 +30,7 @@ class Rules:
 
     policy: Policy | None
     by_hostname: bool
+    name: str = "the policy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +48,24 @@ def pattern_for(host: str, policy: Policy | None) -> str | None:
 
 def probe_report(host: str, probe: Probe, rules: Rules, records: Sequence[Tlsa]) -> ProbeReport:
     """A probe, judged. If the host has usable TLSA `records`, only they count."""
-    problem, matches = probe.problem, None
+    problem, unclear, matches = probe.problem, probe.unclear, None
     if records and probe.certificate:
         matches = any(_matches(record, probe) for record in records)
-        problem = None if matches else "no TLSA record matches its certificate"
+        unclear = None if matches else _incomparable(records, probe)
+        problem = None if matches or unclear else "no TLSA record matches its certificate"
+        matches = None if unclear else matches
     elif not problem and not probe.unclear:
         expected = [host] if rules.by_hostname or not rules.policy else match_names(rules.policy)
         if not accepts(expected, probe.names):
             names = ", ".join(probe.names[:3]) or "no name"
-            allowed = host if expected == [host] else "any name that the policy allows"
+            allowed = host if expected == [host] else f"any name that {rules.name} allows"
             problem = f"its certificate is for {names}, not for {allowed}"
     return ProbeReport(
         probe.address,
         probe.tls or None,
         certificate.parse(probe.certificate),
         problem,
-        probe.unclear,
+        unclear,
         matches,
         probe.seconds,
     )
@@ -74,7 +79,7 @@ def match_names(policy: Policy) -> list[str]:
 def judge(mx: MxReport, rules: Rules) -> Judgement:
     """Whether Postfix delivers to a host under an enforced policy."""
     if not mx.pattern_in_force and (rules.by_hostname or not mx.probes):
-        return Judgement("refused", NOT_ALLOWED)
+        return Judgement("refused", f"{NOT_ALLOWED}{rules.name}")
     if not mx.probes:
         return Judgement("unprobed")
     if any(not probe.problem and not probe.unclear for probe in mx.probes):
@@ -83,6 +88,15 @@ def judge(mx: MxReport, rules: Rules) -> Judgement:
     if problems:
         return Judgement("refused", problems[0])
     return Judgement("unclear", "; ".join(dict.fromkeys(probe.unclear or "" for probe in mx.probes)))
+
+
+def _incomparable(records: Sequence[Tlsa], probe: Probe) -> str | None:
+    """Why TLSA records that do not match may match all the same."""
+    if any(record.usage != _DANE_EE for record in records) and not probe.chain:
+        return "its TLSA records are for a CA, whose certificate Python shows since version 3.13"
+    if any(record.selector == _SPKI for record in records) and not certificate.public_key(probe.certificate):
+        return "without the package python3-cryptography, its TLSA records cannot be compared"
+    return None
 
 
 def _matches(record: Tlsa, probe: Probe) -> bool:

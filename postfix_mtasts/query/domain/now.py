@@ -8,7 +8,7 @@ from postfix_mtasts.query.domain import asked
 from postfix_mtasts.query.domain.asked import Fresh, Outcome
 from postfix_mtasts.query.domain.describe import why
 from postfix_mtasts.query.domain.remark import Remark, note, warning
-from postfix_mtasts.query.domain.report import RunningReport
+from postfix_mtasts.query.domain.report import ExceptionReport, RunningReport
 from postfix_mtasts.query.running.render import ago
 from postfix_mtasts.sts.domain import NextHop
 from postfix_mtasts.sts.entry import Apply, CachedPolicy, NoPolicy, YieldToDane
@@ -26,9 +26,14 @@ from postfix_mtasts.sts.schedule import holds_off, wait
 
 
 def running_report(
-    known: Explanation, no_daemon: str | None, hop: NextHop, outcome: Outcome, now: float
+    known: Explanation,
+    no_daemon: str | None,
+    hop: NextHop,
+    outcome: Outcome,
+    now: float,
+    exempt: ExceptionReport | None,
 ) -> RunningReport:
-    """What Postfix is answered. `no_daemon` is why no daemon could be asked."""
+    """What Postfix is answered. `no_daemon` is why no daemon could be asked, `exempt` what Postfix finds before."""
     live = known.entry.live(now)
     reply = asked.reply(outcome.answer, known, hop)
     later = asked.reply(outcome.next, known, hop) if outcome.next else None
@@ -43,6 +48,7 @@ def running_report(
         policy=policy.mode if policy else None,
         expires_in=live.expires_at() - now if live else None,
         because=tuple(_because(known, hop, outcome, now)) if no_daemon is None else (),
+        exception=exempt,
     )
 
 
@@ -69,7 +75,7 @@ def _because(known: Explanation, hop: NextHop, outcome: Outcome, now: float) -> 
         yield f"record checked {ago(entry.checked_at, now)}"
     if isinstance(outcome.answer, YieldToDane):
         seen = "as it knows from DNS" if str(hop) in known.dane else "as DNS says now"
-        yield f"DANE decides, {seen}: TLSA records of {', '.join(outcome.answer.hosts)}"
+        yield f"DANE decides, {seen}: TLSA records of {short(list(outcome.answer.hosts))}"
     if outcome.late:
         yield f"no answer was found within {known.answer_within:g} s; it goes on, and keeps what it finds"
 
@@ -78,7 +84,7 @@ def differences(known: Explanation, hop: NextHop, fresh: Fresh, now: float) -> I
     """Where the fresh discovery differs from what the daemon has, and what that means."""
     live = known.entry.live(now)
     if live:
-        yield from _beside_live(live, fresh, now)
+        yield from _beside_live(live, hop, fresh, now)
     else:
         yield from _without_live(known, hop, fresh, now)
     dane = known.dane.get(str(hop))
@@ -88,7 +94,7 @@ def differences(known: Explanation, hop: NextHop, fresh: Fresh, now: float) -> I
         )
 
 
-def _beside_live(live: CachedPolicy, fresh: Fresh, now: float) -> Iterator[Remark]:
+def _beside_live(live: CachedPolicy, hop: NextHop, fresh: Fresh, now: float) -> Iterator[Remark]:
     left = span(live.expires_at() - now)
     holds = f"the cached policy holds for {left} more"
     judge = note if live.policy.mode is Mode.NONE else warning
@@ -104,10 +110,10 @@ def _beside_live(live: CachedPolicy, fresh: Fresh, now: float) -> Iterator[Remar
         new = "" if found.record.id == live.record_id else "a new id is published, but "
         yield judge(f"{new}the policy cannot be fetched now ({what}), but {holds}")
     elif isinstance(fetched, PolicyFetched):
-        yield from _beside_fetched(live, fetched, left)
+        yield from _beside_fetched(live, hop, fetched, left)
 
 
-def _beside_fetched(live: CachedPolicy, fetched: PolicyFetched, left: str) -> Iterator[Remark]:
+def _beside_fetched(live: CachedPolicy, hop: NextHop, fetched: PolicyFetched, left: str) -> Iterator[Remark]:
     old, new = live.policy, fetched.policy
     same_id = fetched.record_id == live.record_id
     if old == new:
@@ -118,7 +124,8 @@ def _beside_fetched(live: CachedPolicy, fetched: PolicyFetched, left: str) -> It
     if same_id:
         yield warning(
             f"the policy has changed, but the id in the TXT record has not ({changes}): the cached one applies until "
-            f"the daily refresh, at other senders for up to {left}; give the record a new id"
+            f"the daily refresh, at other senders for up to {left}; {_hint(hop)}, and a new id in the record makes all "
+            "senders look"
         )
     else:
         yield note(
@@ -140,6 +147,10 @@ def _changes(old: Policy, new: Policy) -> Iterator[str]:
         yield f"max_age {old.max_age} is now {new.max_age}"
 
 
+def _hint(hop: NextHop) -> str:
+    return f"`postfix-mtasts-query cache refresh {hop.domain}` makes this daemon look now"
+
+
 def short(names: list[str], most: int = 10) -> str:
     """Some names, and how many there are beyond them."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
@@ -150,7 +161,7 @@ def _without_live(known: Explanation, hop: NextHop, fresh: Fresh, now: float) ->
     entry = known.entry
     if not isinstance(fresh.fetched, PolicyFetched):
         return
-    hint = f"`postfix-mtasts-query cache refresh {hop.domain}` makes it look now"
+    hint = _hint(hop)
     note_left = entry.checked_at + entry.note.ttl - now if entry.note else 0.0
     failed = holds_off(entry, fresh.fetched.record_id, now)
     if failed:

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.domain.certificate import Certificate
+from postfix_mtasts.query.domain.mx import NO_ADDRESS, NOT_THERE
+from postfix_mtasts.query.domain.now import short
 from postfix_mtasts.query.domain.remark import Remark, error, note, warning
-from postfix_mtasts.query.domain.report import PolicyHostReport, PolicyReport, Report
+from postfix_mtasts.query.domain.report import MxReport, PolicyHostReport, PolicyReport, Report
 from postfix_mtasts.sts.policy import Mode, Protection
 
 _EXPIRES_SOON = datetime.timedelta(days=14)  # Certificates are usually renewed a month before they expire.
@@ -14,12 +16,13 @@ _UNPROTECTED = "senders without a cached copy deliver unprotected"
 _NAMED = 10  # So many hosts or lines have remarks of their own.
 
 
-def remarks(report: Report, now: datetime.datetime) -> tuple[Remark, ...]:
-    """The remarks on what was found fresh, at the time `now`."""
+def remarks(report: Report, now: datetime.datetime, *, late: bool = False) -> tuple[Remark, ...]:
+    """The remarks on what was found fresh, at the time `now`. `late` if Postfix would not have waited for it."""
     return (
         *_resolver(report),
         *_record(report),
         *_policy_host(report, now),
+        *_lateness(report, late=late),
         *_policy(report),
         *_mx(report),
         *_certificates(report, now),
@@ -66,9 +69,16 @@ def _policy_host(report: Report, now: datetime.datetime) -> Iterator[Remark]:
         yield from _expiry(host.name, host.certificate, now, "then the policy cannot be fetched", "host")
     for one in host.tried[:_NAMED]:
         if one.problem and not host.problem:
-            stage = f"{STAGES[one.stage]}: " if one.stage and one.stage != "policy" else ""
+            stage = f"{STAGES[one.stage]}: " if one.stage and one.stage not in ("policy", "address") else ""
             text = f"the address {one.address} of {host.name} does not serve the policy: {stage}{one.problem}"
             yield warning(f"{text}; senders that try it first wait or fail: correct it, or take it out of DNS", "host")
+
+
+def _lateness(report: Report, *, late: bool) -> Iterator[Remark]:
+    host = report.policy_host
+    if late and host and not host.problem:
+        text = f"the policy came only after {report.seconds:.0f} s, when Postfix had its answer"
+        yield error(f"{text}; first mails go out unprotected; the web server must answer sooner", "host")
 
 
 # What a stage is called where it failed. The keys are the words of the JSON.
@@ -89,10 +99,12 @@ def _remedy(host: PolicyHostReport) -> str:
     """What makes the policy host work."""
     problem = host.problem or ""
     url = f"https://{host.name}/.well-known/mta-sts.txt"
-    if problem.startswith(("no end within", "timed out")):
+    if problem.startswith(("not finished within", "timed out")):
         awaited = {"response": "the web server must answer sooner", "tls": "the web server must finish TLS sooner"}
         return awaited.get(host.stage or "", f"{host.name} must answer sooner")
     match host.stage:
+        case "address" if host.missing:
+            return f"{host.missing} does not exist in DNS (NXDOMAIN): give it a public IP address"
         case "address" if "no address" in problem or "no public address" in problem:
             return f"{host.name} needs a public IP address"
         case "address":
@@ -109,8 +121,12 @@ def _remedy(host: PolicyHostReport) -> str:
             return f"{url} must be served there, without a redirect"
         case _ if problem.startswith("status"):
             return f"{url} must be served with status 200"
+        case _ if "larger than" in problem:
+            return f"{url} must be a policy file, which is a few lines of text"
+        case _ if "disable compression" in problem:
+            return f"{url} must be sent as it is"
         case _:
-            return f"the web server must serve {url} as HTTP/1.1 wants it"
+            return f"see what the web server answers: curl -v {url}"
 
 
 def _policy(report: Report) -> Iterator[Remark]:
@@ -156,14 +172,30 @@ def _mx(report: Report) -> Iterator[Remark]:
         unclear = [probe for probe in mx.probes if probe.unclear]
         if mx.pattern and bad:
             where = "" if len(bad) == len(mx.probes) else f" at {bad[0].address}"
-            text = f"the MX host {mx.host}{where}: {bad[0].problem}; senders deliver nothing to it{when}"
-            yield judge(text, "probe")
+            yield judge(f"the MX host {mx.host}{where}: {bad[0].problem}; {_consequence(mx, when)}", "probe")
         if unclear and len(unclear) == len(mx.probes):
             text = f"the MX host {mx.host} could not be judged from here: {unclear[0].unclear}"
-            yield warning(f"{text}; it may answer other machines", "probe")
+            yield warning(f"{text}{'' if unclear[0].certificate else '; it may answer other machines'}", "probe")
         elif unclear:
             addresses = ", ".join(probe.address or "" for probe in unclear)
             yield note(f"the MX host {mx.host} does not answer here at {addresses}: {unclear[0].unclear}", "probe")
+
+
+def _consequence(mx: MxReport, when: str) -> str:
+    """What follows from a bad probe, and what to do."""
+    problem = next(probe.problem for probe in mx.probes if probe.problem) or ""
+    if "cached policy" in problem:
+        return "Postfix delivers nothing to it as long as the cached policy applies here"
+    if problem in (NO_ADDRESS, NOT_THERE):
+        return "nobody delivers to it: give it an address, or take it out of the MX records"
+    remedies = {
+        "STARTTLS": "it must offer STARTTLS",
+        "TLSA": "its TLSA records must be those of its certificate",
+        "certificate has expired": "its certificate must be renewed",
+        "certificate": f"it needs a certificate for {mx.host} that is valid and issued by a public CA",
+    }
+    remedy = next((remedy for word, remedy in remedies.items() if word in problem), "")
+    return f"senders deliver nothing to it{when}{remedy and f'; {remedy}'}"
 
 
 def _names(report: Report, policy: PolicyReport) -> Iterator[Remark]:
@@ -207,7 +239,7 @@ def _expiry(
 def _dane(report: Report) -> Iterator[Remark]:
     dane = report.dane
     if dane.state == "usable":
-        text = f"senders that support DANE use the TLSA records of {', '.join(dane.hosts)}, not the policy"
+        text = f"senders that support DANE use the TLSA records of {short(list(dane.hosts))}, not the policy"
         yield note(text, "dane")
     elif dane.state == "failed" and report.resolver_works:
         yield error(f"the TLSA lookup failed: {dane.reason}; senders that support DANE defer mail", "dane")

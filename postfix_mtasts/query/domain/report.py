@@ -55,6 +55,7 @@ class PolicyHostReport:
     """The policy host, and the connection to it as far as that got. `seconds` has the duration of each stage."""
 
     name: str
+    missing: str | None  # It, or the host to which its CNAME record leads, if that does not exist in DNS.
     addresses: tuple[str, ...]
     address: str | None
     tls: str | None
@@ -148,8 +149,16 @@ class AnswerReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ExceptionReport:
+    """A table of Postfix that comes before the daemon, and what it has for the next hop."""
+
+    table: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunningReport:
-    """What the running daemon answers Postfix now.
+    """What the running daemon answers Postfix now, unless Postfix finds an `exception` first, and asks it nothing.
 
     `daemon` is false if none could be asked; then it is judged as one with nothing cached, and `why` says why. If
     `waits`, it has no answer at hand, and Postfix waits for a discovery. `next` is the reply to the query after that,
@@ -165,6 +174,7 @@ class RunningReport:
     policy: Mode | None
     expires_in: float | None
     because: tuple[str, ...]
+    exception: ExceptionReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

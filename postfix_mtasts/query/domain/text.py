@@ -19,7 +19,7 @@ from postfix_mtasts.query.domain.report import (
     RunningReport,
     TlsrptReport,
 )
-from postfix_mtasts.query.output import SEVERITIES, Output, Status
+from postfix_mtasts.query.output import SEVERITIES, Output, Status, printable
 
 _Line = tuple[str, Status | None]
 _WIDTH = 80
@@ -69,6 +69,7 @@ class Text:
         self._output.text(f"  {record}")
 
     def _print(self, margin: str, line: str, status: Status | None = None) -> None:
+        line = printable(line)
         if len(line) > _MOST_LETTERS and not self._everything:
             line = f"{line[:_MOST_LETTERS]}… ({len(line) - _MOST_LETTERS} more characters; --all shows them)"
         own = line[: len(line) - len(line.lstrip(" "))]
@@ -91,7 +92,9 @@ class Text:
         self._output.text()
         self._output.text("Postfix gets")
         running = report.running
-        self._print(f"  {'now':{_MARGIN - 2}}", running.reply)
+        if running.exception:
+            self._print(f"  {'now':{_MARGIN - 2}}", f"{running.exception.value} ({running.exception.table})")
+        self._print(f"  {'daemon' if running.exception else 'now':{_MARGIN - 2}}", running.reply)
         if running.next:
             self._print(f"  {'then':{_MARGIN - 2}}", running.next)
         fresh = report.answer.tlsrpt if running.style == "tlsrpt" else report.answer.plain
@@ -102,6 +105,8 @@ class Text:
             self._print(f"  {'tlsrpt':{_MARGIN - 2}}", report.answer.tlsrpt)
 
     def _running(self, running: RunningReport) -> Iterator[_Line]:
+        if running.exception:
+            yield f"an exception comes first: {running.exception.table} has {running.exception.value!a}", Status.WARNING
         if not running.daemon:
             yield f"no daemon was asked: {running.why}; judged as one that has nothing cached", None
         elif running.waits:
@@ -119,11 +124,16 @@ class Text:
     def _record(self, record: RecordReport) -> Iterator[_Line]:
         yield f"{' -> '.join(record.names)}{_took(record.seconds)}", None
         problems = {slip.text: slip.problem for slip in record.slips}
-        for text in record.texts:
+        ours = [text for text in record.texts if text in problems or text.startswith("v=STSv1")]
+        others = [text for text in record.texts if text not in ours]
+        shown = others if self._everything else others[:_MOST]
+        for text in (text for text in record.texts if text in (*ours, *shown)):
             is_wrong = record.problem or text in problems
             yield f'"{text}"', Status.ERROR if is_wrong else None
             if text in problems:
                 yield f"broken: {problems[text]}", Status.ERROR
+        if len(shown) < len(others):
+            yield f"… and {len(others) - len(shown)} more TXT records (--all shows them)", None
         if record.problem:
             yield record.problem, Status.ERROR
         elif record.id:
@@ -134,7 +144,9 @@ class Text:
             yield f"no TXT record{'' if record.exists else ': the name does not exist (NXDOMAIN)'}", None
 
     def _policy_host(self, host: PolicyHostReport, now: datetime.datetime) -> Iterator[_Line]:
-        yield f"{host.name}: {self._some(host.addresses) or 'no address'}{_took(sum(host.seconds.values()))}", None
+        gone = "" if host.missing == host.name else f"{host.missing} "
+        nothing = f"{gone}does not exist (NXDOMAIN)" if host.missing else "no address"
+        yield f"{host.name}: {self._some(host.addresses) or nothing}{_took(sum(host.seconds.values()))}", None
         for one in host.tried:
             if one.untried:
                 yield f"{one.address} cannot be tried from this machine", Status.WARNING
@@ -150,7 +162,8 @@ class Text:
             headers = "".join(f", {name}: {value}" for name, value in host.headers.items())
             yield f"status {host.status}{headers}", None
         if host.problem and host.stage:
-            took = host.seconds.get(host.stage)
+            # A certificate is verified in the TLS handshake.
+            took = host.seconds.get("tls" if host.stage == "certificate" else host.stage)
             yield f"{STAGES[host.stage]}: {host.problem}{_took(took) if took is not None else ''}", Status.ERROR
 
     def _policy(self, policy: PolicyReport) -> Iterator[_Line]:
@@ -178,13 +191,14 @@ class Text:
         elif report.null_mx:
             yield "null MX: the domain accepts no mail (RFC 7505)", None
         checked = report.policy and report.policy.mode and report.policy.mode.checks_hosts
+        hidden = 0
         for number, mx in enumerate(report.mx):
-            if number >= _MOST and not self._everything and not mx.probes:
+            if number >= _MOST and not self._everything and not _is_bad(mx):
+                hidden += 1
                 continue
             yield from self._mx(mx, bool(checked), report.running)
             yield from self._probes(mx, now)
-        hidden = sum(not mx.probes for mx in report.mx[_MOST:])
-        if hidden and not self._everything:
+        if hidden:
             yield f"… and {hidden} more MX hosts (--all shows them)", None
 
     def _mx(self, mx: MxReport, checked: bool, running: RunningReport) -> Iterator[_Line]:
@@ -202,7 +216,8 @@ class Text:
     def _probes(self, mx: MxReport, now: datetime.datetime) -> Iterator[_Line]:
         for probe in mx.probes:
             how = probe.tls or ("unverified TLS" if probe.certificate else "no TLS")
-            yield f"  {how} with {probe.address}{_took(probe.seconds)}" if probe.address else "  no address", None
+            if probe.address:
+                yield f"  {how} with {probe.address}{_took(probe.seconds)}", None
             if probe.certificate:
                 yield f"  {self._certificate(probe.certificate, now)}", None
             if probe.tlsa:
@@ -237,6 +252,11 @@ class Text:
         names = f"for {self._some(certificate.names)}" if certificate.names else "has no DNS name (SAN)"
         begin = f"; not valid before {certificate.not_before:%Y-%m-%d}" if certificate.not_before > now else ""
         return f"certificate {names}; issued by {certificate.issuer}; {certificate.expiry(now)}{begin}"
+
+
+def _is_bad(mx: MxReport) -> bool:
+    """Whether a probe of an MX host has found anything wrong."""
+    return any(probe.problem or probe.unclear for probe in mx.probes)
 
 
 def _took(seconds: float) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.domain.asked import Outcome
-from postfix_mtasts.query.domain.mx import NOT_ALLOWED, Judgement
+from postfix_mtasts.query.domain.mx import NO_ADDRESS, NOT_ALLOWED, NOT_THERE, Judgement
+from postfix_mtasts.query.domain.now import short
 from postfix_mtasts.query.domain.remark import Remark, error, note, warning
-from postfix_mtasts.query.domain.report import Report
+from postfix_mtasts.query.domain.report import ExceptionReport, Report
 from postfix_mtasts.query.output import Status, worst
 from postfix_mtasts.sts.entry import Apply, NoPolicy, Unavailable, YieldToDane
 from postfix_mtasts.sts.policy import Mode
@@ -23,7 +24,8 @@ def verdict(report: Report, outcome: Outcome, judged: Judged, remarks: Sequence[
     text = found.text
     if found.status is Status.OK and status in (Status.WARNING, Status.ERROR):
         serious = sum(remark.status in (Status.WARNING, Status.ERROR) for remark in remarks)
-        text += f"; but see {'the warning' if serious == 1 else f'{serious} warnings'} below"
+        what = "problem" if status is Status.ERROR else "warning"
+        text += f"; but see {f'the {what}' if serious == 1 else f'{serious} {what}s'} below"
     return Remark(status, text)
 
 
@@ -35,15 +37,21 @@ def _verdict(report: Report, outcome: Outcome, judged: Judged) -> Remark:
         return Remark(Status.NOTHING, f"{report.domain} does not exist in DNS (NXDOMAIN)")
     if report.null_mx:
         return note(f"{report.domain} accepts no mail: it has a null MX record")
+    if report.mx_problem:
+        return error(f"{mail} is deferred: its MX records cannot be looked up: {report.mx_problem}")
+    if report.running.exception:
+        return _exception(report.running.exception, str(report.next_hop))
     if report.running.reply.startswith("TEMP"):
         return error(f"{mail} is deferred: {report.running.reply.removeprefix('TEMP ')}")
     if outcome.late:
         return _late(report, outcome)
     match outcome.answer:
-        case YieldToDane(hosts):
-            return _dane(mail, hosts, judged)
+        case YieldToDane(hosts, only):
+            return _dane(mail, hosts, judged, only=only)
         case Unavailable(failure):
-            return error(f"{mail} is sent without a policy: {failure}")
+            again = report.policy and report.policy.mode
+            cause = f"the daemon does not fetch it again yet after a failure ({failure})" if again else failure
+            return error(f"{mail} is sent without a policy: {cause}")
         case NoPolicy():
             return _no_policy(report, mail, waits=outcome.waits)
         case Apply(policy) if policy.mode is Mode.ENFORCE:
@@ -52,6 +60,11 @@ def _verdict(report: Report, outcome: Outcome, judged: Judged) -> Remark:
             return note("fine: mode testing: mail is delivered whatever the MX hosts do, and senders report failures")
         case _:
             return note("fine: mode none: mail is sent without a policy, as the domain asks")
+
+
+def _exception(found: ExceptionReport, next_hop: str) -> Remark:
+    where = f"{found.table} has {found.value!a} for {next_hop}"
+    return warning(f"an exception of this machine decides: {where}, and Postfix does not ask the daemon")
 
 
 def _late(report: Report, outcome: Outcome) -> Remark:
@@ -78,38 +91,39 @@ def _no_policy(report: Report, mail: str, *, waits: bool) -> Remark:
     return Remark(Status.NOTHING, f"{report.domain} has no policy: mail to it is sent without MTA-STS")
 
 
-def _dane(mail: str, hosts: tuple[str, ...], judged: Judged) -> Remark:
+def _dane(mail: str, hosts: tuple[str, ...], judged: Judged, *, only: bool) -> Remark:
     refused = [(host, one) for host, one in judged if host in hosts and one.state == "refused" and one.reason]
     tlsa = [(host, one) for host, one in refused if "TLSA" in one.reason or "STARTTLS" in one.reason]
     if tlsa and len(tlsa) == len(hosts):
         return error(f"{mail} is deferred: {_faults(tlsa)}")
-    return note(f"fine: DANE decides: {_hosts(len(hosts))} with TLSA records, which take precedence over MTA-STS")
+    if only and len(hosts) < len(judged):
+        which = f"those of its MX hosts that have TLSA records ({len(hosts)} of {len(judged)})"
+        return note(f"fine: DANE decides: mail goes only to {which}: {short(list(hosts))}")
+    return note(f"fine: DANE decides: {_hosts(len(hosts))} TLSA records, which take precedence over MTA-STS")
 
 
 def _enforced(report: Report, judged: Judged) -> Remark:
     mail = f"mail to {report.next_hop}"
-    if report.mx_problem:
-        return error(f"{mail} is deferred: its MX records cannot be looked up: {report.mx_problem}")
-    if not report.running.waits:
-        cached = Judgement("refused", f"{NOT_ALLOWED.removesuffix('policy')}cached policy")
-        judged = [(host, cached if one.reason == NOT_ALLOWED else one) for host, one in judged]
     refused = [(host, one) for host, one in judged if one.state == "refused"]
     unclear = [(host, one) for host, one in judged if one.state == "unclear"]
     fine = [host for host, one in judged if one.state in ("fine", "unprobed")]
     if refused and not fine and not unclear:
-        if all(one.reason.startswith("is not allowed") for _, one in refused) and len(refused) > 1:
-            policy = "policy" if report.running.waits else "cached policy"
-            return error(f"{mail} is deferred: the {policy} allows none of its {len(refused)} MX hosts")
+        if all(one.reason in (NO_ADDRESS, NOT_THERE) for _, one in refused):
+            return error(f"{mail} is returned to its senders: {_faults(refused)}")
+        if all(one.reason.startswith(NOT_ALLOWED) for _, one in refused) and len(refused) > 1:
+            policy = refused[0][1].reason.removeprefix(NOT_ALLOWED)
+            return error(f"{mail} is deferred: {policy} allows none of its {len(refused)} MX hosts")
         return error(f"{mail} is deferred: {_faults(refused)}")
     if refused:
         rest = f"its {_others(len(judged) - len(refused))}" if len(judged) > 1 else ""
-        return error(f"{mail} goes to {rest} only: {_faults(refused)}")
+        return error(f"{mail} goes to {rest} {'at best' if unclear else 'only'}: {_faults(refused)}")
     if unclear and not fine:
         return warning(f"enforced, but none of its MX hosts could be judged from here: {_faults(unclear)}")
     if unclear:
         return warning(f"enforced, but not all MX hosts could be judged from here: {_faults(unclear)}")
     probed = all(one.state == "fine" for _, one in judged)
-    what = "verified" if probed else "allowed by the policy (--probe verifies certificates)"
+    are = "is" if len(judged) == 1 else "are"
+    what = "verified" if probed else f"{are} allowed by the policy (--probe verifies certificates)"
     live = report.running.expires_in
     if not report.running.waits and live is not None and (report.policy is None or not report.policy.mode):
         return warning(f"enforced from the cache for {span(live)} more: {_fresh_fault(report)}")
@@ -131,7 +145,8 @@ def _fresh_fault(report: Report) -> str:
 def _faults(faulty: Judged) -> str:
     """What is wrong with the first of these hosts, and how many more there are."""
     host, judgement = faulty[0]
-    more = f", and {len(faulty) - 1} more" if len(faulty) > 1 else ""
+    others = len(faulty) - 1
+    more = f" ({others} more MX {'hosts fail' if others > 1 else 'host fails'} too)" if others else ""
     reason = "has an expired certificate" if judgement.reason == _EXPIRED else judgement.reason
     return f"its MX {host}{' ' if reason.startswith(('is ', 'has ', 'does ')) else ': '}{reason}{more}"
 
@@ -145,4 +160,4 @@ def _others(count: int) -> str:
 
 
 def _hosts(count: int) -> str:
-    return "one MX host" if count == 1 else f"{count} MX hosts"
+    return "one MX host has" if count == 1 else f"{count} MX hosts have"

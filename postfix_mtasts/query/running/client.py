@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import socket
 import sys
 import time
@@ -33,7 +34,7 @@ class NoDaemon(Exception):  # noqa: N818 - a daemon that does not run may be wha
     @property
     def remedy(self) -> str:
         """How this user gets the permission that lacks; empty if none lacks."""
-        words = " ".join(["sudo", PROGRAM, *sys.argv[1:]])
+        words = shlex.join(["sudo", PROGRAM, *sys.argv[1:]])
         return f"run {words}, or set server.control_group to a group of yours" if self.forbidden else ""
 
 

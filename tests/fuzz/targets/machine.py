@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.dns.resolver import _hosts
 from postfix_mtasts.postfix.installation import NoPostfix, _parse
+from postfix_mtasts.postfix.tables import tables
 from postfix_mtasts.query.doctor.installed import _clients, _settings
-from postfix_mtasts.query.doctor.tables import tables
 
 
 def seeds() -> Iterator[bytes]:

@@ -5,12 +5,13 @@ import contextlib
 import itertools
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from postfix_mtasts.cache.database import Database, Write
 from postfix_mtasts.cache.memory import octets
 from postfix_mtasts.cache.row import print_row
 from postfix_mtasts.cache.store import SYNC, Store, StoreError
@@ -33,14 +34,12 @@ async def opened(path: Path, limit: float) -> AsyncIterator[Store]:
         await store.aclose()
 
 
-def large(name: str, mode: Mode = Mode.ENFORCE, *, age: float = 0.0, used: float = 0.0, unused: bool = False) -> Entry:
-    """An entry whose row has about 100,000 octets: fetched `age` seconds ago, with max_age a day, last used then."""
-    policy = Policy(mode, int(DAY), tuple(MxPattern(f"mx{number}.{name}.{60 * 'x'}.test") for number in range(500)))
-    return Entry(
-        CachedPolicy(policy, str(policy), "1", NOW - age),
-        last_used=NOW - used,
-        unused_at=NOW if unused else None,
+def large(name: str, mode: Mode = Mode.ENFORCE, *, age: float = 0.0, used: float = 0.0) -> Entry:
+    """An entry whose row has about 100,000 octets: fetched `age` seconds ago, with max_age 100 days."""
+    policy = Policy(
+        mode, int(100 * DAY), tuple(MxPattern(f"mx{number}.{name}.{60 * 'x'}.test") for number in range(500))
     )
+    return Entry(CachedPolicy(policy, str(policy), "1", NOW - age), last_used=NOW - used)
 
 
 @pytest.fixture
@@ -62,12 +61,12 @@ async def test_rows_are_deleted_for_new_ones_but_no_enforced_policy_in_use(
             return " ".join(sorted(key.removesuffix(".test") for key in rows(path)))
 
         first = await write(
-            expired=large("expired", age=2 * DAY, used=9 * DAY),
+            expired=large("expired", age=101 * DAY, used=9 * DAY),
             testing=large("testing", Mode.TESTING, used=8 * DAY),
             none=large("none", Mode.NONE, used=7 * DAY),
-            unused2=large("unused2", used=90 * DAY, unused=True),
-            unused1=large("unused1", used=40 * DAY, unused=True),
-            used=large("used", used=DAY),
+            unused2=large("unused2", used=90 * DAY),
+            unused1=large("unused1", used=31 * DAY),
+            used=large("used", used=29 * DAY),
         )
         assert first == "expired none testing unused1 unused2 used"
         # What protects nobody goes first, the oldest use first. Room is made for a few at once.
@@ -142,6 +141,60 @@ async def test_a_file_that_is_moved_away_is_begun_anew(
     expected = {DOMAIN.name: print_row(NEWER)} | ({OTHER.name: print_row(ENTRY)} if replaced else {})
     assert rows(path) == expected
     assert [record.getMessage() for record in caplog.records] == [f"cache.path: {what}{GOES_ON}"]
+
+
+async def test_domains_are_read_while_it_is_found_out_which_are_due(path: Path) -> None:
+    async with opened(path, 64 * MIB) as store:
+        for number in range(500):
+            store.put(PolicyDomain(f"{number}.test"), replace(ENTRY, last_used=NOW))
+        assert await store.flush()
+        done: list[str] = []
+        finding = asyncio.create_task(store.due(NOW + 85000.0))
+        finding.add_done_callback(lambda _: done.append("due"))
+        await asyncio.sleep(0)
+        for number in range(3):
+            await store.get(PolicyDomain(f"{number}.test"))
+            done.append("read")
+        assert len(await finding) == 500
+        await asyncio.sleep(0)
+    assert done == ["read", "read", "read", "due"]
+
+
+@pytest.mark.parametrize("missing", [["-wal"], ["-wal", "-shm"]])
+async def test_a_log_that_is_deleted_costs_no_row(
+    path: Path, caplog: pytest.LogCaptureFixture, missing: list[str]
+) -> None:
+    async with opened(path, 64 * MIB) as store:
+        store.put(DOMAIN, NEWER)
+        assert await store.flush()
+        for suffix in missing:
+            Path(f"{path}{suffix}").unlink()
+        what = "its write-ahead log was deleted while it was open"
+        with pytest.raises(StoreError, match=f"^{what}$"):
+            await store.get(OTHER)
+        assert rows(path) == {DOMAIN.name: print_row(NEWER)}  # Another process finds all in the file.
+        assert await store.get(DOMAIN) == NEWER
+        store.put(OTHER, ENTRY)
+        assert await store.flush()
+        assert sorted(rows(path)) == [DOMAIN.name, OTHER.name]
+    assert [record.getMessage() for record in caplog.records] == [f"cache.path: {what}{GOES_ON}"]
+
+
+async def test_a_batch_is_bounded_in_octets(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+    original = Database.put
+
+    def count(self: Database, rows: Sequence[Write], now: float) -> int:
+        batches.append(sum(len(row.row) for row in rows))
+        return original(self, rows, now)
+
+    monkeypatch.setattr(Database, "put", count)
+    async with opened(path, 64 * MIB) as store:
+        for number in range(30):
+            store.put(PolicyDomain(f"{number}.test"), large("a"))
+        assert await store.flush()
+    assert len(rows(path)) == 30
+    assert max(batches) < 2 * MIB
 
 
 async def test_what_was_written_is_synced_at_most_once_a_second(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,8 +68,7 @@ def applied(domain: str, mode: str = "enforce", max_age: int = 86400) -> str:
 
 
 def late(domain: str, seconds: float) -> str:
-    failure = f"discovery: no result within {seconds} s; it goes on {FETCH_ERROR}"
-    return f"warning: domain={domain}, policy unavailable: {failure}"
+    return f"warning: domain={domain}, policy unavailable: discovery: no result within {seconds} s; it goes on"
 
 
 def ready(listen: str) -> list[str]:

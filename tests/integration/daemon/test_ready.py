@@ -5,6 +5,7 @@ import ipaddress
 import os
 import resource
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -218,6 +219,18 @@ async def test_where_the_row_cannot_be_read_a_policy_that_failed_is_not_fetched_
         world.https.policy(HAS.policy_host(), POLICY, world.ca.issue(HAS.policy_host()).server_context())
         assert [reply for _, reply in await world.ask("has.test", times=2)] == [SECURE] * 2
         assert len(world.https.requests) == 2
+
+
+async def test_mail_is_deferred_if_the_process_was_stopped_while_a_domain_was_looked_up(
+    world: Service, tmp_path: Path
+) -> None:
+    """It had no chance to hear of a policy."""
+    world.dns.set_behaviour("_mta-sts.slow.test", Behaviour(silent=True))
+    async with world.running(tmp_path):
+        world.lookup.answer_within = 0.5
+        asyncio.get_running_loop().call_later(0.1, time.sleep, 2.5)
+        stopped = await world.ask("slow.test")
+    assert stopped == [(None, b"50:TEMP discovery: no result within 0.5 s; it goes on,")]
 
 
 async def test_what_dane_says_ends_a_ready_reply_too(world: Service, tmp_path: Path) -> None:

@@ -258,6 +258,41 @@ async def test_broken_tcp(octets: bytes, word: str) -> None:
     assert str(error.value) == f"127.0.0.1 port {server.port}: {word}"
 
 
+async def test_of_many_responses_over_tcp_one_is_read_in_a_round() -> None:
+    count, rounds, ends = 20, 0, list[int]()
+    all_have_asked = asyncio.Barrier(count)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        query = (await reader.read(512))[2:]
+        await all_have_asked.wait()
+        response = answer(query, '"x"')
+        writer.write(len(response).to_bytes(2) + response)
+        writer.close()
+
+    async def count_rounds() -> None:
+        nonlocal rounds
+        while True:
+            await asyncio.sleep(0)
+            rounds += 1
+
+    async def ask(nameservers: Nameservers) -> None:
+        await nameservers.ask(Query(NAME, TXT))
+        ends.append(rounds)
+
+    udp, tcp = bind("127.0.0.1")
+    counting = asyncio.create_task(count_rounds())
+    async with (
+        await asyncio.start_server(serve, sock=tcp),
+        datagrams(lambda query, _: [reply(query, TRUNCATED)], udp) as server,
+        asyncio.TaskGroup() as tasks,
+    ):
+        nameservers = Nameservers([server], 60)
+        for _ in range(count):
+            tasks.create_task(ask(nameservers))
+    counting.cancel()
+    assert len(set(ends)) == count
+
+
 @pytest.mark.parametrize("rcode", ["FORMERR", "NOTIMP"])
 async def test_a_nameserver_without_edns(rcode: str) -> None:
     with DnsServer() as server:

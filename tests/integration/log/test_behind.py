@@ -92,6 +92,18 @@ def test_lines_that_are_too_many_are_lost_and_counted() -> None:
     assert 5000 < len(numbers) < 5100  # Those that wait, and the first ones, which fit into the pipe.
 
 
+def test_a_traceback_is_larger_than_the_room_in_a_pipe() -> None:
+    """What says that there is room promises 4 KiB."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PAGE)
+    with open(reading) as lines, open(writing, "w") as stream:  # noqa: PTH123 - a pipe
+        behind = Behind(logging.StreamHandler(stream), stream.fileno())
+        error = ValueError("x" * 10 * PAGE)
+        behind.handle(logging.makeLogRecord({"msg": "an error", "exc_info": (ValueError, error, None)}))
+        behind.handle(logging.makeLogRecord({"msg": "the next"}))
+        assert [lines.readline() for _ in range(3)] == ["an error\n", f"ValueError: {error}\n", "the next\n"]
+
+
 @pytest.mark.parametrize("missing", ["2>&-", "<&- >&- 2>&-"])
 def test_standard_files_that_are_missing(service: Service, missing: str) -> None:
     command = ["sh", "-c", f'exec "$0" "$@" {missing}', str(COMMAND), "--config", str(service.config)]

@@ -2,16 +2,22 @@
 
 import asyncio
 import contextlib
+import socket
+import ssl
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from postfix_mtasts.dns.resolver import Pinned
+from postfix_mtasts.remote.network import Network, tls_context
+from postfix_mtasts.remote.probe import EVERYWHERE
 from postfix_mtasts.remote.stream import MAX_RECEIVED, RETRY, Records
 from postfix_mtasts.sts.observation import Failure, FetchFailed, Stage
-from tests.integration.remote.test_fetcher import DOMAIN, HOST, World, ca, failed, world
-from tests.world.https import HANG, Flood, Sealed
+from tests.integration.remote.test_fetcher import DOMAIN, HOST, TEXT, World, ca, failed, fetched, world
+from tests.world.ca import Ca
+from tests.world.https import HANG, Flood, Hold, Sealed, answer
 from tests.world.tls13 import KEY_UPDATE, PADDING
 
 __all__ = ["ca", "world"]  # Fixtures.
@@ -54,6 +60,23 @@ async def test_records_without_end(
     assert rounds[0] >= octets // SMALLEST
 
 
+async def test_of_many_hosts_that_answer_at_once_one_is_worked_on_in_a_round(world: World) -> None:
+    hold, response = Hold(), answer(TEXT)
+    world.serve(hold, response)
+    fetcher, ends = world.fetcher(), list[int]()
+    async with counted_rounds() as rounds:
+        fetches = [asyncio.create_task(fetcher.fetch(DOMAIN, "1")) for _ in range(20)]
+        for fetch in fetches:
+            fetch.add_done_callback(lambda _: ends.append(rounds[0]))
+        while len(world.https.requests) < len(fetches):
+            await asyncio.sleep(0.01)
+        hold.release()
+        while world.https.sent[HOST] < len(fetches) * len(response):
+            time.sleep(0.01)  # The loop hears of all at once.
+        assert await asyncio.gather(*fetches) == [fetched()] * len(fetches)
+    assert len(set(ends)) == len(fetches)
+
+
 def test_what_looks_like_many_retries_costs_as_much_as_one() -> None:
     """A host may fill its certificates with what makes a ServerHello a HelloRetryRequest."""
     content = RETRY * (16_000 // len(RETRY))
@@ -71,6 +94,51 @@ async def test_a_handshake_without_end(world: World) -> None:
     world.https.site(HOST, None, bytes.fromhex("16 0303 4000") + bytes(0x4000), Flood(10_000_000))
     observation = await world.fetcher().fetch(DOMAIN, "1")
     assert observation == failed(Stage.TLS, "the answer is not valid TLS")
+
+
+async def test_a_process_that_was_stopped_is_connected_nevertheless() -> None:
+    """When it sees that the time for one address has passed, the kernel has made the connection."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        waiting = [stack.enter_context(socket.socket()) for _ in range(2)]
+        for connection in waiting:  # They fill the queue, so that the next one is not taken.
+            connection.setblocking(False)
+            connection.connect_ex(listener.getsockname())
+
+        def stop() -> None:
+            for _ in waiting:
+                listener.accept()[0].close()
+            time.sleep(5)  # The kernel has sent the next SYN after one second.
+
+        asyncio.get_running_loop().call_later(0.2, stop)
+        network = Network(Pinned("127.0.0.1"), EVERYWHERE)
+        await network.connect(HOST, listener.getsockname()[1])
+        network.abort()
+    assert network.trace.address == "127.0.0.1"
+
+
+async def test_a_host_gets_no_second_handshake(ca: Ca) -> None:
+    """In TLS 1.2 a host may ask for one after the other, and each costs as much as the first."""
+    command = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", str(ca.issue(HOST).file), "-tls1_2", "-msg"]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    network = Network(Pinned("127.0.0.1"), EVERYWHERE)
+    try:
+        while not (line := await process.stdout.readline()).startswith(b"ACCEPT 127.0.0.1:"):
+            assert line
+        stream = await network.connect(HOST, int(line.rpartition(b":")[2]))
+        await network.start_tls(stream, HOST, tls_context(str(ca.file)))
+        process.stdin.write(b"R\n")  # It asks for another handshake.
+        with pytest.raises(ssl.SSLError):
+            await stream.read(1)
+    finally:
+        network.abort()
+        process.kill()
+    output, _ = await process.communicate()
+    assert b"HelloRequest" in output
+    assert b"ClientHello" not in output.partition(b"HelloRequest")[2]
 
 
 async def test_a_process_that_was_stopped_does_not_blame_the_host(world: World) -> None:

@@ -1,10 +1,13 @@
-"""Every subcommand, option and exit status is in the man page, and every word to type in the completion for bash."""
+"""Every subcommand, option and exit status is in the man page, and every word to type is completed by the shells."""
 
 import argparse
 import dataclasses
+import os
 import re
+import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,8 @@ from postfix_mtasts.query.output import Status
 
 ROOT = Path(__file__).parents[3]
 MANUAL = ROOT / "docs/man/postfix-mtasts-query.1"
-COMPLETION = ROOT / "contrib/completion/postfix-mtasts-query.bash"
+COMPLETIONS = ROOT / "contrib/completion"
+PROGRAM = "postfix-mtasts-query"
 NAMES = [None, *SUBCOMMANDS]
 
 
@@ -85,31 +89,63 @@ def test_the_manual_has_every_member_of_the_json(shape: type[Any], manual: str) 
     assert [field.name for field in dataclasses.fields(shape) if not re.search(rf"\b{field.name}\b", json)] == []
 
 
-def completed(*words: str) -> set[str]:
+def bash(*words: str) -> str:
     """What bash offers at the end of these words."""
-    bash = shutil.which("bash")
-    assert bash
     ask = 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _postfix_mtasts_query; printf "%s\\n" "${COMPREPLY[@]}"'
-    script = f"source {COMPLETION}; {ask}"
-    done = subprocess.run([bash, "-c", script, "bash", *words], check=True, capture_output=True, text=True)
-    return set(done.stdout.split())
+    return said("bash", "-c", f"source {COMPLETIONS}/{PROGRAM}.bash; {ask}", "bash", *words)
 
 
+def fish(*words: str) -> str:
+    """What fish offers at the end of these words."""
+    line = shlex.quote(" ".join(words))
+    listed = said("fish", "--no-config", "-c", f"source {COMPLETIONS}/{PROGRAM}.fish; complete -C {line}")
+    return "\n".join(one.partition("\t")[0] for one in listed.splitlines())
+
+
+def zsh(*words: str) -> str:
+    """What zsh offers at the end of these words."""
+    seen = said("zsh", "-f", str(Path(__file__).with_name("complete.zsh")), str(COMPLETIONS), " ".join(words))
+    return "\n".join(re.findall(r"<([^<>\s]+)>", seen))
+
+
+def said(shell: str, *words: str) -> str:
+    found = shutil.which(shell)
+    if not found:
+        pytest.skip(f"needs {shell}")
+    environment = {**os.environ, "TERM": "dumb", "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
+    # A shell that waits ends with all that it has started.
+    command = ["timeout", "--signal=KILL", "30", found, *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+
+
+@pytest.mark.parametrize("shell", [bash, fish, zsh])
 @pytest.mark.parametrize("name", NAMES, ids=str)
-def test_bash_completes_every_option(name: str | None) -> None:
-    words = [name] if name else ["example.com"]
-    assert completed("postfix-mtasts-query", *words, "--") == {one for one in options(name) if one.startswith("--")}
+@pytest.mark.parametrize("before", [(), ("--config", "x.toml")], ids=["alone", "behind --config"])
+def test_shells_complete_every_option(shell: Callable[..., str], name: str | None, before: tuple[str, ...]) -> None:
+    wanted = {one for one in options(name) if one.startswith("--")} - set(before)
+    found = shell(PROGRAM, *before, name or "example.com", "--").split()
+    assert set(found) - set(before) == wanted
 
 
-def test_bash_completes_subcommands() -> None:
-    assert completed("postfix-mtasts-query", "") >= set(SUBCOMMANDS)
-    assert completed("postfix-mtasts-query", "cache", "") >= {"list", "show", "forget", "refresh"}
-    assert completed("postfix-mtasts-query", "example.com", "d") == set()
+@pytest.mark.parametrize("shell", [bash, fish, zsh])
+def test_shells_complete_words(shell: Callable[..., str]) -> None:
+    modes, sorts = {"enforce", "testing", "none"}, {"domain", "fetched", "expires", "failures"}
+    assert set(SUBCOMMANDS) <= set(shell(PROGRAM, "").split())
+    assert {"list", "show", "forget", "refresh"} <= set(shell(PROGRAM, "cache", "").split())
+    assert set(shell(PROGRAM, "cache", "list", "--mode", "").split()) == modes
+    assert set(shell(PROGRAM, "cache", "list", "--sort", "").split()) == sorts
+    assert shell(PROGRAM, "example.com", "d").split() == []
 
 
-@pytest.mark.parametrize("name", ["postfix-mtasts-query.fish", "_postfix-mtasts-query"])
-def test_the_other_shells_have_every_option(name: str) -> None:
-    script = COMPLETION.with_name(name).read_text()
-    wanted = {option.lstrip("-") for each in NAMES for option in options(each) if option.startswith("--")}
-    assert {option for option in wanted if not re.search(rf"(?:--|-l ){option}\b", script)} == set()
-    assert [one for one in SUBCOMMANDS if one not in script] == []
+@pytest.mark.parametrize(
+    ("place", "file"),
+    [
+        ("usr/share/zsh/vendor-completions", "contrib/completion/_postfix-mtasts-query"),
+        ("usr/share/fish/vendor_completions.d", "contrib/completion/postfix-mtasts-query.fish"),
+        (PROGRAM, "contrib/completion/postfix-mtasts-query.bash"),
+    ],
+)
+def test_the_package_has_the_completions(place: str, file: str) -> None:
+    lists = [path.read_text() for path in (ROOT / "debian").glob("*.install")]
+    lists += [path.read_text() for path in (ROOT / "debian").glob("*.bash-completion")]
+    assert f"{file} {place}" in "\n".join(lists).splitlines()

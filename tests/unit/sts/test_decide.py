@@ -294,6 +294,12 @@ def failed(entry: Entry, times: int, now: float) -> Entry:
             Decision(Entry(unread=True, checked_at=START), Unavailable(FAILURE, defer=True)),
             id="nothing known of anything",
         ),
+        pytest.param(
+            Entry(unread=True),
+            Due(),
+            Decision(Entry(unread=True)),
+            id="what could not be read is not taken for unused",
+        ),
         pytest.param(LIVE, Asked(), Decision(LIVE, Apply(P1), until=START + 300.0), id="until the record is looked up"),
         pytest.param(
             aged(200),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import NOBODY, World
+from tests.integration.conftest import NOBODY, World, mounted
 from tests.world.daemon import COMMAND, Daemon
 from tests.world.dns import Behaviour
 
@@ -27,6 +27,12 @@ def daemon(world: World, tmp_path: Path) -> Iterator[Daemon]:
 
 def policy(domain: str, max_age: int = 1209600) -> str:
     return f"version: STSv1\nmode: enforce\nmx: mx.{domain}\nmax_age: {max_age}\n"
+
+
+def receive(world: World, domain: str) -> None:
+    """The domain has an MX host."""
+    world.dns.add(domain, "MX", f"10 mx.{domain}.")
+    world.dns.add(f"mx.{domain}", "A", "127.0.3.200")
 
 
 def query(daemon: Daemon, *words: str, given: str = "", **environment: str) -> tuple[int, str, str]:
@@ -91,7 +97,7 @@ def block(output: str, name: str) -> list[str]:
 
 def test_what_is_cached(world: World, daemon: Daemon) -> None:
     world.publish("cached.test", policy("cached.test"))
-    world.dns.add("cached.test", "MX", "10 mx.cached.test.")
+    receive(world, "cached.test")
     status, output, _ = query(daemon, "cached.test")
     assert (status, block(output, "now")[1:]) == (
         0,
@@ -113,7 +119,7 @@ def test_what_is_cached(world: World, daemon: Daemon) -> None:
 def test_a_file_that_changes_under_the_same_id(world: World, daemon: Daemon) -> None:
     domain = "changes.test"
     world.publish(domain, policy(domain))
-    world.dns.add(domain, "MX", f"10 mx.{domain}.")
+    receive(world, domain)
     as_postfix(daemon, domain)
     context = world.ca.issue(f"mta-sts.{domain}").server_context()
     world.https.policy(f"mta-sts.{domain}", policy(domain, 2419200), context)
@@ -128,7 +134,7 @@ def test_a_file_that_changes_under_the_same_id(world: World, daemon: Daemon) -> 
 
 def test_several_domains_and_the_worst_of_them(world: World, daemon: Daemon) -> None:
     world.publish("several.test", policy("several.test"))
-    world.dns.add("several.test", "MX", "10 mx.several.test.")
+    receive(world, "several.test")
     world.announce("broken.test", host=NOBODY)
     for words, expected in (
         (("several.test",), 0),
@@ -206,6 +212,40 @@ def test_warm_asks_where_the_daemon_listens(world: World, tmp_path: Path) -> Non
     assert (status, output.partition("|")[0]) == (0, "MTA-STS OK - answers Postfix; 1 policy")
 
 
+@pytest.mark.skipif(not Path("/usr/sbin/postconf").exists(), reason="needs Postfix")
+def test_what_main_cf_says_counts(world: World, tmp_path: Path) -> None:
+    """The socket unit has another address, the name of the map chooses the style, and a table comes first."""
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    (etc / "exceptions").write_text("free.test may\n")
+    table = "texthash:/etc/postfix/exceptions"
+    maps = f"{table}, socketmap:inet:localhost:8462:tlsrpt"
+    (etc / "main.cf").write_text(f"compatibility_level = 3.6\nsmtp_tls_policy_maps = {maps}\n")
+    (etc / "master.cf").write_text("smtp unix - - n - - smtp\n")
+    for domain in ("kept.test", "free.test"):
+        world.publish(domain, policy(domain))
+        receive(world, domain)
+    config = {**world.configuration(tmp_path), "server": {"control": str(tmp_path / "control")}}
+    with (
+        mounted("--bind", etc, Path("/etc/postfix")),
+        socket.create_server(("127.0.0.1", 8462)) as listener,
+        Daemon(tmp_path, config, passed=[(listener, "socketmap")]) as daemon,
+    ):
+        asked = as_postfix(daemon, "kept.test")
+        kept = query(daemon, "kept.test")
+        free = query(daemon, "free.test")
+        _, document, _ = query(daemon, "--json", "free.test")
+    assert "policy_type=sts" in asked
+    assert asked.endswith(" (TIME, inet:localhost:8462:tlsrpt)\n")
+    assert (kept[0], "policy_type=sts" in kept[1].partition("Postfix gets")[2]) == (0, True)
+    assert (free[0], " ".join(free[1].partition("\nfree.test\n")[0].split())) == (
+        1,
+        f"an exception of this machine decides: {table} has 'may' for free.test, and Postfix does not ask the daemon",
+    )
+    assert " ".join(free[1].partition("Postfix gets\n")[2].split()).startswith(f"now may ({table}) daemon OK secure")
+    assert json.loads(document)["running"]["exception"] == {"table": table, "value": "may"}
+
+
 def test_warm_needs_a_file(daemon: Daemon, tmp_path: Path) -> None:
     expected = f"postfix-mtasts-query: error: {tmp_path / 'none'}: no such file or directory\n"
     assert query(daemon, "warm", str(tmp_path / "none")) == (64, "", expected)
@@ -254,10 +294,30 @@ def test_colours_are_for_terminals_that_want_them(world: World, daemon: Daemon) 
 def test_progress_is_for_terminals(world: World, daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "domains").write_text("one.test\ntwo.test\n")
     seen = on_a_terminal(daemon, "warm", str(tmp_path / "domains"))
-    assert (
-        seen
-        == "\r1 of 2 domains\r2 of 2 domains\n2 domains: 0 with a policy for Postfix, 2 without, 0 failed, 0 deferred\n"
-    )
+    blank = " " * len("2 of 2 domains")
+    line = "2 domains: 0 with a policy for Postfix, 2 without, 0 failed, 0 deferred\n"
+    assert seen == f"\r1 of 2 domains\r2 of 2 domains\r{blank}\r{line}"
+
+
+def test_a_stage_that_takes_long_is_shown(world: World, daemon: Daemon) -> None:
+    """After two seconds, and no longer than it lasts: the verdict takes its place."""
+    world.dns.set_behaviour("_mta-sts.slow.test", Behaviour(silent=True))
+    receive(world, "slow.test")
+    seen = on_a_terminal(daemon, "slow.test", NO_COLOR="1")
+    shown, _, rest = seen.partition("mail to slow.test is sent without a policy: TXT lookup: ")
+    assert re.fullmatch(r"(\rTXT lookup \(\d+ s\) \.\.\. *)+\r +\r", shown), seen
+    assert " ".join(rest.split()).startswith("127.0.0.1: no answer within 5 s slow.test now ")
+    status, _, errors = query(daemon, "slow.test")
+    assert (status, errors) == (2, "")
+
+
+def test_a_daemon_that_hangs_is_not_waited_for(world: World, daemon: Daemon) -> None:
+    world.publish("unasked.test", policy("unasked.test"))
+    receive(world, "unasked.test")
+    with daemon.stopped():
+        status, output, _ = query(daemon, "unasked.test")
+    why = "no daemon was asked: no answer from the daemon within 5 s; judged as one that has nothing cached"
+    assert (status, " ".join(block(output, "now"))) == (0, why)
 
 
 WRONG = {

@@ -90,7 +90,7 @@ def outcome_of(entry: Entry, *, seconds: float = 0.1, complete: bool = True, rul
 
 
 def test_a_policy_that_comes_too_late() -> None:
-    late = Unavailable(Failure(Stage.DISCOVERY, "no result within 10 s; it goes on"))
+    late = Unavailable(Failure(Stage.DISCOVERY, "no result within 10 s; it goes on", result_type=None))
     found = Apply(POLICY, fetched=True)
     assert outcome_of(Entry(), seconds=9.9) == Outcome(found, found, True, False, found)
     assert outcome_of(Entry(), seconds=39) == Outcome(late, late, True, True, found)

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from postfix_mtasts.daemon.work import Turns
+from postfix_mtasts.turns import Turns
 
 
 async def rounds(count: int, log: list[str]) -> None:

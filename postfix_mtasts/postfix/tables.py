@@ -1,5 +1,6 @@
 """The tables in a list such as smtp_tls_policy_maps, and the sockets that socketmap tables lead to."""
 
+import ipaddress
 import pathlib
 import socket
 from collections.abc import Iterator
@@ -76,6 +77,29 @@ def tables(value: str) -> tuple[Table, ...]:
         else:
             found.append(Table(text, proxied, kind, name))
     return tuple(found)
+
+
+def is_same(listener: Endpoint, endpoint: Endpoint) -> bool:
+    """Whether a connection to `endpoint` reaches the program that listens on `listener`."""
+    if isinstance(listener, UnixEndpoint) and isinstance(endpoint, UnixEndpoint):
+        here, there = pathlib.Path(listener.path), pathlib.Path(endpoint.path)
+        # Some administrators bring a socket into a chroot by a bind mount, so the files are compared too.
+        return here.resolve() == there.resolve() or (here.exists() and there.exists() and here.samefile(there))
+    if isinstance(listener, UnixEndpoint) or isinstance(endpoint, UnixEndpoint):
+        return False
+    address = ipaddress.ip_address(listener.host)
+    named = endpoint.host == "localhost" and address.is_loopback
+    return listener.port == endpoint.port and (address.is_unspecified or named or listener.host == endpoint.host)
+
+
+def is_elsewhere(endpoint: Endpoint) -> bool:
+    """Whether a socket may be on another machine."""
+    if isinstance(endpoint, UnixEndpoint) or endpoint.host == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(endpoint.host).is_loopback
+    except ValueError:
+        return True
 
 
 def _split(value: str) -> Iterator[str]:

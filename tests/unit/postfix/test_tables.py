@@ -3,7 +3,7 @@
 import pytest
 
 from postfix_mtasts.config import Endpoint, InetEndpoint, UnixEndpoint
-from postfix_mtasts.query.doctor.tables import Table, tables
+from postfix_mtasts.postfix.tables import Table, tables
 
 ASK = "socketmap:inet:127.0.0.1:8461:postfix"
 OURS = Table(ASK, proxied=False, kind="socketmap", name="inet:127.0.0.1:8461:postfix")
