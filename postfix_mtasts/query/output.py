@@ -114,6 +114,8 @@ def to_json(value: Any) -> Any:
             return value.value
         case datetime.datetime():
             return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+        case datetime.date():
+            return value.isoformat()
         case dict():
             return {name: to_json(item) for name, item in value.items()}
         case tuple() | list():

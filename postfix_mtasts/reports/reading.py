@@ -1,4 +1,4 @@
-"""Reads the report in a file, and who sent it."""
+"""Reads the report in a file or mail, and who sent it."""
 
 import dataclasses
 import datetime
@@ -33,15 +33,23 @@ async def read(file: str, verifier: Verifier, now: datetime.datetime) -> Reading
     """Read the mail, the JSON text or the compressed JSON text in a file."""
     try:
         data = content(file)
+    except OSError as error:
+        return Reading(file, None, _NO_MAIL, (error.strerror or str(error)).lower())
+    return await read_data(file, data, verifier, now)
+
+
+async def read_data(
+    file: str, data: bytes, verifier: Verifier, now: datetime.datetime, known: Dkim | None = None
+) -> Reading:
+    """Read what is in a file. If it is `known` who sent it, that is not looked up again."""
+    try:
         if len(data) > MAX_FILE:
             raise ReportError("larger than 20 MB")
         if file.endswith(_SUFFIXES) or is_compressed(data) or data[:1000].lstrip(_BLANKS).startswith(_JSON):
             return Reading(file, parse(decompress(data), Path(file).name), _NO_MAIL)
         attachment = find_report(data)
         report = parse(decompress(attachment.content), attachment.file_name)
-    except OSError as error:
-        return Reading(file, None, _NO_MAIL, (error.strerror or str(error)).lower())
     except ReportError as error:
         return Reading(file, None, _NO_MAIL, str(error))
     report = dataclasses.replace(report, problems=attachment.problems + report.problems)
-    return Reading(file, report, await verifier.verify(data, now))
+    return Reading(file, report, known or await verifier.verify(data, now))

@@ -123,7 +123,7 @@ class Source:
     days: tuple[Day, ...]  # All days of the window.
     worst: str | None  # A result type. None if nothing failed, or if no report gives a type.
     severity: Severity  # Of `worst`; NOTE if nothing failed.
-    policies: tuple[PolicyTotal, ...]  # Those with most sessions first.
+    policies: tuple[PolicyTotal, ...]  # Those with most failed sessions first.
     failures: tuple[FailureGroup, ...]  # Those with most sessions first.
     reports: tuple[ReportLine, ...]  # The last ones first.
     more_failures: int  # Groups, and policies of reports, that are not listed.
@@ -163,6 +163,7 @@ class Result:
     more_failures: int  # Groups that are not listed.
     meaning: Meaning
     command: str  # Checks the domain with most failures. Empty if reports name none.
+    more_mx: int = 0  # MX hosts that are not listed.
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +217,8 @@ LONG = Limits(rows=1000, failures=1000, reports=1000, policies=1000, mx=1000)  #
 class Facts:
     """What the store knows of a window: sums by day, by policy, and groups of failures.
 
-    `lines` has at most as many reports of a sender as are to be listed, the last ones first; `counts` how many there
-    are.
+    Of the senders that are listed, which are the first in `ranked`, `lines` has as many policies of reports as are to
+    be listed, the last ones first, and `counts` how many there are.
     """
 
     days: Mapping[Sender, Sequence[Day]]
@@ -228,22 +229,23 @@ class Facts:
     left_out: LeftOut
 
 
+def ranked(days: Mapping[Sender, Sequence[Day]]) -> list[Sender]:
+    """The senders: the verified first, then those with most failed sessions, then with most sessions."""
+    failed = {sender: sum(day.failed for day in of_sender) for sender, of_sender in days.items()}
+    successful = {sender: sum(day.successful for day in of_sender) for sender, of_sender in days.items()}
+    return sorted(
+        days, key=lambda sender: (not sender.verified, -failed[sender], -successful[sender], sender.domain or "")
+    )
+
+
 def by_source(window: Window, domain: str | None, facts: Facts, limits: Limits = SHORT) -> SourcesView:
     """The view by source."""
     failures: defaultdict[Sender, list[FailureGroup]] = defaultdict(list)
     for group in facts.failures:
         failures[group.sender].append(group)
-    sources = sorted(
-        (_source(window, sender, facts, failures[sender], limits) for sender in facts.days),
-        key=lambda source: (
-            not source.sender.verified,
-            -source.failed,
-            -source.successful,
-            source.sender.domain or "",
-        ),
-    )
-    listed = tuple(sources[: limits.rows])
-    return SourcesView(window, domain, listed, len(sources) - len(listed), facts.left_out)
+    senders = ranked(facts.days)
+    sources = tuple(_source(window, sender, facts, failures[sender], limits) for sender in senders[: limits.rows])
+    return SourcesView(window, domain, sources, len(senders) - len(sources), facts.left_out)
 
 
 def by_result(window: Window, domain: str | None, facts: Facts, limits: Limits = SHORT) -> ResultsView:
@@ -269,7 +271,6 @@ def by_result(window: Window, domain: str | None, facts: Facts, limits: Limits =
 def _source(window: Window, sender: Sender, facts: Facts, groups: Sequence[FailureGroup], limits: Limits) -> Source:
     known = {day.date: day for day in facts.days[sender]}
     lines = facts.lines[sender][: limits.reports]
-    policies = sorted(facts.policies[sender], key=lambda one: (-one.failed, -one.successful, str(one)))
     failures = _most_first(groups)
     worst = max(failures, key=lambda group: meaning(group.result, group.code).severity, default=None)
     return Source(
@@ -281,7 +282,7 @@ def _source(window: Window, sender: Sender, facts: Facts, groups: Sequence[Failu
         days=tuple(known.get(date, Day(date, 0, 0)) for date in window.days()),
         worst=worst.result if worst else None,
         severity=meaning(worst.result, worst.code).severity if worst else Severity.NOTE,
-        policies=tuple(policies[: limits.policies]),
+        policies=tuple(facts.policies[sender][: limits.policies]),
         failures=tuple(failures[: limits.failures]),
         reports=tuple(lines),
         more_failures=len(failures[limits.failures :]),
@@ -292,18 +293,20 @@ def _source(window: Window, sender: Sender, facts: Facts, groups: Sequence[Failu
 def _result(result: str | None, groups: Sequence[FailureGroup], limits: Limits) -> Result:
     failures = _most_first(groups)
     codes = {group.code for group in groups}
+    mx = _ranked((group.mx, group.sessions) for group in groups)
     domains = _ranked((group.domain, group.sessions) for group in groups if _is_hostname(group.domain))
     return Result(
         result=result,
         sessions=sum(group.sessions for group in groups),
         sources=len({group.sender for group in groups}),
-        mx=_ranked((group.mx, group.sessions) for group in groups)[: limits.mx],
+        mx=mx[: limits.mx],
         since=min(group.since for group in groups),
         last=max(group.last for group in groups),
         failures=tuple(failures[: limits.failures]),
         more_failures=len(failures[limits.failures :]),
         meaning=meaning(result, codes.pop() if len(codes) == 1 else None),
         command=f"postfix-mtasts-query --probe {domains[0]}" if domains else "",
+        more_mx=len(mx[limits.mx :]),
     )
 
 

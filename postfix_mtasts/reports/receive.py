@@ -1,0 +1,62 @@
+"""Receives one mail from Postfix's pipe(8): it is saved first, and then taken in.
+
+Postfix bounces a mail for most exit statuses. So the status is 0 for whatever came, and 75 (EX_TEMPFAIL), at which
+Postfix keeps the mail and tries again, only if it could not be saved.
+"""
+
+import asyncio
+import datetime
+import os
+import sys
+import syslog
+from pathlib import Path
+from typing import IO
+
+from postfix_mtasts.config import Config, ConfigError
+from postfix_mtasts.config_file import read_config
+from postfix_mtasts.query.output import printable
+from postfix_mtasts.reports.spool import Spool
+from postfix_mtasts.reports.voice import PROGRAM
+
+_MAX_LINE = 500  # Characters of a line in the log.
+
+
+def receive(config_path: str | None, source: IO[bytes]) -> int:
+    """Save a mail, take it in, and return the exit status."""
+    now = datetime.datetime.now(datetime.UTC)
+    try:
+        settings = read_config(config_path)
+        spool = Spool(folder(settings))
+        name = spool.save(source, int(now.timestamp()))
+    except (ConfigError, OSError) as error:
+        tell(syslog.LOG_ERR, f"the mail could not be saved: {error}")
+        return os.EX_TEMPFAIL
+    try:
+        asyncio.run(_take_in(settings, spool, name, now))
+    except Exception as error:  # noqa: BLE001 - the mail is saved, and whatever it is, Postfix must not bounce it
+        reason = f"{type(error).__name__}: {error}" if not isinstance(error, OSError) else error
+        tell(syslog.LOG_ERR, f"{name} is saved, and will be taken in later: {reason}")
+    return os.EX_OK
+
+
+def folder(settings: Config) -> Path:
+    """Where the raw mails are."""
+    return Path(settings.reports.path).parent / "mails"
+
+
+def tell(level: int, line: str) -> None:
+    """Write a line to the log, as facility mail, and to standard error, of which Postfix logs what it needs."""
+    text = printable(line)[:_MAX_LINE]
+    syslog.openlog(PROGRAM, syslog.LOG_PID, syslog.LOG_MAIL)
+    syslog.syslog(level, text)
+    print(f"{PROGRAM}: {text}", file=sys.stderr)  # noqa: T201 - this is the output
+
+
+async def _take_in(settings: Config, spool: Spool, name: str, now: datetime.datetime) -> None:
+    # It needs the libraries of the extra `reports`. A mail is saved without them too.
+    from postfix_mtasts.reports.actions import Actions
+    from postfix_mtasts.reports.show import line
+
+    with Actions(settings, spool) as actions:
+        async for outcome in actions.receive(name, now):
+            tell(syslog.LOG_INFO, f"{outcome.name}: {line(outcome)}")

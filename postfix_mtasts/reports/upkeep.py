@@ -1,0 +1,61 @@
+"""Deletes what has been kept long enough, or is too much. Each call does a part of it, so that none takes long."""
+
+from postfix_mtasts import config
+from postfix_mtasts.reports.records import forget_details, remove
+from postfix_mtasts.reports.spool import Spool
+from postfix_mtasts.reports.store import Store
+
+MAX_MAILS = 2 * 2**30  # Octets of raw mails. A report has some kilobytes.
+MAX_UNVERIFIED = 5000  # Messages that anybody may have sent, of which the last ones stay.
+MAX_MESSAGES = 2_000_000
+MAX_FAILURES = 5_000_000  # Rows. What the views sum is kept apart from them.
+_AT_ONCE = 100  # Messages that one call deletes for one reason.
+_DAY = 86400
+
+_OLD_MAILS = "SELECT name FROM messages WHERE octets > 0 AND received < ? ORDER BY received LIMIT ?"
+_OCTETS = "SELECT TOTAL(octets) FROM messages WHERE octets > 0"
+# The mails of verified senders are deleted last.
+_ANY_MAILS = "SELECT name FROM messages WHERE octets > 0 ORDER BY dkim = 'verified', received LIMIT ?"
+_OLD_MESSAGES = "SELECT name FROM messages WHERE received < ? ORDER BY received LIMIT ?"
+_OF_ANYBODY = "FROM messages WHERE dkim IN ('none', 'other-domain', 'invalid', 'unknown')"
+_SPAN = "SELECT COALESCE(MAX(id) - MIN(id) + 1, 0) FROM"
+# The reports with the oldest failures.
+_DETAILED = """
+SELECT DISTINCT p.report FROM (SELECT policy FROM failures ORDER BY id LIMIT ?) f JOIN policies p ON p.id = f.policy
+"""
+
+
+def tidy(spool: Spool, store: Store, settings: config.Reports, now: int, at_once: int = _AT_ONCE) -> None:
+    """Delete a part of what has to go. Raises StoreError and OSError."""
+    spool.clean(now)
+    mails = _names(store, _OLD_MAILS, now - settings.keep_mails * _DAY, at_once)
+    if _number(store, _OCTETS) > MAX_MAILS:
+        mails += _names(store, _ANY_MAILS, at_once)
+    messages = _names(store, _OLD_MESSAGES, now - settings.keep_facts * _DAY, at_once)
+    # A mail in quarantine is nothing without its text.
+    messages += [
+        name for name in mails if store.one("SELECT 1 FROM messages WHERE name = ? AND state = 'quarantined'", (name,))
+    ]
+    too_many = _number(store, f"SELECT COUNT(*) {_OF_ANYBODY}") - MAX_UNVERIFIED
+    messages += _names(store, f"SELECT name {_OF_ANYBODY} ORDER BY received LIMIT ?", min(max(too_many, 0), at_once))
+    too_many = _number(store, f"{_SPAN} messages") - MAX_MESSAGES
+    messages += _names(store, "SELECT name FROM messages ORDER BY id LIMIT ?", min(max(too_many, 0), at_once))
+    with store.transaction():
+        for name in mails:
+            store.execute("UPDATE messages SET octets = 0 WHERE name = ?", (name,))
+        for name in messages:
+            remove(store, name)
+        if _number(store, f"{_SPAN} failures") > MAX_FAILURES:
+            for (report,) in store.select(_DETAILED, (at_once * 100,)):
+                forget_details(store, report)
+    for name in {*mails, *messages}:
+        spool.remove(name)
+
+
+def _number(store: Store, statement: str) -> float:
+    row = store.one(statement)
+    return float(row[0]) if row else 0.0
+
+
+def _names(store: Store, statement: str, *values: object) -> list[str]:
+    return [name for (name,) in store.select(statement, values)]
