@@ -12,8 +12,9 @@ from postfix_mtasts.config import Config
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.reports.files import content, files
 from postfix_mtasts.reports.intake import Intake, Outcome
-from postfix_mtasts.reports.reading import Reading, read_data
+from postfix_mtasts.reports.reading import read_data
 from postfix_mtasts.reports.records import remove
+from postfix_mtasts.reports.report import Reading
 from postfix_mtasts.reports.spool import Spool, received
 from postfix_mtasts.reports.store import Store
 from postfix_mtasts.reports.trust import Verifier

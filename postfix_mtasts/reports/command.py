@@ -15,6 +15,7 @@ from postfix_mtasts import __version__, config
 from postfix_mtasts.config import ConfigError
 from postfix_mtasts.config_file import read_config
 from postfix_mtasts.query.output import Output, Status
+from postfix_mtasts.reports.looking import VIEWS, Subcommand
 from postfix_mtasts.reports.receive import receive
 from postfix_mtasts.reports.store import StoreError
 from postfix_mtasts.reports.views import DAYS, MAX_DAYS
@@ -35,11 +36,8 @@ def run(words: list[str]) -> Status | int:
     if arguments.subcommand == "receive":
         return receive(arguments.config, sys.stdin.buffer)
     try:
-        # These need the libraries of the extra `reports`.
-        from postfix_mtasts.reports.subcommands import SUBCOMMANDS
-
         settings = read_config(arguments.config)
-        return asyncio.run(SUBCOMMANDS[arguments.subcommand](arguments, settings, Output(json=arguments.json)))
+        return asyncio.run(_subcommand(arguments.subcommand)(arguments, settings, Output(json=arguments.json)))
     except ModuleNotFoundError as error:
         if error.name not in _EXTRA:
             raise
@@ -59,6 +57,15 @@ def run(words: list[str]) -> Status | int:
         return Status.UNAVAILABLE
     except KeyboardInterrupt:
         return Status.INTERRUPTED
+
+
+def _subcommand(name: str) -> Subcommand:
+    if name in VIEWS:
+        return VIEWS[name]
+    # It needs the libraries of the extra `reports`.
+    from postfix_mtasts.reports.subcommands import SUBCOMMANDS
+
+    return SUBCOMMANDS[name]
 
 
 def parser() -> argparse.ArgumentParser:

@@ -36,16 +36,15 @@ WHERE r.verified = :verified AND r.sender = :sender AND r.day BETWEEN :first AND
 GROUP BY r.domain, p.type, p.mode ORDER BY 5 DESC, 4 DESC, 1, 2, 3 LIMIT :limit
 """
 _GROUPS = f"""
-SELECT g.result, g.sender, g.verified, g.domain, g.mx, g.receiving_ip, g.code, g.sessions, g.since, g.until,
+SELECT k.result, k.sender, k.verified, k.domain, k.mx, k.receiving_ip, k.code, s.sessions, s.since, s.until,
     f.sending_ip, f.information
 FROM (
-    SELECT r.result, r.sender, r.verified, r.domain, r.mx, r.receiving_ip, r.code,
-        CAST(TOTAL(r.sessions) AS INTEGER) AS sessions, MIN(r.day) AS since, MAX(r.day) AS until,
-        MAX(r.example) AS example
-    FROM groups r WHERE {_OF_WINDOW}
-    GROUP BY r.result, r.sender, r.verified, r.domain, r.mx, r.receiving_ip, r.code
-    ORDER BY sessions DESC LIMIT {MAX_GROUPS}
-) g LEFT JOIN failures f ON f.id = g.example
+    SELECT g.kind, CAST(TOTAL(g.sessions) AS INTEGER) AS sessions, MIN(g.day) AS since, MAX(g.day) AS until,
+        MAX(g.example) AS example
+    FROM kinds o CROSS JOIN groups g ON g.kind = o.id AND g.day BETWEEN :first AND :last
+    WHERE o.verified IN (1, :least) AND (:domain IS NULL OR o.domain = :domain)
+    GROUP BY o.id ORDER BY sessions DESC LIMIT {MAX_GROUPS}
+) s JOIN kinds k ON k.id = s.kind LEFT JOIN failures f ON f.id = s.example
 """  # noqa: S608 - all of it is ours
 _LINE = """
 SELECT r.key, r.sender, r.verified, r.organization, r.report_id, r.start, r.[end], r.domain,

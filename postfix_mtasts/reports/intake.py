@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 
 from postfix_mtasts import config
-from postfix_mtasts.reports.reading import Reading, read_data
+from postfix_mtasts.reports.reading import read_data
 from postfix_mtasts.reports.records import Message, write
-from postfix_mtasts.reports.report import Dkim, DkimState
+from postfix_mtasts.reports.report import Dkim, DkimState, Reading
 from postfix_mtasts.reports.spool import Spool, received
 from postfix_mtasts.reports.store import Store
 from postfix_mtasts.reports.trust import Verifier
@@ -133,3 +133,15 @@ class Intake:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def line(outcome: Outcome) -> str:
+    """What became of a message, in a few words."""
+    dkim, report = outcome.reading.dkim, outcome.reading.report
+    if not report:
+        return f"{outcome.state.value}: {outcome.reason}"
+    sender = dkim.domain if dkim.state is DkimState.VERIFIED else f"not verified ({dkim.reason})"
+    domains = ", ".join(sorted({policy.domain for policy in report.policies if policy.domain}))
+    failed = sum(policy.failed for policy in report.policies)
+    what = f"{sender} about {domains or 'no domain'}: {failed} failed"
+    return f"{outcome.state.value}: {what}" + (f": {outcome.reason}" if outcome.reason else "")

@@ -2,14 +2,13 @@
 
 import dataclasses
 import datetime
-from dataclasses import dataclass
 from pathlib import Path
 
 from postfix_mtasts.reports.decompress import decompress, is_compressed
 from postfix_mtasts.reports.files import MAX_FILE, content
 from postfix_mtasts.reports.mail import find_report
 from postfix_mtasts.reports.parse import parse
-from postfix_mtasts.reports.report import Dkim, DkimState, Report, ReportError
+from postfix_mtasts.reports.report import Dkim, DkimState, Reading, ReportError
 from postfix_mtasts.reports.trust import Verifier
 
 _SUFFIXES = (".json", ".gz")
@@ -17,16 +16,6 @@ _SUFFIXES = (".json", ".gz")
 _BLANKS = b" \t\r\n\xef\xbb\xbf"
 _JSON = (b"{", b"[", b'"')
 _NO_MAIL = Dkim(DkimState.NONE, None, "not a mail")
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What is in a file: a report with what DKIM says of its sender, or why there is none."""
-
-    file: str
-    report: Report | None
-    dkim: Dkim
-    rejected: str = ""
 
 
 async def read(file: str, verifier: Verifier, now: datetime.datetime) -> Reading:

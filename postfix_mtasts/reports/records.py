@@ -131,13 +131,9 @@ def _write_report(store: Store, message: int, dkim: Dkim, report: Report) -> Ite
             ),
         )
         groups = _write_policies(store, identifier, policies, MAX_FAILURES if verified else _MAX_UNVERIFIED)
-        store.execute_many(
-            "INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (identifier, number, day, verified, sender, domain, *group, *groups[group])
-                for number, group in enumerate(groups)
-            ],
-        )
+        for group, (sessions, example) in groups.items():
+            kind = _kind(store, (int(verified), sender, domain, *group))
+            store.execute("INSERT INTO groups VALUES (?, ?, ?, ?, ?)", (kind, day, identifier, sessions, example))
         yield key
 
 
@@ -192,8 +188,21 @@ def _group(failure: Failure, known: Collection[_Group]) -> _Group:
     return group if group in known or len(known) < 2 * _MAX_GROUPS else _NOT_SAID
 
 
+def _kind(store: Store, values: Sequence[object]) -> int:
+    """The id of a kind of failures, which may be new."""
+    columns = ("verified", "sender", "domain", "result", "mx", "receiving_ip", "code")
+    found = store.one(f"SELECT id FROM kinds WHERE ({', '.join(columns)}) = (?, ?, ?, ?, ?, ?, ?)", values)  # noqa: S608
+    if found:
+        return int(found[0])
+    return store.execute(f"INSERT INTO kinds ({', '.join(columns)}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)  # noqa: S608
+
+
 def _remove_report(store: Store, report: int) -> None:
     forget_details(store, report)
-    for table in ("groups", "policies"):
-        store.execute(f"DELETE FROM {table} WHERE report = ?", (report,))  # noqa: S608 - ours
+    kinds = store.select("SELECT kind FROM groups WHERE report = ?", (report,))
+    store.execute("DELETE FROM groups WHERE report = ?", (report,))
+    for (kind,) in kinds:
+        unused = "NOT EXISTS (SELECT 1 FROM groups WHERE kind = kinds.id)"
+        store.execute(f"DELETE FROM kinds WHERE id = ? AND {unused}", (kind,))  # noqa: S608 - all of it is ours
+    store.execute("DELETE FROM policies WHERE report = ?", (report,))
     store.execute("DELETE FROM reports WHERE id = ?", (report,))

@@ -8,8 +8,9 @@ which have an empty text for it.
 - `reports` has a row for each policy domain of a report. `sender` is the domain of the DKIM signature, and `verified`
   says whether it counts. `identity` is the report-id, or the time of the report if it has none.
 - `policies` and `failures` have what the report says: the totals of `summary`, and the items of `failure-details`.
-- `groups` has the failures of a report that differ in nothing but the sending IP address and the explanation, summed.
-  The views are made of it. `example` is the failure with most sessions.
+- `groups` has the failures of a report that are of one kind, summed: those that differ in nothing but the sending IP
+  address and the explanation. `kinds` says what they have in common. The views are made of these two, so that they need
+  not read all failures. `example` is the failure with most sessions.
 """
 
 VERSION = 1
@@ -79,10 +80,8 @@ CREATE TABLE IF NOT EXISTS failures (
 );
 CREATE INDEX IF NOT EXISTS failures_by_policy ON failures (policy);
 
-CREATE TABLE IF NOT EXISTS groups (
-    report INTEGER NOT NULL REFERENCES reports (id),
-    number INTEGER NOT NULL,
-    day TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS kinds (
+    id INTEGER PRIMARY KEY,
     verified INTEGER NOT NULL,
     sender TEXT NOT NULL,
     domain TEXT NOT NULL,
@@ -90,9 +89,17 @@ CREATE TABLE IF NOT EXISTS groups (
     mx TEXT NOT NULL,
     receiving_ip TEXT NOT NULL,
     code TEXT NOT NULL,
+    UNIQUE (verified, sender, domain, result, mx, receiving_ip, code)
+);
+CREATE INDEX IF NOT EXISTS kinds_by_domain ON kinds (domain);
+
+CREATE TABLE IF NOT EXISTS groups (
+    kind INTEGER NOT NULL REFERENCES kinds (id),
+    day TEXT NOT NULL,
+    report INTEGER NOT NULL REFERENCES reports (id),
     sessions INTEGER NOT NULL,
     example INTEGER,
-    PRIMARY KEY (day, report, number)
+    PRIMARY KEY (kind, day, report)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS groups_by_report ON groups (report);
 """

@@ -4,9 +4,7 @@ import textwrap
 from collections.abc import Iterator
 
 from postfix_mtasts.query.output import JSON, Output, Status, printable, to_json
-from postfix_mtasts.reports.intake import Outcome
-from postfix_mtasts.reports.reading import Reading
-from postfix_mtasts.reports.report import DkimState, Failure, Policy, Report
+from postfix_mtasts.reports.report import DkimState, Failure, Policy, Reading, Report
 
 _WIDTH = 80
 _MARGIN = 11
@@ -27,18 +25,6 @@ def document(reading: Reading) -> JSON:
         "policies": to_json(report.policies),
         "problems": to_json(report.problems),
     }
-
-
-def line(outcome: Outcome) -> str:
-    """Return what became of a message in a few words."""
-    dkim, report = outcome.reading.dkim, outcome.reading.report
-    if not report:
-        return f"{outcome.state.value}: {outcome.reason}"
-    sender = dkim.domain if dkim.state is DkimState.VERIFIED else f"not verified ({dkim.reason})"
-    domains = ", ".join(sorted({policy.domain for policy in report.policies if policy.domain}))
-    failed = sum(policy.failed for policy in report.policies)
-    what = f"{sender} about {domains or 'no domain'}: {failed} failed"
-    return f"{outcome.state.value}: {what}" + (f": {outcome.reason}" if outcome.reason else "")
 
 
 def show(reading: Reading, output: Output) -> None:

@@ -1,30 +1,25 @@
-"""What each subcommand prints, and its exit status."""
+"""The subcommands that read mails: what they print, and their exit statuses."""
 
 import argparse
 import dataclasses
-import datetime
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 from postfix_mtasts.config import Config
 from postfix_mtasts.dns.resolver import Resolver
-from postfix_mtasts.query.output import Output, Status, printable, to_json, worst
+from postfix_mtasts.query.output import Output, Status, to_json, worst
 from postfix_mtasts.reports.actions import Actions, Imported, Quarantined
-from postfix_mtasts.reports.facts import facts, stored
 from postfix_mtasts.reports.files import files
-from postfix_mtasts.reports.reading import Reading, read
+from postfix_mtasts.reports.intake import line
+from postfix_mtasts.reports.looking import Subcommand, now, show_one
+from postfix_mtasts.reports.reading import read
 from postfix_mtasts.reports.receive import folder
-from postfix_mtasts.reports.show import document, line, show
+from postfix_mtasts.reports.show import document, show
 from postfix_mtasts.reports.spool import Spool
-from postfix_mtasts.reports.store import Store
-from postfix_mtasts.reports.table import print_results, print_sources, wrap
+from postfix_mtasts.reports.table import wrap
 from postfix_mtasts.reports.trust import Verifier
 from postfix_mtasts.reports.verdict import State
-from postfix_mtasts.reports.views import LONG, SHORT, by_result, by_source, window
 from postfix_mtasts.reports.voice import complain
-
-Subcommand = Callable[[argparse.Namespace, Config, Output], Coroutine[None, None, Status]]
 
 
 async def _read(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
@@ -32,8 +27,8 @@ async def _read(arguments: argparse.Namespace, settings: Config, output: Output)
     statuses: list[Status] = []
     for name in arguments.file:
         for file in files(name):
-            reading = await read(file, verifier, _now())
-            _show(reading, output, first=not statuses)
+            reading = await read(file, verifier, now())
+            show_one(reading, output, first=not statuses)
             problems = reading.report.problems if reading.report else ()
             statuses.append(Status.ERROR if reading.rejected else Status.WARNING if problems else Status.OK)
     return worst(statuses)
@@ -42,7 +37,7 @@ async def _read(arguments: argparse.Namespace, settings: Config, output: Output)
 async def _import(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
     status = Status.OK
     with _actions(settings) as actions:
-        async for one in actions.import_files(arguments.file, _now()):
+        async for one in actions.import_files(arguments.file, now()):
             state = one.state.value if one.state else "not read"
             found = _imported(one)
             status = worst((status, found))
@@ -73,47 +68,13 @@ def _imported(one: Imported) -> Status:
 async def _replay(_: argparse.Namespace, settings: Config, output: Output) -> Status:
     counts: Counter[State] = Counter()
     with _actions(settings) as actions:
-        async for outcome in actions.replay(_now()):
+        async for outcome in actions.replay(now()):
             counts[outcome.state] += 1
     if output.json:
         output.document({state.value: counts[state] for state in State})
     else:
         output.text(", ".join(f"{counts[state]} {state.value}" for state in State))
     return Status.OK
-
-
-async def _sources(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
-    limits, span = LONG if arguments.all else SHORT, window(_now().date(), arguments.days)
-    with _store(settings) as store:
-        found = facts(store, span, arguments.domain, limits, unverified=arguments.all)
-    view = by_source(span, arguments.domain, found, limits)
-    if output.json:
-        output.document(to_json(view))
-    else:
-        print_sources(view, output, everything=arguments.all)
-    return Status.OK
-
-
-async def _results(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
-    limits, span = LONG if arguments.all else SHORT, window(_now().date(), arguments.days)
-    with _store(settings) as store:
-        found = facts(store, span, arguments.domain, limits, unverified=arguments.all)
-    view = by_result(span, arguments.domain, found, limits)
-    if output.json:
-        output.document(to_json(view))
-    else:
-        print_results(view, output, everything=arguments.all)
-    return Status.OK
-
-
-async def _show_stored(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
-    with _store(settings) as store:
-        found = stored(store, arguments.report)
-    for number, one in enumerate(found):
-        _show(Reading(one.key, one.report, one.dkim), output, first=not number)
-    if not found:
-        complain(f"there is no report with this key or id: {printable(arguments.report)}")
-    return Status.OK if found else Status.ERROR
 
 
 async def _quarantine(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
@@ -141,7 +102,7 @@ def _print_quarantined(message: Quarantined, output: Output) -> None:
 
 
 async def _show_message(actions: Actions, message: Quarantined, output: Output) -> Status:
-    path, reading = await actions.reading(message, _now())
+    path, reading = await actions.reading(message, now())
     if output.json:
         output.document({"id": message.id, "reason": message.reason, **document(reading), "file": str(path)})
     else:
@@ -152,7 +113,7 @@ async def _show_message(actions: Actions, message: Quarantined, output: Output) 
 
 
 async def _accept(actions: Actions, message: Quarantined, output: Output) -> Status:
-    outcome = await actions.accept(message, _now())
+    outcome = await actions.accept(message, now())
     found = line(outcome) if outcome else "its text is gone"
     status = Status.OK if outcome and outcome.state is not State.QUARANTINED else Status.ERROR
     if output.json:
@@ -173,27 +134,8 @@ async def _drop(actions: Actions, message: Quarantined, output: Output) -> Statu
     return Status.OK
 
 
-def _show(reading: Reading, output: Output, *, first: bool) -> None:
-    if output.json:
-        output.document(document(reading))
-        return
-    if not first:
-        output.text()
-    show(reading, output)
-
-
 def _actions(settings: Config) -> Actions:
     return Actions(settings, Spool(folder(settings)))
-
-
-def _store(settings: Config) -> Store:
-    store = Store(Path(settings.reports.path))
-    store.open_to_read()
-    return store
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
 
 
 _HANDLE = {"show": _show_message, "accept": _accept, "drop": _drop}
@@ -201,8 +143,5 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "read": _read,
     "import": _import,
     "replay": _replay,
-    "sources": _sources,
-    "results": _results,
-    "show": _show_stored,
     "quarantine": _quarantine,
 }
