@@ -37,9 +37,9 @@ class Spool:
             (self._path / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def save(self, source: IO[bytes], now: int, label: str = "") -> str:
-        """Save a mail, or a file with a name, and return its name here. When this returns, it survives a power cut.
+        """Save a mail, or a file with a name, and return its name here.
 
-        All of `source` is read. Of a mail that is too large, the beginning is kept, with an octet more than may be.
+        When this returns, a mail survives a power cut. Of a file, whoever imports it has another copy. All of `source` is read. Of a mail that is too large, the beginning is kept, with an octet more than may be.
         """
         self.open()
         name = f"{now}.{secrets.token_hex(8)}"
@@ -50,9 +50,11 @@ class Spool:
             with draft.open("xb") as file:
                 self._copy(source, file)
                 file.flush()
-                os.fsync(file.fileno())
+                if not label:
+                    os.fsync(file.fileno())
             draft.rename(final)
-            _sync(final.parent)
+            if not label:
+                _sync(final.parent)
         except OSError:
             draft.unlink(missing_ok=True)
             raise
