@@ -16,7 +16,6 @@ from postfix_mtasts.config import ConfigError
 from postfix_mtasts.config_file import read_config
 from postfix_mtasts.query.output import Output, Status
 from postfix_mtasts.reports.looking import VIEWS, Subcommand
-from postfix_mtasts.reports.receive import receive
 from postfix_mtasts.reports.store import StoreError
 from postfix_mtasts.reports.views import DAYS, MAX_DAYS
 from postfix_mtasts.reports.voice import PROGRAM, complain
@@ -25,16 +24,9 @@ from postfix_mtasts.sts.domain import HostnameError, hostname
 _EXTRA = ("dkim", "publicsuffix2")
 
 
-def main() -> None:
-    """Run the command."""
-    sys.exit(run(sys.argv[1:]))
-
-
-def run(words: list[str]) -> Status | int:
-    """Run the command with these arguments and return its exit status."""
+def run(words: list[str]) -> Status:
+    """Run the command with these arguments and return its exit status. `receive` is not run here."""
     arguments = parser().parse_args(words)
-    if arguments.subcommand == "receive":
-        return receive(arguments.config, sys.stdin.buffer)
     try:
         settings = read_config(arguments.config)
         return asyncio.run(_subcommand(arguments.subcommand)(arguments, settings, Output(json=arguments.json)))

@@ -1,5 +1,6 @@
 """Takes messages in: from the spool, through the parser and DKIM, into the database."""
 
+import dataclasses
 import datetime
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -10,7 +11,7 @@ from postfix_mtasts.reports.reading import read_data
 from postfix_mtasts.reports.records import Message, write
 from postfix_mtasts.reports.report import Dkim, DkimState, Reading
 from postfix_mtasts.reports.spool import Spool, received
-from postfix_mtasts.reports.store import Store
+from postfix_mtasts.reports.store import Store, StoreError
 from postfix_mtasts.reports.trust import Verifier
 from postfix_mtasts.reports.verdict import State, verdict
 
@@ -106,29 +107,53 @@ class Intake:
         except (OSError, MemoryError):  # They are not of the message.
             raise
         except Exception as error:  # noqa: BLE001 - a defect of ours must not hold up other messages
-            reason = f"internal error, {type(error).__name__}: {error}"[:_MAX_REASON]
-            return Reading(name, None, Dkim(DkimState.NONE), reason)
+            return Reading(name, None, Dkim(DkimState.NONE), _defect(error))
 
     def _flush(self, now: datetime.datetime) -> list[Outcome]:
         """Write what was read in one transaction, and then move it in the spool."""
-        done: list[Outcome] = []
-        if not self._read:
-            return done
+        read, self._read, self._failures = self._read, [], 0
+        if not read:
+            return []
+        try:
+            outcomes = self._write(read, now)
+        except (StoreError, OSError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 - as in _reading
+            if len(read) > 1:
+                return [outcome for one in read for outcome in self._write_alone(one, now)]
+            outcomes = self._write([_defective(read[0], error)], now)
+        for one in read:
+            self._spool.done(one.message.name)
+        return outcomes
+
+    def _write_alone(self, read: _Read, now: datetime.datetime) -> list[Outcome]:
+        self._read = [read]
+        return self._flush(now)
+
+    def _write(self, several: Sequence[_Read], now: datetime.datetime) -> list[Outcome]:
+        outcomes = []
         with self._store.transaction():
-            for read in self._read:
+            for read in several:
                 state, keys = write(self._store, read.message, read.reading.report, int(now.timestamp()))
-                done.append(Outcome(read.message.name, state, read.message.reason, read.reading, keys))
-        for read in self._read:
-            self._spool.done(read.message.name)
-        self._read.clear()
-        self._failures = 0
-        return done
+                outcomes.append(Outcome(read.message.name, state, read.message.reason, read.reading, keys))
+        return outcomes
 
     def _earlier(self, name: str) -> _Earlier | None:
         row = self._store.one(
             "SELECT dkim, signer, dkim_reason, accepted, digest FROM messages WHERE name = ?", (name,)
         )
         return _Earlier(Dkim(DkimState(row[0]), row[1], row[2]), bool(row[3]), row[4]) if row else None
+
+
+def _defect(error: Exception) -> str:
+    return f"internal error, {type(error).__name__}: {error}"[:_MAX_REASON]
+
+
+def _defective(read: _Read, error: Exception) -> _Read:
+    """A message at which our own program fails."""
+    reason = _defect(error)
+    message = dataclasses.replace(read.message, state=State.QUARANTINED, reason=reason)
+    return _Read(message, dataclasses.replace(read.reading, report=None, rejected=reason))
 
 
 def _digest(data: bytes) -> str:

@@ -1,7 +1,7 @@
 """Receives one mail from Postfix's pipe(8): it is saved first, and then taken in.
 
-Postfix bounces a mail for most exit statuses. So the status is 0 for whatever came, and 75 (EX_TEMPFAIL), at which
-Postfix keeps the mail and tries again, only if it could not be saved.
+The exit status is 0 for whatever came. Only if it could not be saved, it is 75 (EX_TEMPFAIL), at which Postfix keeps
+the mail and tries again.
 """
 
 import asyncio
@@ -9,16 +9,30 @@ import datetime
 import os
 import sys
 import syslog
-from pathlib import Path
 from typing import IO
 
 from postfix_mtasts.config import Config, ConfigError
 from postfix_mtasts.config_file import read_config
 from postfix_mtasts.query.output import printable
-from postfix_mtasts.reports.spool import Spool
+from postfix_mtasts.reports.spool import Spool, folder
 from postfix_mtasts.reports.voice import PROGRAM
 
 _MAX_LINE = 500  # Characters of a line in the log.
+
+
+def run(words: list[str]) -> int:
+    """Receive the mail on standard input, and return the exit status."""
+    if any(word in ("-h", "--help") for word in words):
+        from postfix_mtasts.reports.command import parser
+
+        parser().parse_args(["receive", *words])
+    match words:
+        case []:
+            return receive(None, sys.stdin.buffer)
+        case ["--config", path]:
+            return receive(path, sys.stdin.buffer)
+    tell(syslog.LOG_ERR, f"the mail could not be saved: unknown arguments: {' '.join(words)}")
+    return os.EX_TEMPFAIL
 
 
 def receive(config_path: str | None, source: IO[bytes]) -> int:
@@ -26,7 +40,7 @@ def receive(config_path: str | None, source: IO[bytes]) -> int:
     now = datetime.datetime.now(datetime.UTC)
     try:
         settings = read_config(config_path)
-        spool = Spool(folder(settings))
+        spool = Spool(folder(settings.reports.path))
         name = spool.save(source, int(now.timestamp()))
     except (ConfigError, OSError) as error:
         tell(syslog.LOG_ERR, f"the mail could not be saved: {error}")
@@ -37,11 +51,6 @@ def receive(config_path: str | None, source: IO[bytes]) -> int:
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, OSError) else error
         tell(syslog.LOG_ERR, f"{name} is saved, and will be taken in later: {reason}")
     return os.EX_OK
-
-
-def folder(settings: Config) -> Path:
-    """Where the raw mails are."""
-    return Path(settings.reports.path).parent / "mails"
 
 
 def tell(level: int, line: str) -> None:

@@ -18,6 +18,7 @@ from postfix_mtasts.reports.views import day_of
 _MAX_GROUPS = 200  # Of failures of one policy domain in a report, that the sums tell apart.
 _MAX_CODE = 100  # Characters of a code that the sums tell apart.
 _MAX_UNVERIFIED = 1000  # Failures that are stored of a report whose sender is not verified.
+_MAX_INTEGER = 2**63 - 1  # In SQLite.
 _KEY = 20  # Hex digits of a report's key: nobody can make a report that has the key of another's.
 
 
@@ -149,10 +150,10 @@ def _write_policies(
             (report, policy.type, policy.mode, policy.successful, policy.failed),
         )
         if policy.failed and not policy.failures:
-            sums[_NOT_SAID] = sums.get(_NOT_SAID, 0) + policy.failed
+            sums[_NOT_SAID] = min(sums.get(_NOT_SAID, 0) + policy.failed, _MAX_INTEGER)
         for failure in policy.failures:
             group = _group(failure, sums)
-            sums[group] = sums.get(group, 0) + failure.sessions
+            sums[group] = min(sums.get(group, 0) + failure.sessions, _MAX_INTEGER)
             if most:
                 most -= 1
                 row = _write_failure(store, identifier, failure)

@@ -39,7 +39,8 @@ class Spool:
     def save(self, source: IO[bytes], now: int, label: str = "") -> str:
         """Save a mail, or a file with a name, and return its name here.
 
-        When this returns, a mail survives a power cut. Of a file, whoever imports it has another copy. All of `source` is read. Of a mail that is too large, the beginning is kept, with an octet more than may be.
+        When this returns, a mail survives a power cut. Of a file, whoever imports it has another copy. All of `source`
+        is read. Of a mail that is too large, the beginning is kept, with an octet more than may be.
         """
         self.open()
         name = f"{now}.{secrets.token_hex(8)}"
@@ -47,7 +48,7 @@ class Spool:
             name += f".{_NOT_PLAIN.sub('_', label)[-_MAX_LABEL:]}"
         draft, final = self._path / "tmp" / name, self._path / "new" / name
         try:
-            with draft.open("xb") as file:
+            with open(draft, "xb", opener=_for_owner) as file:
                 self._copy(source, file)
                 file.flush()
                 if not label:
@@ -127,10 +128,19 @@ class Spool:
             yield from (entry.name for entry in entries if entry.name[:1] != ".")
 
 
+def folder(database: str) -> Path:
+    """Where the mails of a database are."""
+    return Path(database).parent / "mails"
+
+
 def received(name: str) -> int:
     """When a mail came, in seconds since 1970, by its name; now if the name does not say."""
     seconds = name.partition(".")[0]
     return int(seconds) if seconds.isdecimal() and len(seconds) < 12 else int(time.time())
+
+
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _sync(folder: Path) -> None:

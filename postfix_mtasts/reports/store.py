@@ -13,7 +13,7 @@ from typing import Any
 
 from postfix_mtasts.reports import schema
 
-_BUSY_TIMEOUT = 30.0  # Seconds to wait for other processes. Postfix allows pipe(8) a thousand.
+_BUSY_TIMEOUT = 10.0  # Seconds to wait for other processes. Postfix allows pipe(8) a thousand.
 _CACHE = 16 * 2**10  # KiB of pages that are kept in memory.
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -59,8 +59,10 @@ class Store:
         with self._errors():
             with self._path.open("rb"):  # SQLite does not say why it cannot.
                 pass
+            # SQLite would begin a write-ahead log, also on a full disk. Without one, nobody has the file open.
+            how = "mode=ro" if Path(f"{self._path}-wal").exists() else "mode=ro&immutable=1"
             self._connection = sqlite3.connect(
-                f"{self._path.as_uri()}?mode=ro", timeout=_BUSY_TIMEOUT, isolation_level=None, uri=True
+                f"{self._path.as_uri()}?{how}", timeout=_BUSY_TIMEOUT, isolation_level=None, uri=True
             )
             self._connection.execute(f"PRAGMA cache_size = -{_CACHE}")
             self._check_version(self._connection)

@@ -13,9 +13,8 @@ from postfix_mtasts.reports.files import files
 from postfix_mtasts.reports.intake import line
 from postfix_mtasts.reports.looking import Subcommand, now, show_one
 from postfix_mtasts.reports.reading import read
-from postfix_mtasts.reports.receive import folder
 from postfix_mtasts.reports.show import document, show
-from postfix_mtasts.reports.spool import Spool
+from postfix_mtasts.reports.spool import Spool, folder
 from postfix_mtasts.reports.table import wrap
 from postfix_mtasts.reports.trust import Verifier
 from postfix_mtasts.reports.verdict import State
@@ -135,7 +134,7 @@ async def _drop(actions: Actions, message: Quarantined, output: Output) -> Statu
 
 
 def _actions(settings: Config) -> Actions:
-    return Actions(settings, Spool(folder(settings)))
+    return Actions(settings, Spool(folder(settings.reports.path)))
 
 
 _HANDLE = {"show": _show_message, "accept": _accept, "drop": _drop}
