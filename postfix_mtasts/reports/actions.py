@@ -98,8 +98,7 @@ class Actions:
         self._others: list[Imported] = []
         origin: dict[str, str] = {}
         async for outcome in self._intake.take(self._save(names, int(now.timestamp()), origin), now):
-            problems = outcome.reading.report.problems if outcome.reading.report else ()
-            yield Imported(origin.pop(outcome.name), outcome.state, outcome.reason, outcome.keys, problems)
+            yield Imported(origin.pop(outcome.name), outcome.state, outcome.reason, outcome.keys, outcome.problems)
             while self._others:
                 yield self._others.pop(0)
         for other in self._others:
@@ -124,6 +123,7 @@ class Actions:
                 continue
             name = self._spool.save(io.BytesIO(data), now, Path(file).name)
             origin[name] = file
+            del data  # It may be large, and is read again.
             yield name
 
     async def replay(self, now: datetime.datetime) -> AsyncIterator[Outcome]:

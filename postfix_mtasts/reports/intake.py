@@ -19,6 +19,7 @@ from postfix_mtasts.reports.verdict import State, verdict
 _MAX_MESSAGES = 100
 _MAX_FAILURES = 5000
 _MAX_REASON = 300  # Characters.
+_MAX_NAMED, _MAX_NAME = 5, 100  # Domains in a summary, and characters of one.
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,9 @@ class Outcome:
     name: str  # In the spool.
     state: State
     reason: str
-    reading: Reading
     keys: Sequence[str]  # Of the reports that are new.
+    problems: Sequence[str]  # Of the report.
+    summary: str  # What became of it, in a few words.
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Intake:
                 self._spool.done(name)
                 continue
             await self._read_one(name, data, earlier, now, accept=accept)
+            del data
             if len(self._read) >= _MAX_MESSAGES or self._failures >= _MAX_FAILURES:
                 for outcome in self._flush(now):
                     yield outcome
@@ -135,7 +138,7 @@ class Intake:
         with self._store.transaction():
             for read in several:
                 state, keys = write(self._store, read.message, read.reading.report, int(now.timestamp()))
-                outcomes.append(Outcome(read.message.name, state, read.message.reason, read.reading, keys))
+                outcomes.append(_outcome(read, state, keys))
         return outcomes
 
     def _earlier(self, name: str) -> _Earlier | None:
@@ -160,13 +163,16 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def line(outcome: Outcome) -> str:
-    """What became of a message, in a few words."""
-    dkim, report = outcome.reading.dkim, outcome.reading.report
-    if not report:
-        return f"{outcome.state.value}: {outcome.reason}"
-    sender = dkim.domain if dkim.state is DkimState.VERIFIED else f"not verified ({dkim.reason})"
-    domains = ", ".join(sorted({policy.domain for policy in report.policies if policy.domain}))
-    failed = sum(policy.failed for policy in report.policies)
-    what = f"{sender} about {domains or 'no domain'}: {failed} failed"
-    return f"{outcome.state.value}: {what}" + (f": {outcome.reason}" if outcome.reason else "")
+def _outcome(read: _Read, state: State, keys: Sequence[str]) -> Outcome:
+    """What became of a message, without the report itself, which may be large."""
+    message, report = read.message, read.reading.report
+    summary = message.reason
+    if report:
+        dkim = message.dkim
+        sender = dkim.domain if dkim.state is DkimState.VERIFIED else f"not verified ({dkim.reason})"
+        domains = sorted({policy.domain for policy in report.policies if policy.domain})
+        listed = ", ".join(domain[:_MAX_NAME] for domain in domains[:_MAX_NAMED]) or "no domain"
+        failed = sum(policy.failed for policy in report.policies)
+        summary = f"{sender} about {listed}: {failed} failed" + (f": {message.reason}" if message.reason else "")
+    problems = report.problems if report else ()
+    return Outcome(message.name, state, message.reason, keys, problems, f"{state.value}: {summary}")

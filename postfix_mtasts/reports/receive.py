@@ -64,8 +64,7 @@ def tell(level: int, line: str) -> None:
 async def _take_in(settings: Config, spool: Spool, name: str, now: datetime.datetime) -> None:
     # It needs the libraries of the extra `reports`. A mail is saved without them too.
     from postfix_mtasts.reports.actions import Actions
-    from postfix_mtasts.reports.intake import line
 
     with Actions(settings, spool) as actions:
         async for outcome in actions.receive(name, now):
-            tell(syslog.LOG_INFO, f"{outcome.name}: {line(outcome)}")
+            tell(syslog.LOG_INFO, f"{outcome.name}: {outcome.summary}")

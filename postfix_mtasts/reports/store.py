@@ -14,7 +14,7 @@ from typing import Any
 from postfix_mtasts.reports import schema
 
 _BUSY_TIMEOUT = 10.0  # Seconds to wait for other processes. Postfix allows pipe(8) a thousand.
-_CACHE = 16 * 2**10  # KiB of pages that are kept in memory.
+_CACHE = 2 * 2**10  # KiB of pages that are kept in memory.
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 

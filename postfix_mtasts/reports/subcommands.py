@@ -10,7 +10,6 @@ from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.query.output import Output, Status, to_json, worst
 from postfix_mtasts.reports.actions import Actions, Imported, Quarantined
 from postfix_mtasts.reports.files import files
-from postfix_mtasts.reports.intake import line
 from postfix_mtasts.reports.looking import Subcommand, now, show_one
 from postfix_mtasts.reports.reading import read
 from postfix_mtasts.reports.show import document, show
@@ -113,7 +112,7 @@ async def _show_message(actions: Actions, message: Quarantined, output: Output) 
 
 async def _accept(actions: Actions, message: Quarantined, output: Output) -> Status:
     outcome = await actions.accept(message, now())
-    found = line(outcome) if outcome else "its text is gone"
+    found = outcome.summary if outcome else "its text is gone"
     status = Status.OK if outcome and outcome.state is not State.QUARANTINED else Status.ERROR
     if output.json:
         state = outcome.state.value if outcome else None
