@@ -65,44 +65,54 @@ def parser() -> argparse.ArgumentParser:
     made = _Parser(PROGRAM, description="Take in and read TLS reports (RFC 8460).")
     made.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     subcommands = made.add_subparsers(metavar="SUBCOMMAND", dest="subcommand", required=True)
-
-    def add(name: str, help_text: str, to: Any = subcommands, *, json: bool = True) -> argparse.ArgumentParser:
-        one: argparse.ArgumentParser = to.add_parser(name, help=help_text)
-        if json:
-            one.add_argument("--json", action="store_true", help="print JSON, one document per line")
-        one.add_argument(
-            "--config", metavar="FILE", help=f"the configuration (default: {config.DEFAULT_PATH}, if it exists)"
-        )
-        return one
-
-    add("receive", "save a mail from standard input and take it in: for Postfix's pipe(8)", json=False)
+    _add(subcommands, "receive", "save a mail from standard input and take it in: for Postfix's pipe(8)", json=False)
     for name, help_text in (
         ("read", "show what is in reports, and store nothing"),
         ("import", "store what is in reports"),
     ):
-        add(name, help_text).add_argument(
+        _add(subcommands, name, help_text).add_argument(
             "file", nargs="+", metavar="FILE", help="a mail, a Maildir, or a report: JSON, or JSON in gzip"
         )
+    _add_views(subcommands)
+    _add_quarantine(subcommands)
+    _add(subcommands, "replay", "take in all mails again that are still there")
+    return made
+
+
+def _add_views(subcommands: Any) -> None:
     for name, help_text in (
         ("sources", "who reported how many sessions, and what failed"),
         ("results", "what failed, what it means and what to do"),
     ):
-        view = add(name, help_text)
+        view = _add(subcommands, name, help_text)
         view.add_argument("--days", type=_days, default=DAYS, metavar="N", help=f"up to yesterday (default: {DAYS})")
         view.add_argument("--domain", type=_domain, metavar="DOMAIN", help="only of this policy domain")
         view.add_argument("--all", action="store_true", help="count senders that are not verified, and print all")
-    add("show", "show a stored report").add_argument("report", metavar="REPORT", help="its key, or its id")
+    _add(subcommands, "show", "show a stored report").add_argument(
+        "report", metavar="REPORT", help="its key, or its id"
+    )
+
+
+def _add_quarantine(subcommands: Any) -> None:
     quarantine = subcommands.add_parser("quarantine", help="what could not be read, or is about other domains")
     actions = quarantine.add_subparsers(metavar="ACTION", dest="action", required=True)
-    add("list", "list it", actions)
+    _add(actions, "list", "list it")
     for name, help_text in (
         ("show", "show messages"),
         ("accept", "take messages in, whatever domain they are about"),
         ("drop", "delete messages for good"),
     ):
-        add(name, help_text, actions).add_argument("number", nargs="+", type=int, metavar="NUMBER", help="in the list")
-    add("replay", "take in all mails again that are still there")
-    return made
+        _add(actions, name, help_text).add_argument("number", nargs="+", type=int, metavar="NUMBER", help="in the list")
+
+
+def _add(to: Any, name: str, help_text: str, *, json: bool = True) -> argparse.ArgumentParser:
+    one: argparse.ArgumentParser = to.add_parser(name, help=help_text)
+    if json:
+        one.add_argument("--json", action="store_true", help="print JSON, one document per line")
+    one.add_argument(
+        "--config", metavar="FILE", help=f"the configuration (default: {config.DEFAULT_PATH}, if it exists)"
+    )
+    return one
 
 
 def _days(text: str) -> int:

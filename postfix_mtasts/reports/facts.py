@@ -7,18 +7,8 @@ from typing import Any
 
 from postfix_mtasts.reports.report import Dkim, DkimState, Failure, Policy, Report
 from postfix_mtasts.reports.store import Store
-from postfix_mtasts.reports.views import (
-    Day,
-    Facts,
-    FailureGroup,
-    LeftOut,
-    Limits,
-    PolicyTotal,
-    ReportLine,
-    Sender,
-    Window,
-    ranked,
-)
+from postfix_mtasts.reports.viewing import Facts, Limits, ranked
+from postfix_mtasts.reports.views import Day, FailureGroup, LeftOut, PolicyTotal, ReportLine, Sender, Window
 
 MAX_GROUPS = 50_000  # Groups of failures in a window: those of most sessions. All that is known of them is in memory.
 _OF_WINDOW = "r.day BETWEEN :first AND :last AND r.verified IN (1, :least) AND (:domain IS NULL OR r.domain = :domain)"

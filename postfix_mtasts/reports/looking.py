@@ -15,7 +15,8 @@ from postfix_mtasts.reports.report import Reading
 from postfix_mtasts.reports.show import document, show
 from postfix_mtasts.reports.store import Store
 from postfix_mtasts.reports.table import print_results, print_sources
-from postfix_mtasts.reports.views import LONG, SHORT, by_result, by_source, window
+from postfix_mtasts.reports.viewing import LONG, SHORT, by_result, by_source
+from postfix_mtasts.reports.views import window
 from postfix_mtasts.reports.voice import complain
 
 Subcommand = Callable[[argparse.Namespace, Config, Output], Coroutine[None, None, Status]]

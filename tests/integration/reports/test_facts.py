@@ -14,7 +14,8 @@ from postfix_mtasts.reports.records import Message, remove, write
 from postfix_mtasts.reports.report import Dkim, DkimState, Failure, Policy, Report
 from postfix_mtasts.reports.store import Store, StoreError
 from postfix_mtasts.reports.verdict import State
-from postfix_mtasts.reports.views import LONG, Sender, Window, by_result, by_source, day_of
+from postfix_mtasts.reports.viewing import LONG, by_result, by_source
+from postfix_mtasts.reports.views import Sender, Window, day_of
 
 FIRST = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
 DOMAINS = ("a.example", "b.example", None)

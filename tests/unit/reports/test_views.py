@@ -6,12 +6,11 @@ from datetime import date
 import pytest
 
 from postfix_mtasts.reports.meaning import Severity, meaning
+from postfix_mtasts.reports.viewing import Facts, Limits, by_result, by_source, ranked
 from postfix_mtasts.reports.views import (
     Day,
-    Facts,
     FailureGroup,
     LeftOut,
-    Limits,
     PolicyTotal,
     ReportLine,
     Result,
@@ -21,10 +20,7 @@ from postfix_mtasts.reports.views import (
     SourcesView,
     Successes,
     Window,
-    by_result,
-    by_source,
     day_of,
-    ranked,
     window,
 )
 
@@ -214,7 +210,8 @@ def test_the_view_by_result() -> None:
     )
     successes = Successes(sessions=8, sources=1, since=SPAN.last)
     results = (expired, mismatch, not_said, nothing)
-    assert view == ResultsView(SPAN, None, successes, 17, results, 0, NOTHING)
+    together = (Day(SPAN.first, 0, 3), Day(SPAN.last, 8, 14))
+    assert view == ResultsView(SPAN, None, together, successes, 17, results, 0, NOTHING)
 
 
 def test_what_is_listed_of_results_is_bounded() -> None:
@@ -229,5 +226,6 @@ def test_what_is_listed_of_results_is_bounded() -> None:
 
 def test_nothing_was_reported() -> None:
     view = by_result(SPAN, None, facts({}), ALL)
-    assert view == ResultsView(SPAN, None, Successes(0, 0, None), 0, (), 0, NOTHING)
+    nothing = (Day(SPAN.first, 0, 0), Day(SPAN.last, 0, 0))
+    assert view == ResultsView(SPAN, None, nothing, Successes(0, 0, None), 0, (), 0, NOTHING)
     assert by_source(SPAN, None, facts({}), ALL) == SourcesView(SPAN, None, (), 0, NOTHING)
