@@ -96,7 +96,8 @@ def _print_quarantined(message: Quarantined, output: Output) -> None:
     if output.json:
         output.document(to_json(message))
     else:
-        wrap(f"{message.id:<5} {message.received:%Y-%m-%d %H:%M} {message.octets:>9} octets: {message.reason}", output)
+        time = f"{message.received:%Y-%m-%d %H:%M}"
+        wrap(f"{message.id}: {message.reason} ({time}, {message.octets} octets)", output, hanging="  ")
 
 
 async def _show_message(actions: Actions, message: Quarantined, output: Output) -> Status:

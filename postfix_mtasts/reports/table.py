@@ -35,7 +35,7 @@ def print_sources(view: SourcesView, output: Output, *, everything: bool) -> Non
             output.text()
             _print_source(source, days, output, everything=everything)
         output.text()
-        wrap(f"trend, {span}: _ no sessions, . none failed, 1 up to a tenth failed, 2 up to two, and so on", output)
+        wrap(f"trend, {span}: _ no sessions, . none failed, 1 to 9 the tenths that failed, rounded up", output)
     _print_more(view.more, "sources", output)
     _print_left_out(view.left_out, output)
 
@@ -54,7 +54,7 @@ def print_results(view: ResultsView, output: Output, *, everything: bool) -> Non
         hosts = len(result.mx) + result.more_mx
         numbers = f"{_number(result.sessions):>9} {result.sources:>8} {hosts:>9}"
         output.text(f"{name} {numbers}  {result.since}", status)
-        wrap(result.meaning.text, output, "  ", hanging="")
+        wrap(result.meaning.text, output, "  ")
         if result.command:
             wrap(f"check it: {result.command}", output, "  ")
         _print_failures(result.failures, result.more_failures, output, everything=everything, result=False)
@@ -82,17 +82,17 @@ def _print_source(source: Source, days: int, output: Output, *, everything: bool
     numbers = f"{_number(source.sessions):>9} {_number(source.failed):>9} {share:>6}"
     output.text(f"{name} {numbers} {source.last_report:%Y-%m-%d}  {_trend(source.days, days)}", status)
     worst = f"; worst result: {source.worst or _NOT_SAID}" if source.failures else ""
-    wrap(f"{source.organization or 'no organization name'}{worst}", output, "  ")
+    wrap(f"{source.organization or 'no organization name'}{worst}", output, "  ", hanging="  ")
     few = None if everything else _FEW
     for policy in source.policies[:few]:
         kind = " ".join(filter(None, (policy.type or "policy of unknown type", policy.mode)))
-        counts = f"{_number(policy.successful)} succeeded, {_number(policy.failed)} failed"
-        wrap(f"{policy.domain or 'unknown domain'}, {kind}: {counts}", output, "  ")
+        counts = f"{policy.successful} succeeded, {policy.failed} failed"
+        wrap(f"{policy.domain or 'unknown domain'}, {kind}: {counts}", output, "  ", hanging="  ")
     _print_rest(len(source.policies[_FEW:]) if few else 0, "policies", output)
     _print_failures(source.failures, source.more_failures, output, everything=everything, result=True)
     reports = list({line.key: line for line in source.reports}.values())
     for line in reports[: None if everything else 1]:
-        wrap(f"report {line.key}, {_period(line)}: {line.report_id or 'no id'}", output, "  ")
+        wrap(f"report {line.key}, {_period(line)}: {line.report_id or 'no id'}", output, "  ", hanging="  ")
     _print_rest(len(reports[1:]) * (not everything) + source.more_reports, "reports", output)
 
 
@@ -105,7 +105,7 @@ def _print_failures(
         what = group.result or _NOT_SAID if result else f"told by {_sender(group.sender)}"
         receiver = " ".join(filter(None, (group.mx, group.receiving_ip and f"[{group.receiving_ip}]")))
         words = (
-            f"{_number(group.sessions)} {what}",
+            f"{group.sessions} {what}",
             f" for {group.domain}" if group.domain else "",
             f" at {receiver}" if receiver else "",
             f" from {group.sending_ip}" if group.sending_ip else "",
@@ -113,7 +113,7 @@ def _print_failures(
             f", code {group.code}" if group.code else "",
             f", see {group.information}" if group.information and everything else "",
         )
-        wrap("".join(words), output, "  ")
+        wrap("".join(words), output, "  ", hanging="  ")
     _print_rest(len(failures) - len(shown) + more, "kinds of failures", output)
 
 
@@ -158,27 +158,25 @@ def _period(line: ReportLine) -> str:
 
 def _print_rest(count: int, what: str, output: Output) -> None:
     if count:
-        output.text(f"  and {count} more {what}")
+        output.text(f"  {what} not shown: {count}")
 
 
 def _print_more(count: int, what: str, output: Output) -> None:
     if count:
-        output.text(f"{count} more {what} are not shown; with --all, the first thousand are")
+        output.text(f"{what} not shown: {count}; with --all, a thousand are")
 
 
 def _print_left_out(left_out: LeftOut, output: Output) -> None:
     if left_out.unverified:
         wrap(
-            f"Not counted: {left_out.unverified} reports of senders that are not verified; --all counts them too.",
+            f"Reports of senders that are not verified, which do not count: {left_out.unverified}; --all counts them.",
             output,
         )
     if left_out.quarantined:
-        wrap(f"In quarantine: {left_out.quarantined}; see `postfix-mtasts-reports quarantine list`.", output)
+        wrap(f"Messages in quarantine: {left_out.quarantined}; see `postfix-mtasts-reports quarantine list`.", output)
 
 
-def wrap(text: str, output: Output, indent: str = "", hanging: str = "  ") -> None:
+def wrap(text: str, output: Output, indent: str = "", hanging: str = "") -> None:
     """Print a text in as many lines as it takes."""
-    for line in textwrap.wrap(
-        printable(text), _WIDTH, initial_indent=indent, subsequent_indent=indent and indent + hanging
-    ):
+    for line in textwrap.wrap(printable(text), _WIDTH, initial_indent=indent, subsequent_indent=indent + hanging):
         output.text(line)
