@@ -1,15 +1,25 @@
 """Deletes what has been kept long enough, or is too much. Each call does a part of it, so that none takes long."""
 
+from dataclasses import dataclass
+
 from postfix_mtasts import config
 from postfix_mtasts.reports.records import forget_details, remove
 from postfix_mtasts.reports.spool import Spool
 from postfix_mtasts.reports.store import Store
 
-MAX_MAILS = 2 * 2**30  # Octets of raw mails. A report has some kilobytes.
-MAX_UNVERIFIED = 5000  # Messages that anybody may have sent, of which the last ones stay.
-MAX_MESSAGES = 2_000_000
-MAX_FAILURES = 5_000_000  # Rows. What the views sum is kept apart from them.
-_AT_ONCE = 100  # Messages that one call deletes for one reason.
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much is kept, and how much one call deletes."""
+
+    mails: int = 2 * 2**30  # Octets of raw mails. A report has some kilobytes.
+    unverified: int = 5000  # Messages that anybody may have sent, of which the last ones stay.
+    messages: int = 2_000_000
+    failures: int = 5_000_000  # Rows. What the views sum is kept apart from them.
+    at_once: int = 100  # Messages that one call deletes for one reason.
+    failures_at_once: int = 10_000  # Or a few more: all of a report.
+
+
 _DAY = 86400
 
 _OLD_MAILS = "SELECT name FROM messages WHERE octets > 0 AND received < ? ORDER BY received LIMIT ?"
@@ -25,28 +35,29 @@ SELECT DISTINCT p.report FROM (SELECT policy FROM failures ORDER BY id LIMIT ?) 
 """
 
 
-def tidy(spool: Spool, store: Store, settings: config.Reports, now: int, at_once: int = _AT_ONCE) -> None:
+def tidy(spool: Spool, store: Store, settings: config.Reports, now: int, bounds: Bounds = Bounds()) -> None:
     """Delete a part of what has to go. Raises StoreError and OSError."""
+    at_once = bounds.at_once
     spool.clean(now)
     mails = _names(store, _OLD_MAILS, now - settings.keep_mails * _DAY, at_once)
-    if _number(store, _OCTETS) > MAX_MAILS:
+    if _number(store, _OCTETS) > bounds.mails:
         mails += _names(store, _ANY_MAILS, at_once)
     messages = _names(store, _OLD_MESSAGES, now - settings.keep_facts * _DAY, at_once)
     # A mail in quarantine is nothing without its text.
     messages += [
         name for name in mails if store.one("SELECT 1 FROM messages WHERE name = ? AND state = 'quarantined'", (name,))
     ]
-    too_many = _number(store, f"SELECT COUNT(*) {_OF_ANYBODY}") - MAX_UNVERIFIED
+    too_many = _number(store, f"SELECT COUNT(*) {_OF_ANYBODY}") - bounds.unverified
     messages += _names(store, f"SELECT name {_OF_ANYBODY} ORDER BY received LIMIT ?", min(max(too_many, 0), at_once))
-    too_many = _number(store, f"{_SPAN} messages") - MAX_MESSAGES
+    too_many = _number(store, f"{_SPAN} messages") - bounds.messages
     messages += _names(store, "SELECT name FROM messages ORDER BY id LIMIT ?", min(max(too_many, 0), at_once))
     with store.transaction():
         for name in mails:
             store.execute("UPDATE messages SET octets = 0 WHERE name = ?", (name,))
         for name in messages:
             remove(store, name)
-        if _number(store, f"{_SPAN} failures") > MAX_FAILURES:
-            for (report,) in store.select(_DETAILED, (at_once * 100,)):
+        if _number(store, f"{_SPAN} failures") > bounds.failures:
+            for (report,) in store.select(_DETAILED, (bounds.failures_at_once,)):
                 forget_details(store, report)
     for name in {*mails, *messages}:
         spool.remove(name)

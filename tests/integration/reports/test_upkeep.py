@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from postfix_mtasts import config
-from postfix_mtasts.reports import upkeep
 from postfix_mtasts.reports.facts import facts
 from postfix_mtasts.reports.records import Message, write
 from postfix_mtasts.reports.report import Dkim, DkimState, Failure, Policy, Report
 from postfix_mtasts.reports.spool import Spool
 from postfix_mtasts.reports.store import Store
-from postfix_mtasts.reports.upkeep import tidy
+from postfix_mtasts.reports.upkeep import Bounds, tidy
 from postfix_mtasts.reports.verdict import State
 from postfix_mtasts.reports.viewing import LONG
 from postfix_mtasts.reports.views import Window
@@ -51,8 +50,8 @@ class Shelf:
         with self.store.transaction():
             write(self.store, message, report, NOW)
 
-    def tidy(self, **limits: int) -> None:
-        tidy(self.spool, self.store, SETTINGS, NOW, **limits)
+    def tidy(self, **bounds: int) -> None:
+        tidy(self.spool, self.store, SETTINGS, NOW, Bounds(**bounds))
 
     def mails(self) -> list[str]:
         """The messages that have a mail, in the spool and for the database."""
@@ -91,43 +90,39 @@ def test_each_call_does_a_part(shelf: Shelf) -> None:
     assert left == [3, 1, 0]
 
 
-def test_mails_have_a_size(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mails_have_a_size(shelf: Shelf) -> None:
     """Those of anybody go first, the older ones before, and what was reported stays."""
-    monkeypatch.setattr(upkeep, "MAX_MAILS", 25)
     shelf.add("a", 3)
     shelf.add("b", 2, ANYBODY)
     shelf.add("c", 1, ANYBODY)
     for expected in (["a", "c"], ["a", "c"]):
-        shelf.tidy(at_once=1)
+        shelf.tidy(mails=25, at_once=1)
         assert shelf.mails() == expected
     assert shelf.messages() == ["a", "b", "c"]
 
 
-def test_senders_that_are_not_verified_have_a_number(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "MAX_UNVERIFIED", 2)
+def test_senders_that_are_not_verified_have_a_number(shelf: Shelf) -> None:
     shelf.add("verified", 9)
     for age in range(4):
         shelf.add(f"{age}", age, ANYBODY if age % 2 else Dkim(DkimState.OTHER_DOMAIN, "x.example"))
-    shelf.tidy()
+    shelf.tidy(unverified=2)
     assert shelf.messages() == shelf.mails() == ["0", "1", "verified"]
 
 
-def test_messages_have_a_number(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "MAX_MESSAGES", 2)
+def test_messages_have_a_number(shelf: Shelf) -> None:
     for number in range(4):
         shelf.add(f"{number}")
-    shelf.tidy()
+    shelf.tidy(messages=2)
     assert shelf.messages() == shelf.mails() == ["2", "3"]
 
 
-def test_failures_have_a_number_and_their_sums_stay(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "MAX_FAILURES", 25)
+def test_failures_have_a_number_and_their_sums_stay(shelf: Shelf) -> None:
     for number in range(4):
         shelf.add(f"{number}", failures=10)
     span = Window(TIME.date(), TIME.date())
     before = facts(shelf.store, span, None, LONG, unverified=False)
     for left in (30, 20, 20):
-        shelf.tidy(at_once=1)
+        shelf.tidy(failures=25, failures_at_once=5)
         assert shelf.store.one("SELECT COUNT(*) FROM failures") == (left,)
     assert facts(shelf.store, span, None, LONG, unverified=False) == before
 
