@@ -83,15 +83,21 @@ class Actions:
             async for outcome in self._intake.take(backlog, now):
                 yield outcome
             if is_dns_up:
-                waiting = self._names(
-                    "SELECT name FROM messages WHERE state = ? AND tried < ? ORDER BY tried LIMIT ?",
-                    State.WAITING.value,
-                    seconds - _WAITING_AGE,
-                    _WAITING,
-                )
-                async for outcome in self._intake.take(waiting, now, again=True):
+                async for outcome in self._intake.take(self._waiting(seconds), now, again=True):
                     yield outcome
             tidy(self._spool, self._store, self._settings, seconds)
+
+    def _waiting(self, now: int) -> list[str]:
+        """Messages whose key is to be looked up again, those first that were tried first. Another time, others are."""
+        names = self._names(
+            "SELECT name FROM messages WHERE state = ? AND tried < ? ORDER BY tried LIMIT ?",
+            State.WAITING.value,
+            now - _WAITING_AGE,
+            _WAITING,
+        )
+        with self._store.transaction():
+            self._store.execute_many("UPDATE messages SET tried = ? WHERE name = ?", [(now, name) for name in names])
+        return names
 
     async def import_files(self, names: Iterable[str], now: datetime.datetime) -> AsyncIterator[Imported]:
         """Take the mails and reports in files in."""

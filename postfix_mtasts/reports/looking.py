@@ -24,7 +24,7 @@ Subcommand = Callable[[argparse.Namespace, Config, Output], Coroutine[None, None
 
 async def _sources(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
     limits, span = LONG if arguments.all else SHORT, window(now().date(), arguments.days)
-    with _store(settings) as store:
+    with _store(settings) as store, store.snapshot():
         found = facts(store, span, arguments.domain, limits, unverified=arguments.all)
     view = by_source(span, arguments.domain, found, limits)
     if output.json:
@@ -36,7 +36,7 @@ async def _sources(arguments: argparse.Namespace, settings: Config, output: Outp
 
 async def _results(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
     limits, span = LONG if arguments.all else SHORT, window(now().date(), arguments.days)
-    with _store(settings) as store:
+    with _store(settings) as store, store.snapshot():
         found = facts(store, span, arguments.domain, limits, unverified=arguments.all)
     view = by_result(span, arguments.domain, found, limits)
     if output.json:
@@ -47,7 +47,7 @@ async def _results(arguments: argparse.Namespace, settings: Config, output: Outp
 
 
 async def _show_stored(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
-    with _store(settings) as store:
+    with _store(settings) as store, store.snapshot():
         found = stored(store, arguments.report)
     for number, one in enumerate(found):
         show_one(Reading(one.key, one.report, one.dkim), output, first=not number)

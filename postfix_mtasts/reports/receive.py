@@ -49,7 +49,7 @@ def receive(config_path: str | None, source: IO[bytes]) -> int:
         asyncio.run(_take_in(settings, spool, name, now))
     except Exception as error:  # noqa: BLE001 - the mail is saved, and whatever it is, Postfix must not bounce it
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, OSError) else error
-        tell(syslog.LOG_ERR, f"{name} is saved, and will be taken in later: {reason}")
+        tell(syslog.LOG_ERR, f"{name} is saved; a later receive or replay does the rest: {reason}")
     return os.EX_OK
 
 

@@ -32,9 +32,14 @@ class Spool:
 
     def open(self) -> None:
         """Make the folders, for their owner alone."""
-        self._path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        for name in _FOLDERS:
-            (self._path / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (self._path.parent, self._path, *(self._path / name for name in _FOLDERS)):
+            try:
+                path.mkdir(mode=0o750 if path == self._path.parent else 0o700)
+            except FileExistsError:
+                if not path.is_dir():
+                    raise
+            else:
+                _sync(path.parent)
 
     def save(self, source: IO[bytes], now: int, label: str = "") -> str:
         """Save a mail, or a file with a name, and return its name here.

@@ -109,6 +109,17 @@ class Store:
         with self._errors():
             self._open.execute("COMMIT")
 
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that is read within is of one moment, whatever others write meanwhile."""
+        with self._errors():
+            self._open.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(sqlite3.Error):
+                self._open.execute("ROLLBACK")
+
     @property
     def _open(self) -> sqlite3.Connection:
         if not self._connection:

@@ -28,6 +28,10 @@ _OCTETS = "SELECT TOTAL(octets) FROM messages WHERE octets > 0"
 _ANY_MAILS = "SELECT name FROM messages WHERE octets > 0 ORDER BY dkim = 'verified', received LIMIT ?"
 _OLD_MESSAGES = "SELECT name FROM messages WHERE received < ? ORDER BY received LIMIT ?"
 _OF_ANYBODY = "FROM messages WHERE dkim IN ('none', 'other-domain', 'invalid', 'unknown')"
+# Without its mail, a message waits in vain for a key.
+_WITHOUT_MAIL = """
+UPDATE messages SET octets = 0, state = CASE state WHEN 'waiting' THEN 'stored' ELSE state END WHERE name = ?
+"""
 _SPAN = "SELECT COALESCE(MAX(id) - MIN(id) + 1, 0) FROM"
 # The reports with the oldest failures.
 _DETAILED = """
@@ -53,7 +57,7 @@ def tidy(spool: Spool, store: Store, settings: config.Reports, now: int, bounds:
     messages += _names(store, "SELECT name FROM messages ORDER BY id LIMIT ?", min(max(too_many, 0), at_once))
     with store.transaction():
         for name in mails:
-            store.execute("UPDATE messages SET octets = 0 WHERE name = ?", (name,))
+            store.execute(_WITHOUT_MAIL, (name,))
         for name in messages:
             remove(store, name)
         if _number(store, f"{_SPAN} failures") > bounds.failures:

@@ -1,5 +1,6 @@
 """Mails as Postfix hands them over, one process for each, and what happens on the way."""
 
+import io
 import os
 import sqlite3
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from postfix_mtasts.reports.spool import Spool
 from tests.integration.conftest import filled, small_disk
 from tests.integration.reports.conftest import Signer
 from tests.integration.reports.mails import ORG, REPORTS, Desk, mail, report, signed
@@ -117,6 +119,22 @@ def test_without_dns_replay_verifies_later(desk: Desk, signer: Signer, dns: DnsS
     assert desk.sessions() == COUNTED
 
 
+def test_a_mail_is_on_the_disk_before_its_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the disk is made to write, and in which order: the new folders, the mail, and at last its name."""
+    synced = []
+    sync = os.fsync
+
+    def note(descriptor: int) -> None:
+        where = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append(str(where.relative_to(tmp_path)))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    name = Spool(tmp_path / "reports/mails").save(io.BytesIO(b"mail"), 0)
+    assert synced == [".", "reports", *["reports/mails"] * 3, f"reports/mails/tmp/{name}", "reports/mails/new"]
+    assert (tmp_path / "reports/mails/new" / name).read_bytes() == b"mail"
+
+
 def test_a_locked_database(desk: Desk, signer: Signer) -> None:
     assert desk.receive(signed(signer, report())) == STORED
     with closing(sqlite3.connect(desk.database, isolation_level=None)) as database:
@@ -177,7 +195,7 @@ def test_a_missing_library(desk: Desk, missing: str) -> None:
     words: list[str | Path] = [sys.executable, "-c", script, "receive", "--config", desk.config]
     done = subprocess.run(words, input=mail(report()), capture_output=True, check=False)
     assert (done.returncode, done.stdout, len(desk.mails("new"))) == (0, b"", 1)
-    assert b"is saved, and will be taken in later: ModuleNotFoundError" in done.stderr
+    assert b"is saved; a later receive or replay does the rest: ModuleNotFoundError" in done.stderr
     assert desk.json("replay") == {"stored": 1, "duplicate": 0, "waiting": 0, "quarantined": 0}
 
 
