@@ -8,6 +8,7 @@
 # make deb    build the Debian package of the files that git knows, as they are now: dist/postfix-mtasts_*.deb
 # make vm     as root: boot a Debian of its own with the package, and try what only a whole machine shows; 20 to 60 minutes
 # make demo   as root: watch a real Postfix deliver one mail and hold back another
+# make pictures  take the pictures in docs/images anew, in a real browser
 # make clean  remove what these made
 PYTHON ?= python3
 VENV = .venv
@@ -23,7 +24,7 @@ STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/postfix-mtasts
 # What the benchmark compares with, in an environment of its own.
 PEER = .venv-peer
 
-.PHONY: run test advice fuzz soak roots lint bench deb source vm demo clean
+.PHONY: run test advice fuzz soak roots lint bench deb source vm demo pictures clean
 
 run: $(VENV)/.run
 	@mkdir -p "$(STATE)"
@@ -85,6 +86,10 @@ vm: deb
 demo: $(VENV)/.test
 	.ci/need test
 	@tests/namespace $(VENV)/bin/python -m tests.demo
+
+pictures: $(VENV)/.test
+	.ci/need test
+	tests/namespace $(VENV)/bin/python -m tests.pictures docs/images
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check

@@ -2,6 +2,7 @@
 
     postfix-mtasts-reports receive | read FILE... | import FILE... | replay
     postfix-mtasts-reports sources | results | show REPORT | quarantine list|show|accept|drop
+    postfix-mtasts-reports html DIRECTORY
 
 Its results go to standard output, errors to standard error.
 """
@@ -21,7 +22,7 @@ from postfix_mtasts.reports.views import DAYS, MAX_DAYS
 from postfix_mtasts.reports.voice import PROGRAM, complain
 from postfix_mtasts.sts.domain import HostnameError, hostname
 
-_EXTRA = ("dkim", "publicsuffix2")
+_EXTRA = ("dkim", "jinja2", "publicsuffix2")
 
 
 def run(words: list[str]) -> Status:
@@ -29,11 +30,17 @@ def run(words: list[str]) -> Status:
     arguments = parser().parse_args(words)
     try:
         settings = read_config(arguments.config)
-        return asyncio.run(_subcommand(arguments.subcommand)(arguments, settings, Output(json=arguments.json)))
+        return asyncio.run(
+            _subcommand(arguments.subcommand)(arguments, settings, Output(json=getattr(arguments, "json", False)))
+        )
     except ModuleNotFoundError as error:
         if error.name not in _EXTRA:
             raise
-        complain("reports need dkimpy and publicsuffix2 (Debian: python3-dkim, python3-publicsuffix2)")
+        complain(
+            "pages need Jinja (Debian: python3-jinja2)"
+            if error.name == "jinja2"
+            else "reports need dkimpy and publicsuffix2 (Debian: python3-dkim, python3-publicsuffix2)"
+        )
         return Status.UNAVAILABLE
     except ConfigError as error:
         complain(str(error))
@@ -90,6 +97,9 @@ def _add_views(subcommands: Any) -> None:
         view.add_argument("--all", action="store_true", help="count senders that are not verified, and print all")
     _add(subcommands, "show", "show a stored report").add_argument(
         "report", metavar="REPORT", help="its key, or its id"
+    )
+    _add(subcommands, "html", "write pages for a browser", json=False).add_argument(
+        "directory", metavar="DIRECTORY", help="a folder for these pages alone; it is made if it is missing"
     )
 
 

@@ -2,6 +2,7 @@
 
 import datetime
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,13 @@ SELECT r.id, r.domain, r.key, r.organization, r.report_id, r.start, r.[end], r.p
     m.dkim, m.signer, m.dkim_reason
 FROM reports r JOIN messages m ON m.id = r.message
 """
+# The verified first, and of each sender the last ones first: however many one of them sends, the others are there too.
+_KEYS = """
+SELECT r.key FROM reports r WHERE r.day BETWEEN :first AND :last
+ORDER BY r.verified DESC,
+    ROW_NUMBER() OVER (PARTITION BY r.verified, r.sender ORDER BY r.day DESC, r.[end] DESC, r.id DESC), r.id DESC
+LIMIT :limit
+"""
 _FAILURES = """
 SELECT result, sessions, mx, receiving_ip, sending_ip, code, information FROM failures WHERE policy = ? ORDER BY id
 """
@@ -105,6 +113,13 @@ def stored(store: Store, name: str) -> list[Stored]:
     found = store.select(f"{_REPORTS} WHERE r.key = ?", (name,))
     found = found or store.select(f"{_REPORTS} WHERE r.report_id = ? ORDER BY r.id LIMIT {_MAX_FOUND}", (name,))
     return [_stored(store, row) for row in found]
+
+
+def stored_of(store: Store, window: Window, most: int) -> Iterator[Stored]:
+    """At most so many reports of a window, verified or not, one by one. If there are more, each sender has a share."""
+    span = {"first": window.first.isoformat(), "last": window.last.isoformat(), "limit": most}
+    for (key,) in store.select(_KEYS, span):
+        yield from stored(store, key)
 
 
 def _stored(store: Store, row: tuple[Any, ...]) -> Stored:
