@@ -64,7 +64,7 @@ async def _html(arguments: argparse.Namespace, settings: Config, output: Output)
 
     folder = Path(arguments.directory)
     try:
-        with _store(settings) as store:
+        with _store(settings) as store, store.snapshot():
             count = write(store, folder, now())
     except FolderError as error:
         complain(printable(str(error)))
