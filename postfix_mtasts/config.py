@@ -1,16 +1,13 @@
-"""Parses the configuration file, which is TOML, into a frozen `Config`. All tables and keys are optional.
+"""The configuration as a frozen `Config`, each key with its default, its parser and the allowed values.
 
-The dataclasses `Server` to `Discovery` are the reference. They have each key with its default and the allowed values.
-Anything else in the file raises ConfigError: one line with the file, the key, the value and what is allowed.
+The dataclasses `Server` to `Discovery` are the reference. `config_file` reads them from the file.
 """
 
 import dataclasses
-import difflib
 import enum
 import ipaddress
 import re
-import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +15,19 @@ IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DEFAULT_PATH = "/etc/postfix-mtasts.toml"
 DEFAULT_CONTROL = "/run/postfix-mtasts/control"
+_MAX_MODE = 0o777
+_MODE = "an octal mode from 0o000 to 0o777"
+_OCTAL = re.compile(r"(?:0o?)?([0-7]{1,3})")
 _MAX_SOCKET_PATH = 107  # Bytes (unix(7)).
 _INET = re.compile(r"(?:\[(?P<v6>[^]]*)\]|(?P<v4>[^:]*))(?::(?P<port>[0-9]{1,5}))?")
 
 
 class ConfigError(ValueError):
     """The configuration has an error. The message is one line for the administrator."""
+
+
+class WrongError(ValueError):
+    """A value is wrong in a way that what is allowed in general does not tell. The message says how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,26 @@ def _listen(value: Any) -> tuple[Endpoint, ...]:
     endpoints = tuple(_listen_address(item) for item in _strings(value))
     if not endpoints or len(set(endpoints)) < len(endpoints):
         raise ValueError
+    for one in endpoints:
+        for other in endpoints:
+            if _clash(one, other):
+                raise WrongError(f"{one} clashes with {other}, which is one of its addresses: remove one of the two")
     return endpoints
+
+
+def _clash(one: Endpoint, other: Endpoint) -> bool:
+    """Whether one is all addresses, and the other one of them, which Linux does not let a process open beside it."""
+    if not isinstance(one, InetEndpoint) or not isinstance(other, InetEndpoint) or one.port != other.port:
+        return False
+    return one != other and one.host == ("::" if ":" in other.host else "0.0.0.0")  # noqa: S104 - compared only
+
+
+def _mode(value: Any) -> int:
+    if isinstance(value, int | str) and not isinstance(value, bool) and (octal := _OCTAL.fullmatch(str(value))):
+        if isinstance(value, int) and value <= _MAX_MODE:
+            return value
+        raise WrongError(f"must be {_MODE}; did you mean 0o{octal[1]:0>3}?")
+    return _whole(0, _MAX_MODE)(value)
 
 
 def _nameservers(value: Any) -> tuple[InetEndpoint, ...]:
@@ -176,7 +199,7 @@ class Server:
         _listen,
         'a list of one or more "inet:ADDRESS:PORT", "inet:[IPV6-ADDRESS]:PORT" and "unix:/PATH", without duplicates',
     )
-    socket_mode: int = _key(0o666, _whole(0, 0o777), "an octal mode from 0o000 to 0o777")
+    socket_mode: int = _key(0o666, _mode, _MODE)
     control: str = _key(
         DEFAULT_CONTROL, _control, f'{_PATH} of at most {_MAX_SOCKET_PATH} bytes, or "" for no control socket'
     )
@@ -244,55 +267,3 @@ class Config:
     fetch: Fetch = Fetch()
     reply: Reply = Reply()
     discovery: Discovery = Discovery()
-
-
-def parse(data: bytes, source: str) -> Config:
-    """Parse the content of a configuration file. `source` is its name for error messages. Raises ConfigError."""
-    try:
-        tables = tomllib.loads(data.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{source}: not UTF-8: byte {error.start + 1}") from error
-    except (ValueError, RecursionError) as error:  # It is not TOML, has a number that is too long, or is too deep.
-        raise ConfigError(f"{source}: not TOML: {error}") from error
-    kinds = {field.name: type(field.default) for field in dataclasses.fields(Config)}
-    parsed = {}
-    for name, table in tables.items():
-        if name not in kinds:
-            raise ConfigError(f"{source}: {_unknown(name, 'table', kinds)}")
-        if not isinstance(table, dict):
-            raise ConfigError(f"{source}: {name} = {_shown(table)}: must be a table, [{name}]")
-        parsed[name] = _table(kinds[name], name, table, source)
-    return Config(**parsed)
-
-
-def _table(kind: Any, table_name: str, table: dict[str, Any], source: str) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    parsed = {}
-    for key, value in table.items():
-        if key not in fields:
-            raise ConfigError(f"{source}: {_unknown(key, 'key', fields, f'{table_name}.')}")
-        try:
-            parsed[key] = fields[key].metadata["parse"](value)
-        except ValueError:
-            allowed = fields[key].metadata["allowed"]
-            raise ConfigError(f"{source}: {table_name}.{key} = {_shown(value)}: must be {allowed}") from None
-    return kind(**parsed)
-
-
-def _unknown(name: str, what: str, known: Iterable[str], prefix: str = "") -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {prefix}{near[0]}?" if near else f"allowed are {', '.join(prefix + one for one in known)}"
-    return f"unknown {what} {prefix}{name if name.isidentifier() else ascii(name)}: {hint}"
-
-
-def _shown(value: Any) -> str:
-    """Return a value as in TOML, or nearly so, for a message."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{', '.join(map(_shown, value))}]"
-    if isinstance(value, dict):
-        return "a table"
-    if isinstance(value, int) and value.bit_length() > 64:
-        return "a very large number"
-    return '"' + ascii(value)[1:-1] + '"' if isinstance(value, str) else str(value)

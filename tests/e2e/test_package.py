@@ -169,6 +169,10 @@ def test_one_line_and_mail_is_verified_or_deferred(installed: Root, built: Built
     assert run_test(installed, "delivery", built).splitlines()[-1] == "delivery: passed"
 
 
+def test_each_example_works_with_the_units(installed: Root, built: Built) -> None:
+    assert run_test(installed, "examples", built).splitlines()[-1] == "examples: passed"
+
+
 def test_an_upgrade_and_a_removal_keep_the_cache_and_a_purge_leaves_nothing(fresh: Root, built: Built) -> None:
     renamed(fresh, built, LATER).put(fresh.path / "tmp/packages")
     said = run_test(fresh, "lifecycle", built, **{DEB: f"/tmp/packages/postfix-mtasts_{LATER}_all.deb"})

@@ -1,0 +1,206 @@
+"""`make` on a machine whose mail is somebody's: another mail server, or a configured Postfix, is found as before.
+
+The machine is a root of this machine's Debian with a clone of ours, and no network. Of `make test`, it runs what the
+target installs, the linters, and the tests of the package's files and of each Postfix at hand: all of it would run
+itself.
+"""
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.integration.conftest import mounted
+from tests.world.package import PROJECT
+from tests.world.postfix import ROOTS
+from tests.world.root import Root, changeable, missing
+
+pytestmark = pytest.mark.timeout(600)  # apt takes its time, and so does mypy on a busy machine.
+
+MACHINE = "machine"
+SUBSET = ("tests/unit/test_debian.py", "tests/e2e/test_installation.py")
+
+
+class MailServer(NamedTuple):
+    """What an administrator answers to debconf, installs, sets, and hands a mail to; what is his then."""
+
+    package: str
+    answers: tuple[str, ...]
+    setting: str
+    queue: str
+    sendmail: str
+
+
+EXIM = MailServer(
+    "exim4-daemon-light",
+    (
+        "exim4-config exim4/dc_eximconfig_configtype select mail sent by smarthost; no local mail",
+        "exim4-config exim4/mailname string client.test",
+        "exim4-config exim4/dc_smarthost string smarthost.test",
+    ),
+    "echo 'MAIN_TLS_ENABLE = yes' >/etc/exim4/exim4.conf.localmacros",
+    "/var/spool/exim4/input",
+    "/usr/sbin/sendmail -odq -i -f me@client.test you@example.com",
+)
+POSTFIX = MailServer(
+    "postfix",
+    ("postfix postfix/main_mailer_type select Internet Site", "postfix postfix/mailname string client.test"),
+    "postconf -e 'smtp_tls_policy_maps=hash:/etc/postfix/tls_policy' relayhost=smarthost.test",
+    "/var/spool/postfix/maildrop",
+    "/usr/sbin/sendmail -i -f me@client.test you@example.com",
+)
+# All that such a mail server has on disk, and what debconf knows of both.
+PLACES = ("etc/exim4", "etc/postfix", "etc/mailname", "etc/aliases", "var/lib/exim4", "var/lib/postfix", "var/spool")
+
+
+class State(NamedTuple):
+    """What is to be as before."""
+
+    packages: tuple[str, ...]
+    debconf: list[str]
+    files: dict[str, str]
+    sendmail: str
+
+
+def state(root: Root) -> State:
+    """All that belongs to mail in a root, and which mail servers are installed."""
+    packages = root.run("dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package} ${Version} ${Provides}\n")
+    mail = [line for line in packages.splitlines() if re.search(r" (postfix|exim4\S*) |mail-transport-agent", line)]
+    files = {}
+    for place in PLACES:
+        for path in sorted([root.path / place, *(root.path / place).rglob("*")]):
+            about = path.lstat() if path.exists() else None
+            content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+            if about:
+                files[str(path.relative_to(root.path))] = f"{about.st_mode:o} {about.st_uid} {about.st_gid} {content}"
+    debconf = root.run("debconf-show", "postfix", "exim4-config").splitlines()
+    return State(tuple(mail), sorted(debconf), files, str((root.path / "usr/sbin/sendmail").resolve()))
+
+
+@pytest.fixture(params=[EXIM, POSTFIX], ids=lambda server: str(server.package))
+def machine(request: pytest.FixtureRequest) -> Iterator[Root]:
+    """A machine with a mail server, whose queue has a mail; with our clone and its Python, at their places."""
+    if why := missing(MACHINE):
+        pytest.skip(why)
+    server: MailServer = request.param
+    with changeable(MACHINE) as root, ExitStack() as stack:
+        python = Path(sys.base_prefix)
+        if python == Path("/usr"):
+            here = f"{sys.version_info.major}.{sys.version_info.minor}"
+            if not (root.path / f"usr/bin/python{here}").exists():
+                pytest.skip(f"needs a root {MACHINE} with Python {here}: its Debian has another one")
+        else:
+            at = root.path / python.relative_to("/")
+            at.mkdir(parents=True)
+            stack.enter_context(mounted("--bind", "-o", "ro", python, at))
+        at = root.path / ROOTS.relative_to("/")
+        at.mkdir(parents=True)
+        stack.enter_context(mounted("--rbind", ROOTS, at))
+        stack.enter_context(clone_in(root))
+        (root.path / "etc/resolv.conf").write_text("")
+        for answer in server.answers:
+            root.run("sh", "-c", 'echo "$0" | debconf-set-selections', answer)
+        root.run("apt-get", "install", "--yes", "--no-install-recommends", server.package)
+        root.run("sh", "-c", server.setting)
+        root.run("sh", "-c", f"printf 'Subject: queued\n\nhello\n' | {server.sendmail}")
+        assert [path for path in (root.path / server.queue.lstrip("/")).rglob("*") if path.is_file()] != []
+        yield root
+
+
+def clone_in(root: Root) -> ExitStack:
+    """Our clone at its own place, with the environments that it has; changes are gone with the block."""
+    place = root.path / PROJECT.relative_to("/")
+    layer = root.path / "mnt"
+    for folder in (place, layer):
+        folder.mkdir(parents=True, exist_ok=True)
+    stack = ExitStack()
+    stack.enter_context(mounted("-t", "tmpfs", "tmpfs", layer))
+    for part in ("changes", "work"):
+        (layer / part).mkdir()
+    options = f"lowerdir={PROJECT},upperdir={layer / 'changes'},workdir={layer / 'work'}"
+    stack.enter_context(mounted("-t", "overlay", "-o", options, "overlay", place))
+    for made in (".run", ".test"):  # There is no network to make it anew.
+        (place / ".venv" / made).touch()
+    return stack
+
+
+def make(root: Root, *words: str) -> str:
+    """`make` in the clone, as root, which gets the nested namespaces for itself."""
+    return root.run("make", "--no-print-directory", *words, folder=str(PROJECT), environment=ENVIRONMENT)
+
+
+ENVIRONMENT = {"POSTFIX_MTASTS_ROOTS": str(ROOTS), "GIT_CONFIG_COUNT": "0"}
+
+
+def test_the_mail_server_is_as_before(machine: Root) -> None:
+    before = state(machine)
+    assert len(before.files) > 20
+
+    for what in ("build", "test"):
+        said = machine.run(".ci/need", what, folder=str(PROJECT))
+        has_postfix = "postfix" in " ".join(before.packages)
+        assert ("another mail server is, or was" in said) == (what == "test" and not has_postfix), said
+    assert "libsystemd-dev" in (machine.path / PROJECT.relative_to("/") / ".ci/installed").read_text().split()
+    assert state(machine) == before
+
+    tested = make(machine, "test", f"TESTS={' '.join(SUBSET)}")
+    assert re.search(r"^=+ \d+ passed", tested, flags=re.MULTILINE), tested
+    assert state(machine) == before
+
+    shown = make(machine, "demo")
+    assert re.search(r"^    Verified TLS connection established to mx\.good\.test", shown, flags=re.MULTILINE), shown
+    assert "status=deferred (Server certificate not verified)" in shown
+    assert state(machine) == before
+
+
+def test_make_run_keeps_what_was_edited(machine: Root) -> None:
+    before = state(machine)
+    config = machine.path / "root/.local/state/postfix-mtasts/postfix-mtasts.toml"
+    machine.run(".ci/need", "build", folder=str(PROJECT))
+    assert ready(machine) == "smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8461:postfix"
+    edited = f'{config.read_text()}[dns]\nnameservers = ["127.0.0.1"]\n'.replace(
+        "[server]\n", '[server]\nlisten = ["inet:127.0.0.1:8642"]\n'
+    )
+    config.write_text(edited)
+    assert ready(machine) == "smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8642:postfix"
+    assert config.read_text() == edited
+    assert state(machine) == before
+
+    left = make(machine, "clean")
+    for place in ("/root/.local/state/postfix-mtasts", str(ROOTS)):
+        assert f"in {place}; to remove it: rm -r {place}\n" in left
+    assert config.read_text() == edited
+    ignored = machine.run("git", "-c", "safe.directory=*", "status", "--short", "--ignored", folder=str(PROJECT))
+    assert [line for line in ignored.splitlines() if line.startswith("!!") and ".ci/installed" not in line] == []
+
+
+def ready(root: Root) -> str:
+    """What `make run` prints for main.cf, until Ctrl-C ends it."""
+    command = ["chroot", str(root.path), "env", "--chdir", str(PROJECT), "make", "--no-print-directory", "run"]
+    with subprocess.Popen(
+        command,
+        env={"PATH": os.environ["PATH"], "HOME": "/root", **ENVIRONMENT},
+        stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            assert process.stdout
+            lines = []
+            while line := process.stdout.readline():
+                lines.append(line)
+                if "ready; in main.cf: " in line:
+                    return str(line.partition("ready; in main.cf: ")[2].strip())
+            raise AssertionError(lines)
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(timeout=30)
