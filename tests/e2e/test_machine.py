@@ -5,7 +5,6 @@ target installs, the linters, and the tests of the package's files and of each P
 itself.
 """
 
-import hashlib
 import os
 import re
 import signal
@@ -14,7 +13,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -22,67 +20,12 @@ from tests.integration.conftest import mounted
 from tests.world.package import PROJECT
 from tests.world.postfix import ROOTS
 from tests.world.root import Root, changeable, missing
+from tests.world.theirs import EXIM, POSTFIX, MailServer, put, state
 
 pytestmark = pytest.mark.timeout(600)  # apt takes its time, and so does mypy on a busy machine.
 
 MACHINE = "machine"
 SUBSET = ("tests/unit/test_debian.py", "tests/e2e/test_installation.py")
-
-
-class MailServer(NamedTuple):
-    """What an administrator answers to debconf, installs, sets, and hands a mail to; what is his then."""
-
-    package: str
-    answers: tuple[str, ...]
-    setting: str
-    queue: str
-    sendmail: str
-
-
-EXIM = MailServer(
-    "exim4-daemon-light",
-    (
-        "exim4-config exim4/dc_eximconfig_configtype select mail sent by smarthost; no local mail",
-        "exim4-config exim4/mailname string client.test",
-        "exim4-config exim4/dc_smarthost string smarthost.test",
-    ),
-    "echo 'MAIN_TLS_ENABLE = yes' >/etc/exim4/exim4.conf.localmacros",
-    "/var/spool/exim4/input",
-    "/usr/sbin/sendmail -odq -i -f me@client.test you@example.com",
-)
-POSTFIX = MailServer(
-    "postfix",
-    ("postfix postfix/main_mailer_type select Internet Site", "postfix postfix/mailname string client.test"),
-    "postconf -e 'smtp_tls_policy_maps=hash:/etc/postfix/tls_policy' relayhost=smarthost.test",
-    "/var/spool/postfix/maildrop",
-    "/usr/sbin/sendmail -i -f me@client.test you@example.com",
-)
-# All that such a mail server has on disk, and what debconf knows of both.
-PLACES = ("etc/exim4", "etc/postfix", "etc/mailname", "etc/aliases", "var/lib/exim4", "var/lib/postfix", "var/spool")
-
-
-class State(NamedTuple):
-    """What is to be as before."""
-
-    packages: tuple[str, ...]
-    debconf: list[str]
-    files: dict[str, str]
-    sendmail: str
-
-
-def state(root: Root) -> State:
-    """All that belongs to mail in a root, and which mail servers are installed."""
-    packages = root.run("dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package} ${Version} ${Provides}\n")
-    mail = [line for line in packages.splitlines() if re.search(r" (postfix|exim4\S*) |mail-transport-agent", line)]
-    files = {}
-    for place in PLACES:
-        for path in sorted([root.path / place, *(root.path / place).rglob("*")]):
-            about = path.lstat() if path.exists() else None
-            content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-            if about:
-                files[str(path.relative_to(root.path))] = f"{about.st_mode:o} {about.st_uid} {about.st_gid} {content}"
-    debconf = root.run("debconf-show", "postfix", "exim4-config").splitlines()
-    return State(tuple(mail), sorted(debconf), files, str((root.path / "usr/sbin/sendmail").resolve()))
 
 
 @pytest.fixture(params=[EXIM, POSTFIX], ids=lambda server: str(server.package))
@@ -106,12 +49,7 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Root]:
         stack.enter_context(mounted("--rbind", ROOTS, at))
         stack.enter_context(clone_in(root))
         (root.path / "etc/resolv.conf").write_text("")
-        for answer in server.answers:
-            root.run("sh", "-c", 'echo "$0" | debconf-set-selections', answer)
-        root.run("apt-get", "install", "--yes", "--no-install-recommends", server.package)
-        root.run("sh", "-c", server.setting)
-        root.run("sh", "-c", f"printf 'Subject: queued\n\nhello\n' | {server.sendmail}")
-        assert [path for path in (root.path / server.queue.lstrip("/")).rglob("*") if path.is_file()] != []
+        put(server, root)
         yield root
 
 
@@ -160,11 +98,13 @@ def test_the_mail_server_is_as_before(machine: Root) -> None:
     assert "status=deferred (Server certificate not verified)" in shown
     assert state(machine) == before
 
+    run_and_clean(machine)
+    assert state(machine) == before
 
-def test_make_run_keeps_what_was_edited(machine: Root) -> None:
-    before = state(machine)
+
+def run_and_clean(machine: Root) -> None:
+    """`make run` keeps what was edited, and `make clean` names it."""
     config = machine.path / "root/.local/state/postfix-mtasts/postfix-mtasts.toml"
-    machine.run(".ci/need", "build", folder=str(PROJECT))
     assert ready(machine) == "smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8461:postfix"
     edited = f'{config.read_text()}[dns]\nnameservers = ["127.0.0.1"]\n'.replace(
         "[server]\n", '[server]\nlisten = ["inet:127.0.0.1:8642"]\n'
@@ -172,8 +112,6 @@ def test_make_run_keeps_what_was_edited(machine: Root) -> None:
     config.write_text(edited)
     assert ready(machine) == "smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8642:postfix"
     assert config.read_text() == edited
-    assert state(machine) == before
-
     left = make(machine, "clean")
     for place in ("/root/.local/state/postfix-mtasts", str(ROOTS)):
         assert f"in {place}; to remove it: rm -r {place}\n" in left
