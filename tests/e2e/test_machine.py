@@ -28,12 +28,11 @@ MACHINE = "machine"
 SUBSET = ("tests/unit/test_debian.py", "tests/e2e/test_installation.py")
 
 
-@pytest.fixture(params=[EXIM, POSTFIX], ids=lambda server: str(server.package))
-def machine(request: pytest.FixtureRequest) -> Iterator[Root]:
-    """A machine with a mail server, whose queue has a mail; with our clone and its Python, at their places."""
+@pytest.fixture
+def machine() -> Iterator[Root]:
+    """A machine without mail; with our clone and its Python, at their places."""
     if why := missing(MACHINE):
         pytest.skip(why)
-    server: MailServer = request.param
     with changeable(MACHINE) as root, ExitStack() as stack:
         python = Path(sys.base_prefix)
         if python == Path("/usr"):
@@ -49,7 +48,6 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Root]:
         stack.enter_context(mounted("--rbind", ROOTS, at))
         stack.enter_context(clone_in(root))
         (root.path / "etc/resolv.conf").write_text("")
-        put(server, root)
         yield root
 
 
@@ -78,14 +76,15 @@ def make(root: Root, *words: str) -> str:
 ENVIRONMENT = {"POSTFIX_MTASTS_ROOTS": str(ROOTS), "GIT_CONFIG_COUNT": "0"}
 
 
-def test_the_mail_server_is_as_before(machine: Root) -> None:
+@pytest.mark.parametrize("theirs", [EXIM, POSTFIX], ids=lambda server: str(server.package))
+def test_the_mail_server_is_as_before(machine: Root, theirs: MailServer) -> None:
+    put(theirs, machine)
     before = state(machine)
     assert len(before.files) > 20
 
     for what in ("build", "test"):
         said = machine.run(".ci/need", what, folder=str(PROJECT))
-        has_postfix = "postfix" in " ".join(before.packages)
-        assert ("another mail server is, or was" in said) == (what == "test" and not has_postfix), said
+        assert ("another mail server is, or was" in said) == (what == "test" and theirs is EXIM), said
     assert "libsystemd-dev" in (machine.path / PROJECT.relative_to("/") / ".ci/installed").read_text().split()
     assert state(machine) == before
 
@@ -118,6 +117,37 @@ def run_and_clean(machine: Root) -> None:
     assert config.read_text() == edited
     ignored = machine.run("git", "-c", "safe.directory=*", "status", "--short", "--ignored", folder=str(PROJECT))
     assert [line for line in ignored.splitlines() if line.startswith("!!") and ".ci/installed" not in line] == []
+
+
+def test_a_postfix_that_was_removed_stays_removed(machine: Root) -> None:
+    """Its configuration is there, for the day on which it is installed again."""
+    put(POSTFIX, machine)
+    machine.run("apt-get", "remove", "--yes", "postfix")
+    before = state(machine)
+    assert before.files["etc/postfix/main.cf"]
+    assert "another mail server is, or was" in machine.run(".ci/need", "test", folder=str(PROJECT))
+    assert state(machine) == before
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("deb", "missing packages; as root: apt install dpkg-dev\n"),
+        ("demo", "make demo: needs root: run `sudo make demo`\n"),
+    ],
+)
+def test_without_root_it_is_named(machine: Root, target: str, said: str) -> None:
+    as_nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    done = machine.ask(*as_nobody, "make", target, folder=str(PROJECT), environment=ENVIRONMENT)
+    assert done.returncode == 2
+    assert said in done.stdout, done.stdout
+
+
+def test_a_machine_without_mail_gets_a_postfix_that_does_nothing(machine: Root) -> None:
+    assert "installing for this target: " in machine.run(".ci/need", "test", folder=str(PROJECT))
+    assert [line.split()[1] for line in state(machine).packages] == ["postfix"]
+    assert not (machine.path / "etc/postfix/main.cf").exists()
+    assert machine.run(".ci/need", "test", folder=str(PROJECT)) == ""
 
 
 def ready(root: Root) -> str:
