@@ -137,6 +137,7 @@ def test_a_postfix_that_was_removed_stays_removed(machine: Root) -> None:
     ],
 )
 def test_without_root_it_is_named(machine: Root, target: str, said: str) -> None:
+    (machine.path / "root").chmod(0o755)  # Its Python may be there.
     as_nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     done = machine.ask(*as_nobody, "make", target, folder=str(PROJECT), environment=ENVIRONMENT)
     assert done.returncode == 2
