@@ -41,7 +41,7 @@ def soon(look: Callable[[], T], what: str) -> T:
     """What `look` gives as soon as that is something."""
     end = time.monotonic() + 60
     while not (seen := look()):
-        assert time.monotonic() < end, what
+        assert time.monotonic() < end, f"{what}; the queue: {run('postqueue', '-j')}"
         time.sleep(0.1)
     return seen
 
