@@ -69,7 +69,9 @@ def test_ctrl_c_while_the_daemon_hangs(daemon: Daemon, words: tuple[str, ...]) -
     begun = threading.Event()
     with daemon.stopped():
         threading.Timer(1.0, begun.set).start()
-        assert interrupted(words, daemon.config, begun) == (130, "", "")
+        status, *printed = interrupted(words, daemon.config, begun)
+        # On a busy machine, the modules may still be loading. A shell says 130 then, too.
+        assert (status in (130, -signal.SIGINT), printed) == (True, ["", ""])
 
 
 def test_ctrl_c_while_modules_are_loaded(daemon: Daemon, tmp_path: Path) -> None:
