@@ -75,7 +75,7 @@ def text_of(world: World, file: str) -> str:
         "/etc/ssl/certs/ca-certificates.crt": world.ca.file,
         "/etc/postfix/": f"{world.postfix.config}/",
         "/var/spool/postfix": world.postfix.queue,
-        "/run/postfix-mtasts": world.folder,
+        "/run/mtasts": world.folder,
     }.items():
         text = text.replace(theirs, str(ours))
     return text
