@@ -8,6 +8,7 @@
 # make deb    build the Debian package of the files that git knows, as they are now: dist/postfix-mtasts_*.deb
 # make vm     as root: boot a Debian of its own with the package, and try what only a whole machine shows; 20 to 60 minutes
 # make demo   as root: watch a real Postfix deliver one mail and hold back another
+# make pictures  take the pictures in docs/images anew, in a real browser
 # make clean  remove what these made in the clone, and name what they made elsewhere
 # Each target needs some Debian packages. As root, it installs them; otherwise it names them. It removes none.
 PYTHON ?= python3
@@ -26,7 +27,7 @@ IMAGES = $${XDG_CACHE_HOME:-$$HOME/.cache}/postfix-mtasts-vm
 # What the benchmark compares with, in an environment of its own.
 PEER = .venv-peer
 
-.PHONY: run test advice fuzz soak roots lint bench deb source vm demo clean
+.PHONY: run test advice fuzz soak roots lint bench deb source vm demo pictures clean
 
 run: $(VENV)/.run
 	@mkdir -p "$(STATE)"
@@ -37,7 +38,7 @@ run: $(VENV)/.run
 
 # With TESTS=FILES, only these tests are run, once, and nothing is searched for.
 test: lint $(if $(TESTS),,$(OLDEST)/.test)
-	.ci/need test
+	.ci/need $(if $(TESTS),demo,test)
 ifdef TESTS
 	tests/namespace $(VENV)/bin/python -m pytest $(TESTS)
 else
@@ -47,7 +48,7 @@ else
 endif
 
 advice: $(VENV)/.test
-	.ci/need test
+	.ci/need demo
 	EVERY_POSTFIX=1 tests/namespace $(VENV)/bin/python -m pytest tests/e2e/test_doctor_advice.py
 
 fuzz: $(VENV)/.fuzz
@@ -55,7 +56,7 @@ fuzz: $(VENV)/.fuzz
 
 # timeout(1) sends KILL because unshare(1) ignores other signals. When unshare ends, everything that it started ends too.
 soak: $(VENV)/.test
-	.ci/need test
+	.ci/need demo
 	timeout --foreground --signal=KILL $$(($(or $(MINUTES),10) + 3))m tests/namespace $(VENV)/bin/python -m tests.soak \
 		$(or $(MINUTES),10) $(SEED)
 
@@ -93,8 +94,12 @@ vm: deb
 	tests/vm/run $(or $(SUITE),trixie) $(PARTS)
 
 demo: $(VENV)/.test
-	.ci/need test
+	.ci/need demo
 	@tests/namespace $(VENV)/bin/python -m tests.demo
+
+pictures: $(VENV)/.test
+	.ci/need test
+	tests/namespace $(VENV)/bin/python -m tests.pictures docs/images
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check

@@ -1,57 +1,34 @@
-"""The configuration as a frozen `Config`, each key with its default, its parser and the allowed values.
+"""Parses the configuration file, which is TOML, into a frozen `Config`. All tables and keys are optional.
 
-The dataclasses `Server` to `Discovery` are the reference. `config_file` reads them from the file.
+The dataclasses `Server` to `Reports` are the reference. They have each key with its default and the allowed values.
+Anything else in the file raises ConfigError: one line with the file, the key, the value and what is allowed.
 """
 
 import dataclasses
+import difflib
 import enum
-import ipaddress
 import re
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+from postfix_mtasts import config_values as values
+from postfix_mtasts.config_values import Endpoint as Endpoint
+from postfix_mtasts.config_values import InetEndpoint as InetEndpoint
+from postfix_mtasts.config_values import IpNetwork as IpNetwork
+from postfix_mtasts.config_values import UnixEndpoint as UnixEndpoint
 
 DEFAULT_PATH = "/etc/postfix-mtasts.toml"
 DEFAULT_CONTROL = "/run/postfix-mtasts/control"
-_MAX_MODE = 0o777
-_MODE = "an octal mode from 0o000 to 0o777"
-_OCTAL = re.compile(r"(?:0o?)?([0-7]{1,3})")
-_MAX_SOCKET_PATH = 107  # Bytes (unix(7)).
-_INET = re.compile(r"(?:\[(?P<v6>[^]]*)\]|(?P<v4>[^:]*))(?::(?P<port>[0-9]{1,5}))?")
+# In TOML, a number must not begin with a zero, and the error of the parser does not say so.
+_ZERO_FIRST = re.compile(r"^\s*(?:server\s*\.\s*)?socket_mode\s*=\s*0([0-7]{1,3})\s*(?:#.*)?$", re.MULTILINE)
 
 
 class ConfigError(ValueError):
     """The configuration has an error. The message is one line for the administrator."""
 
 
-class WrongError(ValueError):
-    """A value is wrong in a way that what is allowed in general does not tell. The message says how."""
-
-
-@dataclass(frozen=True, slots=True)
-class InetEndpoint:
-    """A TCP address to listen on, or the address of a nameserver."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"inet:[{self.host}]:{self.port}" if ":" in self.host else f"inet:{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class UnixEndpoint:
-    """A Unix socket to listen on."""
-
-    path: str
-
-    def __str__(self) -> str:
-        return f"unix:{self.path}"
-
-
-Endpoint = InetEndpoint | UnixEndpoint
 # If `server.listen` is this very object, it was not set. Then sockets from systemd replace it.
 DEFAULT_LISTEN: tuple[Endpoint, ...] = (InetEndpoint("127.0.0.1", 8461),)
 
@@ -87,99 +64,6 @@ class OnFailure(enum.Enum):
     TEMP = "temp"
 
 
-def _inet(text: str, default_port: int | None) -> InetEndpoint:
-    match = _INET.fullmatch(text)
-    host, port = (match["v6"] or match["v4"], match["port"]) if match else (text, None)
-    number = default_port if port is None else int(port)
-    if number is None or not 1 <= number <= 65535:
-        raise ValueError
-    return InetEndpoint(str(ipaddress.ip_address(host)), number)
-
-
-def _listen_address(text: str) -> Endpoint:
-    kind, _, rest = text.partition(":")
-    if kind == "unix":
-        return UnixEndpoint(_socket_path(rest))
-    if kind == "inet":
-        return _inet(rest, None)
-    raise ValueError
-
-
-def _strings(value: Any) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError
-    return value
-
-
-def _listen(value: Any) -> tuple[Endpoint, ...]:
-    endpoints = tuple(_listen_address(item) for item in _strings(value))
-    if not endpoints or len(set(endpoints)) < len(endpoints):
-        raise ValueError
-    for one in endpoints:
-        for other in endpoints:
-            if _clash(one, other):
-                raise WrongError(f"{one} clashes with {other}, which is one of its addresses: remove one of the two")
-    return endpoints
-
-
-def _clash(one: Endpoint, other: Endpoint) -> bool:
-    """Whether one is all addresses, and the other one of them, which Linux does not let a process open beside it."""
-    if not isinstance(one, InetEndpoint) or not isinstance(other, InetEndpoint) or one.port != other.port:
-        return False
-    return one != other and one.host == ("::" if ":" in other.host else "0.0.0.0")  # noqa: S104 - compared only
-
-
-def _mode(value: Any) -> int:
-    if isinstance(value, int | str) and not isinstance(value, bool) and (octal := _OCTAL.fullmatch(str(value))):
-        if isinstance(value, int) and value <= _MAX_MODE:
-            return value
-        raise WrongError(f"must be {_MODE}; did you mean 0o{octal[1]:0>3}?")
-    return _whole(0, _MAX_MODE)(value)
-
-
-def _nameservers(value: Any) -> tuple[InetEndpoint, ...]:
-    return tuple(_inet(item, 53) for item in _strings(value))
-
-
-def _networks(value: Any) -> tuple[IpNetwork, ...]:
-    return tuple(ipaddress.ip_network(item) for item in _strings(value))
-
-
-def _seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.1 <= value <= 90:
-        raise ValueError
-    return float(value)
-
-
-def _whole(least: int, most: int) -> Callable[[Any], int]:
-    def parse(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ValueError
-        return value
-
-    return parse
-
-
-def _path(value: Any) -> str:
-    if not isinstance(value, str) or not value.startswith("/") or not value.isprintable():
-        raise ValueError
-    return value
-
-
-def _socket_path(value: Any) -> str:
-    if len(_path(value).encode()) > _MAX_SOCKET_PATH:
-        raise ValueError
-    return str(value)
-
-
-def _control(value: Any) -> str:
-    return "" if value == "" else _socket_path(value)
-
-
-def _optional_path(value: Any) -> str:
-    return "" if value == "" else _path(value)
-
-
 def _key(default: Any, parse: Callable[[Any], Any], allowed: str) -> Any:
     return dataclasses.field(default=default, metadata={"parse": parse, "allowed": allowed})
 
@@ -187,7 +71,8 @@ def _key(default: Any, parse: Callable[[Any], Any], allowed: str) -> Any:
 # Postfix waits up to 100 seconds for a reply (dict_sockmap(3)), so no time limit may be longer than 90.
 _SECONDS = "a number of seconds from 0.1 to 90"
 _PATH = "an absolute path"
-_DOMAINS = _whole(1000, 10_000_000), "a number of domains from 1000 to 10000000"
+_DAYS = "a number of days from 1 to 4000"
+_DOMAINS = values.whole(1000, 10_000_000), "a number of domains from 1000 to 10000000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,25 +81,29 @@ class Server:
 
     listen: tuple[Endpoint, ...] = _key(
         DEFAULT_LISTEN,
-        _listen,
+        values.listen,
         'a list of one or more "inet:ADDRESS:PORT", "inet:[IPV6-ADDRESS]:PORT" and "unix:/PATH", without duplicates',
     )
-    socket_mode: int = _key(0o666, _mode, _MODE)
+    socket_mode: int = _key(0o666, values.mode, values.MODE)
     control: str = _key(
-        DEFAULT_CONTROL, _control, f'{_PATH} of at most {_MAX_SOCKET_PATH} bytes, or "" for no control socket'
+        DEFAULT_CONTROL,
+        values.control,
+        f'{_PATH} of at most {values.MAX_SOCKET_PATH} bytes, or "" for no control socket',
     )
-    control_group: str = _key("", lambda value: _path("/" + _strings([value])[0])[1:], 'the name of a group, or ""')
-    answer_within: float = _key(10.0, _seconds, _SECONDS)
+    control_group: str = _key(
+        "", lambda value: values.path("/" + values.strings([value])[0])[1:], 'the name of a group, or ""'
+    )
+    answer_within: float = _key(10.0, values.seconds, _SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Cache:
     """The file for policies, and how many octets and domains, with and without a policy, are kept in memory."""
 
-    path: str = _key("/var/lib/postfix-mtasts/policies.sqlite", _path, _PATH)
+    path: str = _key("/var/lib/postfix-mtasts/policies.sqlite", values.path, _PATH)
     policies_in_memory: int = _key(10_000, *_DOMAINS)
     no_policies_in_memory: int = _key(100_000, *_DOMAINS)
-    memory: int = _key(2**28, _whole(2**24, 2**40), "a number of bytes from 16777216 to 1099511627776")
+    memory: int = _key(2**28, values.whole(2**24, 2**40), "a number of bytes from 16777216 to 1099511627776")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +111,9 @@ class Dns:
     """The nameservers, and the time limit for one lookup. Without nameservers, those of resolv.conf(5) are asked."""
 
     nameservers: tuple[InetEndpoint, ...] = _key(
-        (), _nameservers, 'a list of "ADDRESS", "ADDRESS:PORT" and "[IPV6-ADDRESS]:PORT"'
+        (), values.nameservers, 'a list of "ADDRESS", "ADDRESS:PORT" and "[IPV6-ADDRESS]:PORT"'
     )
-    timeout: float = _key(5.0, _seconds, _SECONDS)
+    timeout: float = _key(5.0, values.seconds, _SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,10 +123,10 @@ class Fetch:
     A policy host must have a public address, or one in `allow_addresses`.
     """
 
-    timeout: float = _key(60.0, _seconds, _SECONDS)
-    ca_file: str = _key("", _optional_path, f'{_PATH}, or "" for the system\'s CAs')
+    timeout: float = _key(60.0, values.seconds, _SECONDS)
+    ca_file: str = _key("", values.optional_path, f'{_PATH}, or "" for the system\'s CAs')
     allow_addresses: tuple[IpNetwork, ...] = _key(
-        (), _networks, 'a list of networks such as "192.0.2.0/24", "2001:db8::/32" and "192.0.2.1"'
+        (), values.networks, 'a list of networks such as "192.0.2.0/24", "2001:db8::/32" and "192.0.2.1"'
     )
 
 
@@ -258,6 +147,19 @@ class Discovery:
 
 
 @dataclass(frozen=True, slots=True)
+class Reports:
+    """TLS reports of others: the database, whose folder also has their mails, of which domains, and how long they stay.
+
+    Without domains, reports about every domain count. A domain stands for those below it too.
+    """
+
+    path: str = _key("/var/lib/postfix-mtasts-reports/reports.sqlite", values.path, _PATH)
+    domains: tuple[str, ...] = _key((), values.domains, 'a list of domains such as "example.com", in punycode')
+    keep_mails: int = _key(30, values.whole(1, 4000), _DAYS)
+    keep_facts: int = _key(400, values.whole(1, 4000), _DAYS)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration."""
 
@@ -267,3 +169,60 @@ class Config:
     fetch: Fetch = Fetch()
     reply: Reply = Reply()
     discovery: Discovery = Discovery()
+    reports: Reports = Reports()
+
+
+def parse(data: bytes, source: str) -> Config:
+    """Parse the content of a configuration file. `source` is its name for error messages. Raises ConfigError."""
+    text = data.decode("utf-8", "replace")
+    try:
+        tables = tomllib.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source}: not UTF-8: byte {error.start + 1}") from error
+    except (ValueError, RecursionError) as error:  # It is not TOML, has a number that is too long, or is too deep.
+        mode = _ZERO_FIRST.search(text)
+        hint = f"; write server.socket_mode = 0o{mode[1]}" if mode else ""
+        raise ConfigError(f"{source}: not TOML: {error}{hint}") from error
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(Config)}
+    parsed = {}
+    for name, table in tables.items():
+        if name not in kinds:
+            raise ConfigError(f"{source}: {_unknown(name, 'table', kinds)}")
+        if not isinstance(table, dict):
+            raise ConfigError(f"{source}: {name} = {_shown(table)}: must be a table, [{name}]")
+        parsed[name] = _table(kinds[name], name, table, source)
+    return Config(**parsed)
+
+
+def _table(kind: Any, table_name: str, table: dict[str, Any], source: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    parsed = {}
+    for key, value in table.items():
+        if key not in fields:
+            raise ConfigError(f"{source}: {_unknown(key, 'key', fields, f'{table_name}.')}")
+        try:
+            parsed[key] = fields[key].metadata["parse"](value)
+        except ValueError as error:
+            wrong = isinstance(error, values.WrongError)
+            why = str(error) if wrong else f"must be {fields[key].metadata['allowed']}"
+            raise ConfigError(f"{source}: {table_name}.{key} = {_shown(value)}: {why}") from None
+    return kind(**parsed)
+
+
+def _unknown(name: str, what: str, known: Iterable[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {prefix}{near[0]}?" if near else f"allowed are {', '.join(prefix + one for one in known)}"
+    return f"unknown {what} {prefix}{name if name.isidentifier() else ascii(name)}: {hint}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value as in TOML, or nearly so, for a message."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a very large number"
+    return '"' + ascii(value)[1:-1] + '"' if isinstance(value, str) else str(value)

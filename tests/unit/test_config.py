@@ -20,11 +20,12 @@ from postfix_mtasts.config import (
     OnFailure,
     OnTesting,
     Reply,
+    Reports,
     Server,
     StyleSetting,
     UnixEndpoint,
+    parse,
 )
-from postfix_mtasts.config_file import parse
 from tests.unit.strategies import near, toml_texts
 from tests.unit.vectors import DATA
 
@@ -47,6 +48,7 @@ DEFAULTS = Config(
     fetch=Fetch(timeout=60.0, ca_file="", allow_addresses=()),
     reply=Reply(style=StyleSetting.AUTO, dane=DaneSetting.AUTO, testing=OnTesting.IGNORE),
     discovery=Discovery(on_failure=OnFailure.NOTFOUND),
+    reports=Reports(path="/var/lib/postfix-mtasts-reports/reports.sqlite", domains=(), keep_mails=30, keep_facts=400),
 )
 KEYS = {f"{name}.{key}" for name, table in dataclasses.asdict(DEFAULTS).items() for key in table}
 EVERY_KEY = b"""
@@ -74,6 +76,11 @@ dane = "dane-only"
 testing = "report"
 [discovery]
 on_failure = "temp"
+[reports]
+path = "/srv/reports.sqlite"
+domains = ["example.com", "Xn--Bcher-Kva.Example"]
+keep_mails = 1
+keep_facts = 4000
 """
 
 
@@ -110,7 +117,7 @@ def test_empty_file_gives_the_defaults() -> None:
 
 
 def test_empty_tables_give_the_defaults() -> None:
-    assert parse(b"server = {}\n[cache]\n[dns]\n[fetch]\n[reply]\n[discovery]\n", "x.toml") == DEFAULTS
+    assert parse(b"server = {}\n[cache]\n[dns]\n[fetch]\n[reply]\n[discovery]\n[reports]\n", "x.toml") == DEFAULTS
 
 
 def test_file_with_every_key() -> None:
@@ -150,6 +157,9 @@ def test_file_with_every_key() -> None:
         ),
         reply=Reply(style=StyleSetting.TLSRPT, dane=DaneSetting.DANE_ONLY, testing=OnTesting.REPORT),
         discovery=Discovery(on_failure=OnFailure.TEMP),
+        reports=Reports(
+            path="/srv/reports.sqlite", domains=("example.com", "xn--bcher-kva.example"), keep_mails=1, keep_facts=4000
+        ),
     )
 
 

@@ -1,0 +1,159 @@
+"""Parses single values of the configuration file. Each function returns the value, or raises ValueError."""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+MODE = "an octal mode from 0o000 to 0o777"
+_MAX_MODE = 0o777
+_OCTAL = re.compile(r"(?:0o?)?([0-7]{1,3})")
+MAX_SOCKET_PATH = 107  # Bytes (unix(7)).
+_INET = re.compile(r"(?:\[(?P<v6>[^]]*)\]|(?P<v4>[^:]*))(?::(?P<port>[0-9]{1,5}))?")
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})+")  # In A-labels.
+
+
+class WrongError(ValueError):
+    """A value is wrong in a way that what is allowed in general does not tell. The message says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class InetEndpoint:
+    """A TCP address to listen on, or the address of a nameserver."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"inet:[{self.host}]:{self.port}" if ":" in self.host else f"inet:{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixEndpoint:
+    """A Unix socket to listen on."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+Endpoint = InetEndpoint | UnixEndpoint
+
+
+def inet(text: str, default_port: int | None) -> InetEndpoint:
+    """An address, with a port or the default one."""
+    match = _INET.fullmatch(text)
+    host, port = (match["v6"] or match["v4"], match["port"]) if match else (text, None)
+    number = default_port if port is None else int(port)
+    if number is None or not 1 <= number <= 65535:
+        raise ValueError
+    return InetEndpoint(str(ipaddress.ip_address(host)), number)
+
+
+def _listen_address(text: str) -> Endpoint:
+    kind, _, rest = text.partition(":")
+    if kind == "unix":
+        return UnixEndpoint(socket_path(rest))
+    if kind == "inet":
+        return inet(rest, None)
+    raise ValueError
+
+
+def strings(value: Any) -> list[str]:
+    """A list of texts."""
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError
+    return value
+
+
+def listen(value: Any) -> tuple[Endpoint, ...]:
+    """Addresses for `server.listen`."""
+    endpoints = tuple(_listen_address(item) for item in strings(value))
+    if not endpoints or len(set(endpoints)) < len(endpoints):
+        raise ValueError
+    for one in endpoints:
+        for other in endpoints:
+            if _clash(one, other):
+                raise WrongError(f"{one} clashes with {other}, which is one of its addresses: remove one of the two")
+    return endpoints
+
+
+def _clash(one: Endpoint, other: Endpoint) -> bool:
+    """Whether one is all addresses, and the other one of them, which Linux does not let a process open beside it."""
+    if not isinstance(one, InetEndpoint) or not isinstance(other, InetEndpoint) or one.port != other.port:
+        return False
+    return one != other and one.host == ("::" if ":" in other.host else "0.0.0.0")  # noqa: S104 - compared only
+
+
+def mode(value: Any) -> int:
+    """The mode of a file."""
+    if isinstance(value, int | str) and not isinstance(value, bool) and (octal := _OCTAL.fullmatch(str(value))):
+        if isinstance(value, int) and value <= _MAX_MODE:
+            return value
+        raise WrongError(f"must be {MODE}; did you mean 0o{octal[1]:0>3}?")
+    return whole(0, _MAX_MODE)(value)
+
+
+def nameservers(value: Any) -> tuple[InetEndpoint, ...]:
+    """Addresses of nameservers."""
+    return tuple(inet(item, 53) for item in strings(value))
+
+
+def networks(value: Any) -> tuple[IpNetwork, ...]:
+    """IP networks."""
+    return tuple(ipaddress.ip_network(item) for item in strings(value))
+
+
+def seconds(value: Any) -> float:
+    """A time limit."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.1 <= value <= 90:
+        raise ValueError
+    return float(value)
+
+
+def whole(least: int, most: int) -> Callable[[Any], int]:
+    """A parser for whole numbers from `least` to `most`."""
+
+    def parse(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError
+        return value
+
+    return parse
+
+
+def path(value: Any) -> str:
+    """An absolute path."""
+    if not isinstance(value, str) or not value.startswith("/") or not value.isprintable():
+        raise ValueError
+    return value
+
+
+def socket_path(value: Any) -> str:
+    """The path of a Unix socket."""
+    if len(path(value).encode()) > MAX_SOCKET_PATH:
+        raise ValueError
+    return str(value)
+
+
+def control(value: Any) -> str:
+    """The path of a Unix socket, or an empty text."""
+    return "" if value == "" else socket_path(value)
+
+
+def optional_path(value: Any) -> str:
+    """An absolute path, or an empty text."""
+    return "" if value == "" else path(value)
+
+
+def domains(value: Any) -> tuple[str, ...]:
+    """Domains in lower-case A-labels."""
+    names = tuple(name.lower() for name in strings(value))
+    if not all(map(_DOMAIN.fullmatch, names)):
+        raise ValueError
+    return names
