@@ -38,7 +38,7 @@ run: $(VENV)/.run
 
 # With TESTS=FILES, only these tests are run, once, and nothing is searched for.
 test: lint $(if $(TESTS),,$(OLDEST)/.test)
-	.ci/need test
+	.ci/need $(if $(TESTS),demo,test)
 ifdef TESTS
 	tests/namespace $(VENV)/bin/python -m pytest $(TESTS)
 else
@@ -48,7 +48,7 @@ else
 endif
 
 advice: $(VENV)/.test
-	.ci/need test
+	.ci/need demo
 	EVERY_POSTFIX=1 tests/namespace $(VENV)/bin/python -m pytest tests/e2e/test_doctor_advice.py
 
 fuzz: $(VENV)/.fuzz
@@ -56,7 +56,7 @@ fuzz: $(VENV)/.fuzz
 
 # timeout(1) sends KILL because unshare(1) ignores other signals. When unshare ends, everything that it started ends too.
 soak: $(VENV)/.test
-	.ci/need test
+	.ci/need demo
 	timeout --foreground --signal=KILL $$(($(or $(MINUTES),10) + 3))m tests/namespace $(VENV)/bin/python -m tests.soak \
 		$(or $(MINUTES),10) $(SEED)
 
@@ -94,7 +94,7 @@ vm: deb
 	tests/vm/run $(or $(SUITE),trixie) $(PARTS)
 
 demo: $(VENV)/.test
-	.ci/need test
+	.ci/need demo
 	@tests/namespace $(VENV)/bin/python -m tests.demo
 
 pictures: $(VENV)/.test

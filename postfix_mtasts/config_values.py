@@ -1,7 +1,4 @@
-"""Parses single values of the configuration file. Each function returns the value, or raises ValueError.
-
-Its message counts only if it is a WrongError.
-"""
+"""Parses single values of the configuration file. Each function returns the value, or raises ValueError."""
 
 import ipaddress
 import re
@@ -11,10 +8,10 @@ from typing import Any
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-MAX_SOCKET_PATH = 107  # Bytes (unix(7)).
 MODE = "an octal mode from 0o000 to 0o777"
 _MAX_MODE = 0o777
 _OCTAL = re.compile(r"(?:0o?)?([0-7]{1,3})")
+MAX_SOCKET_PATH = 107  # Bytes (unix(7)).
 _INET = re.compile(r"(?:\[(?P<v6>[^]]*)\]|(?P<v4>[^:]*))(?::(?P<port>[0-9]{1,5}))?")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})+")  # In A-labels.
@@ -94,7 +91,7 @@ def _clash(one: Endpoint, other: Endpoint) -> bool:
 
 
 def mode(value: Any) -> int:
-    """The mode of a file, as a number in octal."""
+    """The mode of a file."""
     if isinstance(value, int | str) and not isinstance(value, bool) and (octal := _OCTAL.fullmatch(str(value))):
         if isinstance(value, int) and value <= _MAX_MODE:
             return value

@@ -82,9 +82,9 @@ def test_the_mail_server_is_as_before(machine: Root, theirs: MailServer) -> None
     before = state(machine)
     assert len(before.files) > 20
 
-    for what in ("build", "test"):
+    for what in ("build", "demo"):
         said = machine.run(".ci/need", what, folder=str(PROJECT))
-        assert ("another mail server is, or was" in said) == (what == "test" and theirs is EXIM), said
+        assert ("another mail server is, or was" in said) == (what == "demo" and theirs is EXIM), said
     assert "libsystemd-dev" in (machine.path / PROJECT.relative_to("/") / ".ci/installed").read_text().split()
     assert state(machine) == before
 
@@ -125,7 +125,7 @@ def test_a_postfix_that_was_removed_stays_removed(machine: Root) -> None:
     machine.run("apt-get", "remove", "--yes", "postfix")
     before = state(machine)
     assert before.files["etc/postfix/main.cf"]
-    assert "another mail server is, or was" in machine.run(".ci/need", "test", folder=str(PROJECT))
+    assert "another mail server is, or was" in machine.run(".ci/need", "demo", folder=str(PROJECT))
     assert state(machine) == before
 
 
@@ -145,10 +145,10 @@ def test_without_root_it_is_named(machine: Root, target: str, said: str) -> None
 
 
 def test_a_machine_without_mail_gets_a_postfix_that_does_nothing(machine: Root) -> None:
-    assert "installing for this target: " in machine.run(".ci/need", "test", folder=str(PROJECT))
+    assert "installing for this target: " in machine.run(".ci/need", "demo", folder=str(PROJECT))
     assert [line.split()[1] for line in state(machine).packages] == ["postfix"]
     assert not (machine.path / "etc/postfix/main.cf").exists()
-    assert machine.run(".ci/need", "test", folder=str(PROJECT)) == ""
+    assert machine.run(".ci/need", "demo", folder=str(PROJECT)) == ""
 
 
 def ready(root: Root) -> str:

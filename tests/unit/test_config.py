@@ -24,8 +24,8 @@ from postfix_mtasts.config import (
     Server,
     StyleSetting,
     UnixEndpoint,
+    parse,
 )
-from postfix_mtasts.config_file import parse
 from tests.unit.strategies import near, toml_texts
 from tests.unit.vectors import DATA
 

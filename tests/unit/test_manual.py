@@ -13,7 +13,6 @@ import pytest
 
 from postfix_mtasts import config
 from postfix_mtasts.config import Config
-from postfix_mtasts.config_file import parse
 from postfix_mtasts.daemon import command as daemon
 from postfix_mtasts.daemon import service
 
@@ -81,7 +80,7 @@ def test_the_manual_has_every_table_in_order(sections: dict[str, str]) -> None:
 @pytest.mark.parametrize("table", TABLES)
 def test_the_manual_has_every_key_with_its_default_and_what_is_allowed(table: str, sections: dict[str, str]) -> None:
     entries = re.split(r"^\.TP\n(\w+ = .*)$", sections[table], flags=re.MULTILINE)
-    assert parse(f"[{table}]\n{chr(10).join(entries[1::2])}".encode(), "manual") == Config()
+    assert config.parse(f"[{table}]\n{chr(10).join(entries[1::2])}".encode(), "manual") == Config()
     described = {line.split(" = ")[0]: one_line(body) for line, body in zip(entries[1::2], entries[2::2], strict=True)}
     keys = dataclasses.fields(TABLES[table])
     assert list(described) == [key.name for key in keys]
@@ -91,14 +90,14 @@ def test_the_manual_has_every_key_with_its_default_and_what_is_allowed(table: st
 
 def test_the_example_of_the_manual_is_right() -> None:
     example = text("postfix-mtasts.toml.5").split(".RS\n")[1].split(".RE")[0]
-    assert parse(example.encode(), "manual") != Config()
+    assert config.parse(example.encode(), "manual") != Config()
 
 
 def test_the_example_has_every_key_with_its_default() -> None:
     example = EXAMPLE.read_text()
-    assert parse(example.encode(), "as it is") == Config()
+    assert config.parse(example.encode(), "as it is") == Config()
     without_comments = re.sub(r"^#(?=\w+ = )", "", example, flags=re.MULTILINE)
-    assert parse(without_comments.encode(), "uncommented") == Config()
+    assert config.parse(without_comments.encode(), "uncommented") == Config()
     keys = {name: [key.name for key in dataclasses.fields(table)] for name, table in TABLES.items()}
     assert {name: list(table) for name, table in tomllib.loads(without_comments).items()} == keys
 

@@ -3,8 +3,7 @@
 import ipaddress
 from collections.abc import Iterator
 
-from postfix_mtasts.config import Config, ConfigError, InetEndpoint
-from postfix_mtasts.config_file import parse
+from postfix_mtasts.config import Config, ConfigError, InetEndpoint, parse
 from tests.fuzz.targets import DATA
 
 LONGEST = 1.0  # Seconds: the file is the administrator's own, and tomllib takes long for a key of many parts.

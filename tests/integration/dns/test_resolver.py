@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from postfix_mtasts import config
 from postfix_mtasts.config import InetEndpoint
-from postfix_mtasts.config_file import parse
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.sts.domain import PolicyDomain
@@ -252,7 +252,7 @@ async def test_server_of_the_configuration(address: str) -> None:
     with DnsServer(address) as dns:
         dns.add_txt(NAME, b"v=STSv1; id=1;")
         written = f"[{address}]:{dns.port}" if ":" in address else f"{address}:{dns.port}"
-        settings = parse(f'[dns]\nnameservers = ["{written}"]'.encode(), "test").dns
+        settings = config.parse(f'[dns]\nnameservers = ["{written}"]'.encode(), "test").dns
         assert await Resolver(settings.nameservers, timeout=settings.timeout).record(DOMAIN) == FOUND
 
 
