@@ -1,5 +1,5 @@
 # make run    start the daemon with its defaults and a cache in your home; postfix-mtasts-query is in .venv/bin
-# make test   run everything: linters, types, layers, unit, integration and end-to-end tests
+# make test   run everything: linters, types, layers, unit, integration and end-to-end tests; the machine's mail is not touched
 # make roots  as root: build small systems of Debian 12, 13 and 14, in which `make test` then tests too
 # make bench  as root: measure speed and memory, and compare with a C program that only answers and postfix-mta-sts-resolver
 # make advice as root: what doctor advises puts right each Postfix that there is a root of; a quarter of an hour
@@ -8,7 +8,9 @@
 # make deb    build the Debian package of the files that git knows, as they are now: dist/postfix-mtasts_*.deb
 # make vm     as root: boot a Debian of its own with the package, and try what only a whole machine shows; 20 to 60 minutes
 # make demo   as root: watch a real Postfix deliver one mail and hold back another
-# make clean  remove what these made
+# make pictures  take the pictures in docs/images anew, in a real browser
+# make clean  remove what these made in the clone, and name what they made elsewhere
+# Each target needs some Debian packages. As root, it installs them; otherwise it names them. It removes none.
 PYTHON ?= python3
 VENV = .venv
 # This environment has the library versions of Debian 12, the oldest Debian that the package supports, and runs on asyncio's
@@ -19,26 +21,34 @@ SLOW = --ignore=tests/integration/query/domain
 # The Debian package is built here.
 DIST = dist
 STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/postfix-mtasts
+ROOTS = $${POSTFIX_MTASTS_ROOTS:-/var/cache/postfix-mtasts/roots}
+IMAGES = $${XDG_CACHE_HOME:-$$HOME/.cache}/postfix-mtasts-vm
 
 # What the benchmark compares with, in an environment of its own.
 PEER = .venv-peer
 
-.PHONY: run test advice fuzz soak roots lint bench deb source vm demo clean
+.PHONY: run test advice fuzz soak roots lint bench deb source vm demo pictures clean
 
 run: $(VENV)/.run
 	@mkdir -p "$(STATE)"
-	@printf '[server]\ncontrol = "%s"\n[cache]\npath = "%s"\n' "$(STATE)/control" "$(STATE)/policies.sqlite" \
+	@[ -e "$(STATE)/postfix-mtasts.toml" ] || \
+		printf '[server]\ncontrol = "%s"\n[cache]\npath = "%s"\n' "$(STATE)/control" "$(STATE)/policies.sqlite" \
 		> "$(STATE)/postfix-mtasts.toml"
 	@exec $(VENV)/bin/postfix-mtasts-daemon --config "$(STATE)/postfix-mtasts.toml"
 
-test: lint $(OLDEST)/.test
-	.ci/need test
+# With TESTS=FILES, only these tests are run, once, and nothing is searched for.
+test: lint $(if $(TESTS),,$(OLDEST)/.test)
+	.ci/need $(if $(TESTS),demo,test)
+ifdef TESTS
+	tests/namespace $(VENV)/bin/python -m pytest $(TESTS)
+else
 	tests/namespace $(OLDEST)/bin/python -m pytest tests/unit tests/integration tests/hostile $(SLOW)
 	tests/namespace $(VENV)/bin/python -m pytest
 	$(MAKE) fuzz SECONDS=20
+endif
 
 advice: $(VENV)/.test
-	.ci/need test
+	.ci/need demo
 	EVERY_POSTFIX=1 tests/namespace $(VENV)/bin/python -m pytest tests/e2e/test_doctor_advice.py
 
 fuzz: $(VENV)/.fuzz
@@ -46,7 +56,7 @@ fuzz: $(VENV)/.fuzz
 
 # timeout(1) sends KILL because unshare(1) ignores other signals. When unshare ends, everything that it started ends too.
 soak: $(VENV)/.test
-	.ci/need test
+	.ci/need demo
 	timeout --foreground --signal=KILL $$(($(or $(MINUTES),10) + 3))m tests/namespace $(VENV)/bin/python -m tests.soak \
 		$(or $(MINUTES),10) $(SEED)
 
@@ -56,8 +66,9 @@ roots:
 	tests/package-roots
 
 # The build uses Debian's Python, whatever stands before it in PATH.
-deb: source
+deb:
 	.ci/need deb
+	$(MAKE) --no-print-directory source
 	cd $(DIST)/postfix-mtasts && PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg-buildpackage --no-sign
 
 # The source of the Debian package is a tree, and a tarball of all in it that is not in debian/.
@@ -83,8 +94,12 @@ vm: deb
 	tests/vm/run $(or $(SUITE),trixie) $(PARTS)
 
 demo: $(VENV)/.test
-	.ci/need test
+	.ci/need demo
 	@tests/namespace $(VENV)/bin/python -m tests.demo
+
+pictures: $(VENV)/.test
+	.ci/need test
+	tests/namespace $(VENV)/bin/python -m tests.pictures docs/images
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check
@@ -120,5 +135,12 @@ $(PEER)/.bench: Makefile
 	$(PEER)/bin/python -m pip install --quiet 'postfix-mta-sts-resolver[sqlite,uvloop]'
 	@touch $@
 
+# What lies elsewhere may be shared, or be somebody's configuration.
 clean:
-	rm -rf $(VENV) $(OLDEST) $(PEER) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(OLDEST) $(PEER) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache .grimp_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	@for left in "$(STATE)" "$(ROOTS)" "$(IMAGES)"; do \
+		[ ! -e "$$left" ] || echo "left: $$(du -sh "$$left" 2>/dev/null | cut -f 1) in $$left; to remove it: rm -r $$left"; \
+	done
+	@[ ! -s .ci/installed ] || echo "left: packages that were installed for this; to remove them: apt remove" $$(cat .ci/installed)

@@ -7,6 +7,7 @@ Anything else in the file raises ConfigError: one line with the file, the key, t
 import dataclasses
 import difflib
 import enum
+import re
 import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from postfix_mtasts.config_values import UnixEndpoint as UnixEndpoint
 
 DEFAULT_PATH = "/etc/postfix-mtasts.toml"
 DEFAULT_CONTROL = "/run/postfix-mtasts/control"
+# In TOML, a number must not begin with a zero, and the error of the parser does not say so.
+_ZERO_FIRST = re.compile(r"^\s*(?:server\s*\.\s*)?socket_mode\s*=\s*0([0-7]{1,3})\s*(?:#.*)?$", re.MULTILINE)
 
 
 class ConfigError(ValueError):
@@ -81,7 +84,7 @@ class Server:
         values.listen,
         'a list of one or more "inet:ADDRESS:PORT", "inet:[IPV6-ADDRESS]:PORT" and "unix:/PATH", without duplicates',
     )
-    socket_mode: int = _key(0o666, values.whole(0, 0o777), "an octal mode from 0o000 to 0o777")
+    socket_mode: int = _key(0o666, values.mode, values.MODE)
     control: str = _key(
         DEFAULT_CONTROL,
         values.control,
@@ -204,12 +207,15 @@ class Config:
 
 def parse(data: bytes, source: str) -> Config:
     """Parse the content of a configuration file. `source` is its name for error messages. Raises ConfigError."""
+    text = data.decode("utf-8", "replace")
     try:
         tables = tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{source}: not UTF-8: byte {error.start + 1}") from error
     except (ValueError, RecursionError) as error:  # It is not TOML, has a number that is too long, or is too deep.
-        raise ConfigError(f"{source}: not TOML: {error}") from error
+        mode = _ZERO_FIRST.search(text)
+        hint = f"; write server.socket_mode = 0o{mode[1]}" if mode else ""
+        raise ConfigError(f"{source}: not TOML: {error}{hint}") from error
     kinds = {field.name: type(field.default) for field in dataclasses.fields(Config)}
     parsed = {}
     for name, table in tables.items():
@@ -236,9 +242,10 @@ def _table(kind: Any, table_name: str, table: dict[str, Any], source: str) -> An
             continue
         try:
             parsed[key] = fields[key].metadata["parse"](value)
-        except ValueError:
-            allowed = fields[key].metadata["allowed"]
-            raise ConfigError(f"{source}: {table_name}.{key} = {_shown(value)}: must be {allowed}") from None
+        except ValueError as error:
+            wrong = isinstance(error, values.WrongError)
+            why = str(error) if wrong else f"must be {fields[key].metadata['allowed']}"
+            raise ConfigError(f"{source}: {table_name}.{key} = {_shown(value)}: {why}") from None
     return kind(**parsed)
 
 

@@ -4,6 +4,7 @@ import os
 import pathlib
 
 from postfix_mtasts.config import DEFAULT_PATH, Config, ConfigError, parse
+from postfix_mtasts.rights import in_the_way
 
 
 def read_config(path: str | None) -> Config:
@@ -14,4 +15,4 @@ def read_config(path: str | None) -> Config:
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not path:
             return Config()
-        raise ConfigError(f"{file}: {os.strerror(error.errno or 0).lower()}") from error
+        raise ConfigError(f"{file}: {in_the_way(file) or os.strerror(error.errno or 0).lower()}") from error

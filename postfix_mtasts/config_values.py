@@ -8,12 +8,19 @@ from typing import Any
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+MODE = "an octal mode from 0o000 to 0o777"
+_MAX_MODE = 0o777
+_OCTAL = re.compile(r"(?:0o?)?([0-7]{1,3})")
 MAX_SOCKET_PATH = 107  # Bytes (unix(7)).
 _INET = re.compile(r"(?:\[(?P<v6>[^]]*)\]|(?P<v4>[^:]*))(?::(?P<port>[0-9]{1,5}))?")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 # RFC 3986, 2, without the characters that a TXT record for TLS reports wants encoded (RFC 8460, 3).
 _REPORT_URI = re.compile(r"(?:mailto|https):(?:[A-Za-z0-9._~:/?#\[\]@$&'()*+=-]|%[0-9A-Fa-f]{2})+")
 _DOMAIN = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})+")  # In A-labels.
+
+
+class WrongError(ValueError):
+    """A value is wrong in a way that what is allowed in general does not tell. The message says how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,27 @@ def listen(value: Any) -> tuple[Endpoint, ...]:
     endpoints = tuple(_listen_address(item) for item in strings(value))
     if not endpoints or len(set(endpoints)) < len(endpoints):
         raise ValueError
+    for one in endpoints:
+        for other in endpoints:
+            if _clash(one, other):
+                raise WrongError(f"{one} clashes with {other}, which is one of its addresses: remove one of the two")
     return endpoints
+
+
+def _clash(one: Endpoint, other: Endpoint) -> bool:
+    """Whether one is all addresses, and the other one of them, which Linux does not let a process open beside it."""
+    if not isinstance(one, InetEndpoint) or not isinstance(other, InetEndpoint) or one.port != other.port:
+        return False
+    return one != other and one.host == ("::" if ":" in other.host else "0.0.0.0")  # noqa: S104 - compared only
+
+
+def mode(value: Any) -> int:
+    """The mode of a file."""
+    if isinstance(value, int | str) and not isinstance(value, bool) and (octal := _OCTAL.fullmatch(str(value))):
+        if isinstance(value, int) and value <= _MAX_MODE:
+            return value
+        raise WrongError(f"must be {MODE}; did you mean 0o{octal[1]:0>3}?")
+    return whole(0, _MAX_MODE)(value)
 
 
 def local_endpoint(value: Any) -> Endpoint:

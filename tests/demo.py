@@ -1,9 +1,12 @@
-"""`make demo`: a mail that is delivered and one that must not be, by a real Postfix in an Internet of its own."""
+"""`make demo`: a mail that is delivered and one that must not be, by a real Postfix in an Internet of its own.
+
+The Postfix is this machine's, with a configuration and a queue of its own, or else that of the newest root.
+"""
 
 import sys
 
 from tests.world.mail import MAP, mail_world
-from tests.world.postfix import HERE
+from tests.world.postfix import HERE, INSTALLATIONS, unfit
 
 POLICY = "version: STSv1\nmode: enforce\nmx: mx.{domain}\nmax_age: 604800\n"
 DOMAINS = ("good.test", "wrong.test")
@@ -11,9 +14,13 @@ DOMAINS = ("good.test", "wrong.test")
 
 def main() -> None:
     """Show it."""
-    if why := HERE.missing():
-        sys.exit(f"make demo: {why}")
-    with mail_world() as world:
+    chosen = next((one for one in (HERE, *reversed(INSTALLATIONS)) if not one.missing()), None)
+    if not chosen:
+        roots = "needs a Postfix: run `sudo make roots`, which leaves this machine's mail as it is"
+        sys.exit(f"make demo: {unfit('demo') or roots}")
+    if chosen is not HERE:
+        show("Postfix", f"of the root {chosen.root}")
+    with mail_world(chosen) as world:
         show("main.cf", f"smtp_tls_policy_maps = {MAP}")
         world.add("good.test", "good", POLICY.format(domain="good.test"))
         world.add("wrong.test", "wrong name", POLICY.format(domain="wrong.test"))

@@ -6,6 +6,7 @@ nameserver is that of /etc/resolv.conf, the CA is one of the system's, the polic
 
 import json
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -40,7 +41,7 @@ def soon(look: Callable[[], T], what: str) -> T:
     """What `look` gives as soon as that is something."""
     end = time.monotonic() + 60
     while not (seen := look()):
-        assert time.monotonic() < end, what
+        assert time.monotonic() < end, f"{what}; the queue: {run('postqueue', '-j')}"
         time.sleep(0.1)
     return seen
 
@@ -58,18 +59,22 @@ class World:
         run("update-ca-certificates")
         Path("/etc/resolv.conf").write_text("nameserver 127.0.0.1\n")
 
-    def add(self, domain: str, *, certificate_for: str) -> SmtpServer:
-        """A domain whose MX host shows a certificate for this name."""
+    def add(self, domain: str, *, certificate_for: str, host: str = "", port: int = 25) -> SmtpServer:
+        """A domain whose MX host shows a certificate for this name; the MX host may have another name and port."""
         self._hosts += 1
         address = f"127.0.1.{self._hosts}"
-        self.dns.add(domain, "MX", f"10 mx.{domain}.")
-        self.dns.add(f"mx.{domain}", "A", address)
+        host = host or f"mx.{domain}"
+        self.dns.add(domain, "MX", f"10 {host}.")
+        self.dns.add(host, "A", address)
         self.dns.add_txt(f"_mta-sts.{domain}", b"v=STSv1; id=1;")
         self.dns.add(f"mta-sts.{domain}", "A", POLICY_HOST)
-        policy = f"version: STSv1\nmode: enforce\nmx: mx.{domain}\nmax_age: 604800\n"
+        policy = f"version: STSv1\nmode: enforce\nmx: {host}\nmax_age: 604800\n"
         self.https.policy(f"mta-sts.{domain}", policy, self._ca.issue(f"mta-sts.{domain}").server_context())
-        context = self._ca.issue(certificate_for).server_context()
-        return self._stack.enter_context(SmtpServer(address, context=context))
+        return self._stack.enter_context(SmtpServer(address, port, self.context(certificate_for)))
+
+    def context(self, name: str) -> ssl.SSLContext:
+        """What a server needs to show a certificate for this name."""
+        return self._ca.issue(name).server_context()
 
 
 @contextmanager
@@ -78,6 +83,14 @@ def world() -> Iterator[World]:
     run("ip", "address", "replace", f"{POLICY_HOST}/32", "dev", "lo")
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         yield World(Path(folder), stack)
+
+
+def log() -> list[str]:
+    """What the daemon has logged since it was started."""
+    if not Path("/run/systemd/system").is_dir():
+        return Path("/run/postfix-mtasts.log").read_text().splitlines()
+    run_of = run("systemctl", "show", "--property=InvocationID", "--value", "postfix-mtasts.service").strip()
+    return run("journalctl", "--no-pager", "--output=cat", f"_SYSTEMD_INVOCATION_ID={run_of}").splitlines()
 
 
 def send(recipient: str) -> None:

@@ -5,7 +5,8 @@
 SIGTERM and SIGINT: answer the queries that were received, and exit. SIGHUP: read the tables [reply] and [discovery]
 again, and check again which Postfix this machine has. If the configuration has an error, nothing changes.
 
-Exit status: 0 after SIGTERM or SIGINT, 1 if it could not start, 78 (EX_CONFIG of sysexits.h) for a wrong configuration.
+Exit status: 0 after SIGTERM, 1 if it could not start, 64 (EX_USAGE of sysexits.h) for a wrong command line,
+78 (EX_CONFIG) for a wrong configuration, 130 after SIGINT.
 """
 
 import argparse
@@ -21,8 +22,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from typing import NoReturn
 
 from postfix_mtasts import __version__, config
+from postfix_mtasts.cache.foreign import foreign
 from postfix_mtasts.cache.memory import DANE, Memory
 from postfix_mtasts.cache.store import Store, StoreError
 from postfix_mtasts.config import Config, ConfigError, Endpoint
@@ -30,7 +33,7 @@ from postfix_mtasts.config_file import read_config
 from postfix_mtasts.daemon import refresh, service, sockets
 from postfix_mtasts.daemon.control import Control
 from postfix_mtasts.daemon.dane import Dane
-from postfix_mtasts.daemon.listen import endpoint_of, remove_file
+from postfix_mtasts.daemon.listen import endpoint_of, reachable, remove_file
 from postfix_mtasts.daemon.lookup import Lookup
 from postfix_mtasts.daemon.server import Server
 from postfix_mtasts.daemon.service import Passed
@@ -41,35 +44,48 @@ from postfix_mtasts.postfix.installation import NoPostfix, Postfix, choose_dane,
 from postfix_mtasts.postfix.reply import ReplyRules
 from postfix_mtasts.remote.fetcher import Fetcher
 from postfix_mtasts.remote.network import CaError, tls_context
+from postfix_mtasts.rights import in_the_way
 
 PROGRAM = "postfix-mtasts-daemon"
 _STOP_WITHIN = 10.0  # Seconds to answer the queries that were received before the daemon was told to stop.
+_FEWEST_FILES = 64  # That may be open at once, or the daemon does not start.
+_INTERRUPTED = 128 + signal.SIGINT  # As shells have it.
 
 
-def main() -> None:
-    """Run the daemon."""
-    parser = argparse.ArgumentParser(
-        PROGRAM, description="Tell Postfix the MTA-STS policies (RFC 8461) of its destinations."
-    )
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Tell the error in one line with a hint, and not the whole usage."""
+        self.exit(os.EX_USAGE, f"{PROGRAM}: error: {message}\nhint: {PROGRAM} --help\n")
+
+
+def run(words: list[str]) -> int:
+    """Run the daemon with these arguments, and return its exit status."""
+    parser = _Parser(PROGRAM, description="Tell Postfix the MTA-STS policies (RFC 8461) of its destinations.")
     parser.add_argument(
         "--config", metavar="FILE", help=f"read this configuration file (default: {config.DEFAULT_PATH} if it exists)"
     )
     parser.add_argument("--check", action="store_true", help="check the configuration and exit")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     journal = events.begin(PROGRAM)
+    file = arguments.config or config.DEFAULT_PATH
     try:
         settings = read_config(arguments.config)
-        tls = _tls(settings)
+        tls = _tls(settings, file)
+        if whose := foreign(pathlib.Path(settings.cache.path)):
+            raise ConfigError(f'{file}: cache.path = "{settings.cache.path}": the file is {whose}; name another')
         if arguments.check:
-            return
+            print(f"{file}: ok" if pathlib.Path(file).exists() else f"no {file}; the defaults: ok")  # noqa: T201 - a result
+            return os.EX_OK
         _allow_many_connections()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_run(arguments.config, settings, tls))
+            return runner.run(_run(arguments.config, settings, tls))
     except ConfigError as error:
-        sys.exit(_fail(str(error), os.EX_CONFIG, journal=journal))
+        return _fail(str(error), os.EX_CONFIG, journal=journal)
     except StartError as error:
-        sys.exit(_fail(str(error), 1, journal=journal))
+        return _fail(str(error), 1, journal=journal)
+    except KeyboardInterrupt:  # At the very end, when the event loop has given its handlers back.
+        return _INTERRUPTED
 
 
 def _fail(reason: str, status: int, *, journal: bool) -> int:
@@ -80,17 +96,25 @@ def _fail(reason: str, status: int, *, journal: bool) -> int:
     return status
 
 
-def _tls(settings: Config) -> ssl.SSLContext:
+def _tls(settings: Config, file: str) -> ssl.SSLContext:
+    ca_file = settings.fetch.ca_file
     try:
-        return tls_context(settings.fetch.ca_file)
+        return tls_context(ca_file)
     except CaError as error:
-        raise StartError(f'fetch.ca_file = "{settings.fetch.ca_file}": {error}') from error
+        if not ca_file:  # The configuration is not at fault, and somebody may install them.
+            raise StartError(f'fetch.ca_file = "": {error}') from error
+        raise ConfigError(
+            f'{file}: fetch.ca_file = "{ca_file}": {in_the_way(pathlib.Path(ca_file)) or error}'
+        ) from error
 
 
 def _allow_many_connections() -> None:
     """Raise the limit of open files, because each Postfix service may keep a hundred connections or more open."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if 0 <= most < _FEWEST_FILES:
+        how = f"raise the limit to {_FEWEST_FILES} at least (`ulimit -Hn`, LimitNOFILE=)"
+        raise StartError(f"this process may open {most} files only: {how}")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -102,10 +126,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return new_event_loop
 
 
-async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> None:
-    stop, hang_up = asyncio.Event(), asyncio.Event()
-    for number, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, hang_up)):
-        asyncio.get_running_loop().add_signal_handler(number, event.set)
+async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> int:
+    stop, hang_up, interrupted = _handle_signals()
     async with contextlib.AsyncExitStack() as stack:
         passed = sockets.passed()
         theirs, own = list(map(endpoint_of, passed.socketmap)), sockets.not_passed(settings.server, passed)
@@ -130,7 +152,8 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> None:
         stack.callback(lambda: [task.cancel() for task in background])
         events.event_loop(type(asyncio.get_running_loop()).__module__.partition(".")[0])
         reporter.chosen(rules, *why)
-        events.ready(f"smtp_tls_policy_maps = socketmap:{served[0]}:postfix")
+        sockets.warn_of_open(served)
+        events.ready(f"smtp_tls_policy_maps = socketmap:{reachable(served[0])}:postfix")
         reporter.ready()
         stopping = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
@@ -138,6 +161,20 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> None:
         service.notify("STOPPING=1", "STATUS=answering the last queries before it stops")
         for task in done:
             task.result()  # A background task ends only by a bug. Raise its exception, so that systemd restarts us.
+    return _INTERRUPTED if interrupted.is_set() else os.EX_OK
+
+
+def _handle_signals() -> tuple[asyncio.Event, asyncio.Event, asyncio.Event]:
+    """Return what is set by a signal to stop, by SIGHUP, and by SIGINT, which also is a signal to stop."""
+    stop, hang_up, interrupted = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def interrupt() -> None:
+        interrupted.set()
+        stop.set()
+
+    for number, handler in ((signal.SIGTERM, stop.set), (signal.SIGINT, interrupt), (signal.SIGHUP, hang_up.set)):
+        asyncio.get_running_loop().add_signal_handler(number, handler)
+    return stop, hang_up, interrupted
 
 
 class _StatusReporter:
@@ -196,7 +233,8 @@ async def _store(settings: Config) -> Store:
     try:
         await store.open()
     except StoreError as error:
-        raise StartError(f'cache.path = "{settings.cache.path}": {error}') from error
+        why = in_the_way(pathlib.Path(settings.cache.path), write=True) or error
+        raise StartError(f'cache.path = "{settings.cache.path}": {why}') from error
     return store
 
 

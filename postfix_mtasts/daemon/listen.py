@@ -1,11 +1,14 @@
 """Creates, names and removes the listening sockets of `server` and `control`."""
 
+import ipaddress
 import os
 import pathlib
 import socket
 
 from postfix_mtasts.config import Endpoint, InetEndpoint, UnixEndpoint
+from postfix_mtasts.rights import in_the_way
 
+_SOMEWHERE, _SOMEWHERE_V6, _DISCARD = "192.0.2.1", "2001:db8::1", 9  # For documentation (RFC 5737, RFC 3849).
 BACKLOG = 4096  # Connections that may wait to be accepted. The kernel may allow fewer (net.core.somaxconn).
 
 
@@ -18,7 +21,8 @@ def listen(endpoint: Endpoint, socket_mode: int) -> socket.socket:
     try:
         return _listen_inet(endpoint) if isinstance(endpoint, InetEndpoint) else _listen_unix(endpoint, socket_mode)
     except OSError as error:
-        raise ListenError(os.strerror(error.errno or 0).lower()) from error
+        why = in_the_way(pathlib.Path(endpoint.path), create=True) if isinstance(endpoint, UnixEndpoint) else ""
+        raise ListenError(why or os.strerror(error.errno or 0).lower()) from error
 
 
 def _listen_inet(endpoint: InetEndpoint) -> socket.socket:
@@ -78,6 +82,28 @@ def endpoint_of(listener: socket.socket) -> Endpoint:
     if listener.family == socket.AF_UNIX:
         return UnixEndpoint(os.fsdecode(name).replace("\0", "@"))
     return InetEndpoint(name[0].partition("%")[0], name[1])
+
+
+def is_for_all(endpoint: Endpoint) -> bool:
+    """Whether it is all addresses of this machine."""
+    return isinstance(endpoint, InetEndpoint) and ipaddress.ip_address(endpoint.host).is_unspecified
+
+
+def reachable(endpoint: Endpoint) -> Endpoint:
+    """Return an address at which other machines reach what listens on all addresses; another endpoint as it is.
+
+    It is the one that this machine has towards the Internet, or the loopback address if there is no way there.
+    """
+    if not isinstance(endpoint, InetEndpoint) or not is_for_all(endpoint):
+        return endpoint
+    is_v6 = ":" in endpoint.host
+    try:
+        with socket.socket(socket.AF_INET6 if is_v6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((_SOMEWHERE_V6 if is_v6 else _SOMEWHERE, _DISCARD))  # This sends nothing.
+            host = probe.getsockname()[0].partition("%")[0]
+    except OSError:
+        host = "::1" if is_v6 else "127.0.0.1"
+    return InetEndpoint(host, endpoint.port)
 
 
 def covers(listener: socket.socket, endpoint: Endpoint) -> bool:

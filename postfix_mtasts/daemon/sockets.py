@@ -10,7 +10,7 @@ from postfix_mtasts import config
 from postfix_mtasts.config import Endpoint, UnixEndpoint
 from postfix_mtasts.daemon import service
 from postfix_mtasts.daemon.control import GROUP_MODE, MODE
-from postfix_mtasts.daemon.listen import ListenError, close, covers, endpoint_of, listen
+from postfix_mtasts.daemon.listen import ListenError, close, covers, endpoint_of, is_for_all, listen, reachable
 from postfix_mtasts.daemon.service import Passed, ServiceError
 from postfix_mtasts.log import events
 
@@ -54,6 +54,13 @@ def listen_on(endpoints: Sequence[Endpoint], socket_mode: int, passed: Sequence[
         if passed:
             events.listener_not_passed(endpoint)
     return listeners
+
+
+def warn_of_open(endpoints: Sequence[Endpoint]) -> None:
+    """Warn of sockets on all addresses of this machine."""
+    for endpoint in endpoints:
+        if is_for_all(endpoint):
+            events.open_to_all(endpoint, reachable(endpoint))
 
 
 def control_of(settings: config.Server, passed: socket.socket | None) -> socket.socket | None:

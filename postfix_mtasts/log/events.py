@@ -35,6 +35,7 @@ class Event(enum.Enum):
     READY = "8aa94aa9b0a2420bb1a7f4f7c8ed39c9"
     LISTENER_NOT_PASSED = "89e8e12eda3d42288486316962cdeeb6"
     LISTENER_NOT_CONFIGURED = "189c9cd4923d4b7b99c0642d299964b0"
+    OPEN_TO_ALL = "7a1c52c5f0c24b1f9d0e7f1e3b1f2a66"
     REPLY_RULES = "8e5c8d2b0d834b3db06625687be5feb4"
     NO_CONTROL = "c361808b4bc64a6bbf959b06d64b4eda"
     NO_CONTROL_GROUP = "5d0f1d4e7c3b4b5e9a6e2f0c8b7a4d31"
@@ -126,6 +127,15 @@ def listener_not_configured(endpoint: Endpoint, setting: str) -> None:
         "%s is in the socket unit but not in %s, and is served anyway; name it in %s, or remove it from the socket unit"
     )
     _tell(Event.LISTENER_NOT_CONFIGURED, logging.WARNING, text, endpoint, setting, setting)
+
+
+def open_to_all(endpoint: Endpoint, address: Endpoint) -> None:
+    """The daemon listens on all addresses of this machine; other machines use the given one."""
+    text = (
+        "%s is open: whoever reaches this machine, as at %s, can ask without authentication; if Postfix is on this "
+        "machine, listen on 127.0.0.1, otherwise let a firewall admit your mail servers only"
+    )
+    _tell(Event.OPEN_TO_ALL, logging.WARNING, text, endpoint, address)
 
 
 def not_answered(endpoint: Endpoint, reason: str) -> None:

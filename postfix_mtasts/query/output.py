@@ -58,6 +58,8 @@ def say(line: str) -> None:
 
 def printable(text: str) -> str:
     """Escape all but printable ASCII, such as control sequences of terminals. The mark of what was cut stays."""
+    if text.isascii() and text.isprintable():
+        return text
     is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     cut = "…" if is_utf8 else "..."
     return "".join(c if " " <= c <= "~" else cut if c == "…" else c.encode("unicode_escape").decode() for c in text)
@@ -114,6 +116,8 @@ def to_json(value: Any) -> Any:
             return value.value
         case datetime.datetime():
             return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+        case datetime.date():
+            return value.isoformat()
         case dict():
             return {name: to_json(item) for name, item in value.items()}
         case tuple() | list():

@@ -1,96 +1,145 @@
 """The command line of postfix-mtasts-reports.
 
-    postfix-mtasts-reports read FILE...
+    postfix-mtasts-reports receive | read FILE... | import FILE... | replay
+    postfix-mtasts-reports sources | results | show REPORT | quarantine list|show|accept|drop
+    postfix-mtasts-reports html DIRECTORY
 
 Its results go to standard output, errors to standard error.
 """
 
 import argparse
 import asyncio
-import datetime
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from postfix_mtasts import __version__, config
-from postfix_mtasts.config import Config, ConfigError
+from postfix_mtasts.config import ConfigError
 from postfix_mtasts.config_file import read_config
-from postfix_mtasts.query.output import Output, Status, worst
+from postfix_mtasts.query.output import Output, Status
+from postfix_mtasts.reports.looking import VIEWS, Subcommand
+from postfix_mtasts.reports.store import StoreError
+from postfix_mtasts.reports.views import DAYS, MAX_DAYS
+from postfix_mtasts.reports.voice import PROGRAM, complain
+from postfix_mtasts.sts.domain import HostnameError, hostname
 
-PROGRAM = "postfix-mtasts-reports"
-_EXTRA = ("dkim", "publicsuffix2")
-
-
-def main() -> None:
-    """Run the command."""
-    sys.exit(run(sys.argv[1:]))
+_EXTRA = ("dkim", "jinja2", "publicsuffix2")
 
 
 def run(words: list[str]) -> Status:
-    """Run the command with these arguments and return its exit status."""
+    """Run the command with these arguments and return its exit status. `receive` is not run here."""
     arguments = parser().parse_args(words)
     try:
-        return asyncio.run(_read(arguments.file, read_config(arguments.config), Output(json=arguments.json)))
+        settings = read_config(arguments.config)
+        return asyncio.run(
+            _subcommand(arguments.subcommand)(arguments, settings, Output(json=getattr(arguments, "json", False)))
+        )
     except ModuleNotFoundError as error:
         if error.name not in _EXTRA:
             raise
-        _complain("reports need dkimpy and publicsuffix2 (Debian: python3-dkim, python3-publicsuffix2)")
+        complain(
+            "pages need Jinja (Debian: python3-jinja2)"
+            if error.name == "jinja2"
+            else "reports need dkimpy and publicsuffix2 (Debian: python3-dkim, python3-publicsuffix2)"
+        )
         return Status.UNAVAILABLE
     except ConfigError as error:
-        _complain(str(error))
+        complain(str(error))
         return Status.CONFIG
-    except KeyboardInterrupt:
-        return Status.INTERRUPTED
+    except StoreError as error:
+        complain(str(error), error.hint)
+        return Status.UNAVAILABLE
     except BrokenPipeError:
         sys.stderr.close()  # Otherwise Python prints the error again at exit.
         return Status.UNAVAILABLE
+    except OSError as error:
+        complain(f"{error.filename or ''}: {(error.strerror or str(error)).lower()}".lstrip(": "))
+        return Status.UNAVAILABLE
+    except KeyboardInterrupt:
+        return Status.INTERRUPTED
+
+
+def _subcommand(name: str) -> Subcommand:
+    if name in VIEWS:
+        return VIEWS[name]
+    # It needs the libraries of the extra `reports`.
+    from postfix_mtasts.reports.subcommands import SUBCOMMANDS
+
+    return SUBCOMMANDS[name]
 
 
 def parser() -> argparse.ArgumentParser:
     """The argument parser of the command."""
-    made = _Parser(PROGRAM, description="Read TLS reports (RFC 8460).")
+    made = _Parser(PROGRAM, description="Take in and read TLS reports (RFC 8460).")
     made.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    subcommands = made.add_subparsers(metavar="SUBCOMMAND", required=True)
-    read = subcommands.add_parser("read", help="show what is in reports, and store nothing")
-    read.add_argument("file", nargs="+", metavar="FILE", help="a mail, a Maildir, or a report: JSON, or JSON in gzip")
-    read.add_argument("--json", action="store_true", help="print JSON, one document per line")
-    read.add_argument(
-        "--config", metavar="FILE", help=f"the daemon's configuration (default: {config.DEFAULT_PATH}, if it exists)"
-    )
+    subcommands = made.add_subparsers(metavar="SUBCOMMAND", dest="subcommand", required=True)
+    _add(subcommands, "receive", "save a mail from standard input and take it in: for Postfix's pipe(8)", json=False)
+    for name, help_text in (
+        ("read", "show what is in reports, and store nothing"),
+        ("import", "store what is in reports"),
+    ):
+        _add(subcommands, name, help_text).add_argument(
+            "file", nargs="+", metavar="FILE", help="a mail, a Maildir, or a report: JSON, or JSON in gzip"
+        )
+    _add_views(subcommands)
+    _add_quarantine(subcommands)
+    _add(subcommands, "replay", "take in all mails again that are still there")
     return made
 
 
-async def _read(names: list[str], settings: Config, output: Output) -> Status:
-    # These need the libraries of the extra `reports`.
-    from postfix_mtasts.dns.resolver import Resolver
-    from postfix_mtasts.reports.files import files
-    from postfix_mtasts.reports.reading import read
-    from postfix_mtasts.reports.show import document, show
-    from postfix_mtasts.reports.trust import Verifier
+def _add_views(subcommands: Any) -> None:
+    for name, help_text in (
+        ("sources", "who reported how many sessions, and what failed"),
+        ("results", "what failed, what it means and what to do"),
+    ):
+        view = _add(subcommands, name, help_text)
+        view.add_argument("--days", type=_days, default=DAYS, metavar="N", help=f"up to yesterday (default: {DAYS})")
+        view.add_argument("--domain", type=_domain, metavar="DOMAIN", help="only of this policy domain")
+        view.add_argument("--all", action="store_true", help="count senders that are not verified, and print all")
+    _add(subcommands, "show", "show a stored report").add_argument(
+        "report", metavar="REPORT", help="its key, or its id"
+    )
+    _add(subcommands, "html", "write pages for a browser", json=False).add_argument(
+        "directory", metavar="DIRECTORY", help="a folder for these pages alone; it is made if it is missing"
+    )
 
-    verifier = Verifier(Resolver(settings.dns.nameservers, timeout=settings.dns.timeout))
-    statuses: list[Status] = []
-    for name in names:
-        for file in files(name):
-            reading = await read(file, verifier, datetime.datetime.now(datetime.UTC))
-            if output.json:
-                output.document(document(reading))
-            else:
-                if statuses:
-                    output.text()
-                show(reading, output)
-            problems = reading.report.problems if reading.report else ()
-            statuses.append(Status.ERROR if reading.rejected else Status.WARNING if problems else Status.OK)
-    return worst(statuses)
+
+def _add_quarantine(subcommands: Any) -> None:
+    quarantine = subcommands.add_parser("quarantine", help="what could not be read, or is about other domains")
+    actions = quarantine.add_subparsers(metavar="ACTION", dest="action", required=True)
+    _add(actions, "list", "list it")
+    for name, help_text in (
+        ("show", "show messages"),
+        ("accept", "take messages in, whatever domain they are about"),
+        ("drop", "delete messages for good"),
+    ):
+        _add(actions, name, help_text).add_argument("number", nargs="+", type=int, metavar="NUMBER", help="in the list")
+
+
+def _add(to: Any, name: str, help_text: str, *, json: bool = True) -> argparse.ArgumentParser:
+    one: argparse.ArgumentParser = to.add_parser(name, help=help_text)
+    if json:
+        one.add_argument("--json", action="store_true", help="print JSON, one document per line")
+    one.add_argument(
+        "--config", metavar="FILE", help=f"the configuration (default: {config.DEFAULT_PATH}, if it exists)"
+    )
+    return one
+
+
+def _days(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= MAX_DAYS:
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to {MAX_DAYS}")
+    return int(text)
+
+
+def _domain(text: str) -> str:
+    try:
+        return hostname(text)
+    except HostnameError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one line and a hint, not the whole usage."""
-        _complain(message, f"{self.prog} --help")
+        complain(message, f"{self.prog} --help")
         sys.exit(Status.USAGE)
-
-
-def _complain(reason: str, hint: str = "") -> None:
-    print(f"{PROGRAM}: error: {reason}", file=sys.stderr)  # noqa: T201 - this is the output
-    if hint:
-        print(f"hint: {hint}", file=sys.stderr)  # noqa: T201 - this is the output

@@ -44,7 +44,8 @@ _MEANINGS: Mapping[str, Meaning] = {
     ),
     "validation-failure": Meaning(
         Severity.ERROR,
-        "TLS failed for a reason that has no type of its own; the code may name it. Check the MX host.",
+        "TLS failed for a reason that has no type of its own. The code may name it: with MX_HOSTS_MISMATCH, compare the"
+        " MX records with the policy; otherwise check the MX host.",
     ),
     "sts-policy-fetch-error": Meaning(
         Severity.WARNING,

@@ -12,7 +12,7 @@ from postfix_mtasts.sts.domain import HostnameError, hostname
 MAX_POLICIES = 100
 MAX_FAILURES = 10_000
 _TYPES = ("sts", "tlsa", "no-policy-found")
-_RESULTS = (
+RESULTS = (
     "starttls-not-supported",
     "certificate-host-mismatch",
     "certificate-expired",
@@ -115,7 +115,7 @@ def _domain(policy: Object, named: str | None) -> str | None:
 
 def _failure(item: Object) -> Failure:
     result = item.text("result-type", required=True)
-    if result and result not in _RESULTS:
+    if result and result not in RESULTS:
         item.problem("result-type", f"is unknown: {result[:60]!a}")
     return Failure(
         result=result,

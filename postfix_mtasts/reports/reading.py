@@ -1,15 +1,14 @@
-"""Reads the report in a file, and who sent it."""
+"""Reads the report in a file or mail, and who sent it."""
 
 import dataclasses
 import datetime
-from dataclasses import dataclass
 from pathlib import Path
 
 from postfix_mtasts.reports.decompress import decompress, is_compressed
 from postfix_mtasts.reports.files import MAX_FILE, content
 from postfix_mtasts.reports.mail import find_report
 from postfix_mtasts.reports.parse import parse
-from postfix_mtasts.reports.report import Dkim, DkimState, Report, ReportError
+from postfix_mtasts.reports.report import Dkim, DkimState, Reading, ReportError
 from postfix_mtasts.reports.trust import Verifier
 
 _SUFFIXES = (".json", ".gz")
@@ -19,29 +18,27 @@ _JSON = (b"{", b"[", b'"')
 _NO_MAIL = Dkim(DkimState.NONE, None, "not a mail")
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What is in a file: a report with what DKIM says of its sender, or why there is none."""
-
-    file: str
-    report: Report | None
-    dkim: Dkim
-    rejected: str = ""
-
-
 async def read(file: str, verifier: Verifier, now: datetime.datetime) -> Reading:
     """Read the mail, the JSON text or the compressed JSON text in a file."""
     try:
         data = content(file)
+    except OSError as error:
+        return Reading(file, None, _NO_MAIL, (error.strerror or str(error)).lower())
+    return await read_data(file, data, verifier, now)
+
+
+async def read_data(
+    file: str, data: bytes, verifier: Verifier, now: datetime.datetime, known: Dkim | None = None
+) -> Reading:
+    """Read what is in a file. If it is `known` who sent it, that is not looked up again."""
+    try:
         if len(data) > MAX_FILE:
             raise ReportError("larger than 20 MB")
         if file.endswith(_SUFFIXES) or is_compressed(data) or data[:1000].lstrip(_BLANKS).startswith(_JSON):
             return Reading(file, parse(decompress(data), Path(file).name), _NO_MAIL)
         attachment = find_report(data)
         report = parse(decompress(attachment.content), attachment.file_name)
-    except OSError as error:
-        return Reading(file, None, _NO_MAIL, (error.strerror or str(error)).lower())
     except ReportError as error:
         return Reading(file, None, _NO_MAIL, str(error))
     report = dataclasses.replace(report, problems=attachment.problems + report.problems)
-    return Reading(file, report, await verifier.verify(data, now))
+    return Reading(file, report, known or await verifier.verify(data, now))

@@ -66,3 +66,13 @@ class Dkim:
     state: DkimState
     domain: str | None = None
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is in a file: a report with what DKIM says of its sender, or why there is none."""
+
+    file: str
+    report: Report | None
+    dkim: Dkim
+    rejected: str = ""

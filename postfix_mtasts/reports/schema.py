@@ -1,15 +1,16 @@
 """The tables of reports.sqlite. docs/reports.md tells other programs what is in them.
 
-Times are seconds since 1970, and days are ISO 8601 texts, in UTC. What a report leaves out is NULL, except in `daily`
-and `daily_failures`, whose keys have an empty text for it.
+Times are seconds since 1970, and days are ISO 8601 texts, in UTC. What a report leaves out is NULL, except in keys,
+which have an empty text for it.
 
-- `messages` has a row for each mail or file that was taken in. Its raw text is in the folder `mails` beside the
-  database, in a file of that name, for `keep_mails` days. `state` is one of `State` in `store`.
+- `messages` has a row for each mail or file that was taken in. `name` is that of its raw text in the Maildir beside the
+  database, and `octets` how large that is, or 0 if it has been deleted.
 - `reports` has a row for each policy domain of a report. `sender` is the domain of the DKIM signature, and `verified`
   says whether it counts. `identity` is the report-id, or the time of the report if it has none.
 - `policies` and `failures` have what the report says: the totals of `summary`, and the items of `failure-details`.
-- `daily` and `daily_failures` have the sums from which the views are made. They are written in the transaction that
-  writes the report, and could be computed anew from the others.
+- `groups` has the failures of a report that are of one kind, summed: those that differ in nothing but the sending IP
+  address and the explanation. `kinds` says what they have in common. The views are made of these two, so that they need
+  not read all failures. `example` is the failure with most sessions.
 """
 
 VERSION = 1
@@ -18,16 +19,22 @@ CREATE = """
 CREATE TABLE IF NOT EXISTS messages (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
+    digest TEXT NOT NULL,
+    octets INTEGER NOT NULL,
     received INTEGER NOT NULL,
+    tried INTEGER NOT NULL,
     state TEXT NOT NULL,
     reason TEXT NOT NULL,
     dkim TEXT NOT NULL,
     signer TEXT,
     dkim_reason TEXT NOT NULL,
-    accepted INTEGER NOT NULL DEFAULT 0
+    accepted INTEGER NOT NULL
 );
-CREATE INDEX IF NOT EXISTS messages_by_state ON messages (state, received);
+CREATE INDEX IF NOT EXISTS messages_by_state ON messages (state, tried);
 CREATE INDEX IF NOT EXISTS messages_by_time ON messages (received);
+CREATE INDEX IF NOT EXISTS messages_by_digest ON messages (digest);
+CREATE INDEX IF NOT EXISTS messages_by_dkim ON messages (dkim, received);
+CREATE INDEX IF NOT EXISTS messages_with_mail ON messages (received, octets, dkim) WHERE octets > 0;
 
 CREATE TABLE IF NOT EXISTS reports (
     id INTEGER PRIMARY KEY,
@@ -47,7 +54,7 @@ CREATE TABLE IF NOT EXISTS reports (
 );
 CREATE INDEX IF NOT EXISTS reports_by_message ON reports (message);
 CREATE INDEX IF NOT EXISTS reports_by_sender ON reports (verified, sender, day, "end");
-CREATE INDEX IF NOT EXISTS reports_by_day ON reports (day, verified);
+CREATE INDEX IF NOT EXISTS reports_by_day ON reports (day, verified, sender, domain);
 CREATE INDEX IF NOT EXISTS reports_by_report_id ON reports (report_id);
 
 CREATE TABLE IF NOT EXISTS policies (
@@ -73,21 +80,8 @@ CREATE TABLE IF NOT EXISTS failures (
 );
 CREATE INDEX IF NOT EXISTS failures_by_policy ON failures (policy);
 
-CREATE TABLE IF NOT EXISTS daily (
-    day TEXT NOT NULL,
-    verified INTEGER NOT NULL,
-    sender TEXT NOT NULL,
-    domain TEXT NOT NULL,
-    type TEXT NOT NULL,
-    mode TEXT NOT NULL,
-    successful INTEGER NOT NULL,
-    failed INTEGER NOT NULL,
-    policies INTEGER NOT NULL,
-    PRIMARY KEY (day, verified, sender, domain, type, mode)
-) WITHOUT ROWID;
-
-CREATE TABLE IF NOT EXISTS daily_failures (
-    day TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS kinds (
+    id INTEGER PRIMARY KEY,
     verified INTEGER NOT NULL,
     sender TEXT NOT NULL,
     domain TEXT NOT NULL,
@@ -95,10 +89,17 @@ CREATE TABLE IF NOT EXISTS daily_failures (
     mx TEXT NOT NULL,
     receiving_ip TEXT NOT NULL,
     code TEXT NOT NULL,
+    UNIQUE (verified, sender, domain, result, mx, receiving_ip, code)
+);
+CREATE INDEX IF NOT EXISTS kinds_by_domain ON kinds (domain);
+
+CREATE TABLE IF NOT EXISTS groups (
+    kind INTEGER NOT NULL REFERENCES kinds (id),
+    day TEXT NOT NULL,
+    report INTEGER NOT NULL REFERENCES reports (id),
     sessions INTEGER NOT NULL,
-    failures INTEGER NOT NULL,
-    sending_ip TEXT,
-    information TEXT,
-    PRIMARY KEY (day, verified, sender, domain, result, mx, receiving_ip, code)
+    example INTEGER,
+    PRIMARY KEY (kind, day, report)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS groups_by_report ON groups (report);
 """

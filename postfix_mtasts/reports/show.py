@@ -4,8 +4,7 @@ import textwrap
 from collections.abc import Iterator
 
 from postfix_mtasts.query.output import JSON, Output, Status, printable, to_json
-from postfix_mtasts.reports.reading import Reading
-from postfix_mtasts.reports.report import DkimState, Failure, Policy, Report
+from postfix_mtasts.reports.report import DkimState, Failure, Policy, Reading, Report
 
 _WIDTH = 80
 _MARGIN = 11

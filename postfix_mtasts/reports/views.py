@@ -1,17 +1,13 @@
-"""The two views of what was reported: by the source that reported it, and by its result. Values and rules, without I/O.
+"""The two views of what was reported, by the source that reported it and by its result, as values.
 
-The store sums the facts, and the rules here put them together. A report counts for one day in UTC. Sessions are summed
-from `summary`, except those of a result type, which only the details of a report have: details may overlap, so no total
-is made of them (RFC 8460, 4.4).
+A report counts for one day in UTC. Sessions are summed from `summary`, except those of a result type, which only the
+details of a report have: details may overlap, so no total is made of them (RFC 8460, 4.4).
 """
 
 import datetime
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from postfix_mtasts.reports.meaning import Meaning, Severity, meaning
-from postfix_mtasts.sts.domain import HostnameError, hostname
+from postfix_mtasts.reports.meaning import Meaning, Severity
 
 DAYS = 14  # Of a window, unless another number is asked for.
 MAX_DAYS = 400
@@ -123,7 +119,7 @@ class Source:
     days: tuple[Day, ...]  # All days of the window.
     worst: str | None  # A result type. None if nothing failed, or if no report gives a type.
     severity: Severity  # Of `worst`; NOTE if nothing failed.
-    policies: tuple[PolicyTotal, ...]  # Those with most sessions first.
+    policies: tuple[PolicyTotal, ...]  # Those with most failed sessions first.
     failures: tuple[FailureGroup, ...]  # Those with most sessions first.
     reports: tuple[ReportLine, ...]  # The last ones first.
     more_failures: int  # Groups, and policies of reports, that are not listed.
@@ -163,6 +159,7 @@ class Result:
     more_failures: int  # Groups that are not listed.
     meaning: Meaning
     command: str  # Checks the domain with most failures. Empty if reports name none.
+    more_mx: int = 0  # MX hosts that are not listed.
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,139 +187,9 @@ class ResultsView:
 
     window: Window
     domain: str | None
+    days: tuple[Day, ...]  # All days of the window, of all sources together.
     successes: Successes
     failed: int
     results: tuple[Result, ...]  # The severest first, then those with most sessions.
     more: int  # Result types that are not listed: senders may make up any number.
     left_out: LeftOut
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much a view lists."""
-
-    rows: int  # Sources, or result types.
-    failures: int  # Groups of failures in a row.
-    reports: int  # Policies of reports in a row.
-    policies: int
-    mx: int
-
-
-SHORT = Limits(rows=50, failures=20, reports=20, policies=20, mx=20)
-LONG = Limits(rows=1000, failures=1000, reports=1000, policies=1000, mx=1000)  # With --all.
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the store knows of a window: sums by day, by policy, and groups of failures.
-
-    `lines` has at most as many reports of a sender as are to be listed, the last ones first; `counts` how many there
-    are.
-    """
-
-    days: Mapping[Sender, Sequence[Day]]
-    policies: Mapping[Sender, Sequence[PolicyTotal]]
-    failures: Sequence[FailureGroup]
-    lines: Mapping[Sender, Sequence[ReportLine]]
-    counts: Mapping[Sender, int]
-    left_out: LeftOut
-
-
-def by_source(window: Window, domain: str | None, facts: Facts, limits: Limits = SHORT) -> SourcesView:
-    """The view by source."""
-    failures: defaultdict[Sender, list[FailureGroup]] = defaultdict(list)
-    for group in facts.failures:
-        failures[group.sender].append(group)
-    sources = sorted(
-        (_source(window, sender, facts, failures[sender], limits) for sender in facts.days),
-        key=lambda source: (
-            not source.sender.verified,
-            -source.failed,
-            -source.successful,
-            source.sender.domain or "",
-        ),
-    )
-    listed = tuple(sources[: limits.rows])
-    return SourcesView(window, domain, listed, len(sources) - len(listed), facts.left_out)
-
-
-def by_result(window: Window, domain: str | None, facts: Facts, limits: Limits = SHORT) -> ResultsView:
-    """The view by result."""
-    groups: defaultdict[str | None, list[FailureGroup]] = defaultdict(list)
-    for group in facts.failures:
-        groups[group.result].append(group)
-    results = sorted(
-        (_result(result, of_it, limits) for result, of_it in groups.items()),
-        key=lambda result: (-result.meaning.severity, -result.sessions, result.result or ""),
-    )
-    listed = tuple(results[: limits.rows])
-    successful = {sender: [day for day in days if day.successful] for sender, days in facts.days.items()}
-    successes = Successes(
-        sessions=sum(day.successful for days in successful.values() for day in days),
-        sources=sum(map(bool, successful.values())),
-        since=min((day.date for days in successful.values() for day in days), default=None),
-    )
-    failed = sum(day.failed for days in facts.days.values() for day in days)
-    return ResultsView(window, domain, successes, failed, listed, len(results) - len(listed), facts.left_out)
-
-
-def _source(window: Window, sender: Sender, facts: Facts, groups: Sequence[FailureGroup], limits: Limits) -> Source:
-    known = {day.date: day for day in facts.days[sender]}
-    lines = facts.lines[sender][: limits.reports]
-    policies = sorted(facts.policies[sender], key=lambda one: (-one.failed, -one.successful, str(one)))
-    failures = _most_first(groups)
-    worst = max(failures, key=lambda group: meaning(group.result, group.code).severity, default=None)
-    return Source(
-        sender=sender,
-        organization=lines[0].organization,
-        successful=sum(day.successful for day in known.values()),
-        failed=sum(day.failed for day in known.values()),
-        last_report=lines[0].end,
-        days=tuple(known.get(date, Day(date, 0, 0)) for date in window.days()),
-        worst=worst.result if worst else None,
-        severity=meaning(worst.result, worst.code).severity if worst else Severity.NOTE,
-        policies=tuple(policies[: limits.policies]),
-        failures=tuple(failures[: limits.failures]),
-        reports=tuple(lines),
-        more_failures=len(failures[limits.failures :]),
-        more_reports=facts.counts[sender] - len(lines),
-    )
-
-
-def _result(result: str | None, groups: Sequence[FailureGroup], limits: Limits) -> Result:
-    failures = _most_first(groups)
-    codes = {group.code for group in groups}
-    domains = _ranked((group.domain, group.sessions) for group in groups if _is_hostname(group.domain))
-    return Result(
-        result=result,
-        sessions=sum(group.sessions for group in groups),
-        sources=len({group.sender for group in groups}),
-        mx=_ranked((group.mx, group.sessions) for group in groups)[: limits.mx],
-        since=min(group.since for group in groups),
-        last=max(group.last for group in groups),
-        failures=tuple(failures[: limits.failures]),
-        more_failures=len(failures[limits.failures :]),
-        meaning=meaning(result, codes.pop() if len(codes) == 1 else None),
-        command=f"postfix-mtasts-query --probe {domains[0]}" if domains else "",
-    )
-
-
-def _most_first(groups: Iterable[FailureGroup]) -> list[FailureGroup]:
-    return sorted(groups, key=lambda group: (-group.sessions, str(group)))
-
-
-def _ranked(sessions: Iterable[tuple[str | None, int]]) -> tuple[str, ...]:
-    """The names, that of most sessions first. None is left out."""
-    sums: defaultdict[str, int] = defaultdict(int)
-    for name, count in sessions:
-        if name is not None:
-            sums[name] += count
-    return tuple(sorted(sums, key=lambda name: (-sums[name], name)))
-
-
-def _is_hostname(domain: str | None) -> bool:
-    """Whether it can stand in a command. Of what a sender wrote, nothing else may."""
-    try:
-        return domain is not None and hostname(domain) == domain
-    except HostnameError:
-        return False

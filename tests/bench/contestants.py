@@ -16,7 +16,7 @@ from tests.bench.world import NAMESERVER, REPLY
 from tests.world.daemon import COMMAND, toml
 
 # An import of what is None there fails as if it were not installed.
-_WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from postfix_mtasts.daemon.command import main; main()"
+_WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from postfix_mtasts.daemon.main import main; main()"
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,9 @@ EXAMPLES = [
 
 def test_all_files_are_tried_and_listed() -> None:
     files = {example.file for example in EXAMPLES} | {"tls_exceptions"}
+    files |= {"main.cf.tls-reports", "master.cf.tls-reports"}  # In test_reports.
     assert {path.name for path in CONTRIB.iterdir()} == files | {"README.md"}
-    assert set(re.findall(r"`((?:main\.cf\.|tls_)[^`]*)`", (CONTRIB / "README.md").read_text())) == files
+    assert set(re.findall(r"`((?:main\.cf\.|master\.cf\.|tls_)[^`]*)`", (CONTRIB / "README.md").read_text())) == files
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def text_of(world: World, file: str) -> str:
         "/etc/ssl/certs/ca-certificates.crt": world.ca.file,
         "/etc/postfix/": f"{world.postfix.config}/",
         "/var/spool/postfix": world.postfix.queue,
-        "/run/postfix-mtasts": world.folder,
+        "/run/mtasts": world.folder,
     }.items():
         text = text.replace(theirs, str(ours))
     return text

@@ -40,7 +40,7 @@ def items(section: str) -> list[str]:
 
 def test_the_manual_has_every_option_of_the_daemon() -> None:
     usage = subprocess.run(
-        [sys.executable, "-c", "from postfix_mtasts.daemon.command import main; main()", "--help"],
+        [sys.executable, "-c", "from postfix_mtasts.daemon.main import main; main()", "--help"],
         capture_output=True,
         text=True,
         check=True,

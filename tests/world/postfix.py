@@ -25,6 +25,14 @@ ROOTS = Path(os.environ.get("POSTFIX_MTASTS_ROOTS", "/var/cache/postfix-mtasts/r
 TMP = Path("/tmp")
 
 
+def unfit(target: str = "test") -> str | None:
+    """Why this process can neither mount nor be several users, as a target of make needs it; None if it can."""
+    users = sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
+    if os.geteuid() != 0 or users < 65536:  # In tests/namespace without root, only one user exists.
+        return f"needs root: run `sudo make {target}`"
+    return None if NAMESPACE in os.environ else "needs a namespace: run through tests/namespace"
+
+
 @dataclass(frozen=True)
 class Installation:
     """Where a Postfix is: on this machine, or in the root of another Debian that tests/roots made."""
@@ -34,15 +42,12 @@ class Installation:
 
     def missing(self) -> str | None:
         """What a test with this Postfix needs and does not have here, in words for `pytest.skip`."""
-        users = sum(int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines())
-        if os.geteuid() != 0 or users < 65536:
-            return "needs root: run `sudo make test`"
-        if NAMESPACE not in os.environ:
-            return "needs a namespace: run through tests/namespace"
+        if why := unfit():
+            return why
         if self.master_cf.exists():
             return None
         if self is HERE:
-            return "needs Postfix: apt install postfix"
+            return "needs Postfix on this machine; other tests take that of a root"
         return f"needs a root of {self.name}: run `sudo make roots`"
 
     @property

@@ -1,6 +1,5 @@
 """A Debian for one test: a root that tests/package-roots made, below a layer in memory that takes all changes."""
 
-import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -8,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.world.postfix import NAMESPACE, ROOTS
+from tests.world.postfix import ROOTS, unfit
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,8 @@ _ENVIRONMENT = {
 
 def missing(name: str) -> str | None:
     """What a test in this root needs and does not have here, in words for `pytest.skip`."""
-    if os.geteuid() != 0:
-        return "needs root: run `sudo make test`"
-    if NAMESPACE not in os.environ:
-        return "needs a namespace: run through tests/namespace"
+    if why := unfit():
+        return why
     return None if (ROOTS / name / "recipe").exists() else f"needs the root {name}: run `sudo make roots`"
 
 

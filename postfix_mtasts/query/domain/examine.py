@@ -23,7 +23,15 @@ from postfix_mtasts.query.domain.mx import Rules
 from postfix_mtasts.query.domain.now import differences, running_report
 from postfix_mtasts.query.domain.remark import Remark, warning
 from postfix_mtasts.query.domain.remarks import remarks
-from postfix_mtasts.query.domain.report import ExceptionReport, MxReport, PolicyHostReport, ProbeReport, Report
+from postfix_mtasts.query.domain.report import (
+    AnswerReport,
+    ExceptionReport,
+    MxReport,
+    PolicyHostReport,
+    ProbeReport,
+    Report,
+    RunningReport,
+)
 from postfix_mtasts.query.domain.verdict import verdict
 from postfix_mtasts.query.output import Output, QueryError, Status
 from postfix_mtasts.remote.fetcher import Fetcher
@@ -106,24 +114,8 @@ class Examiner:
         finally:
             showing.cancel()
         running = running_report(known, daemon.why, hop, outcome, now, daemon.exempt)
-        fetched = seen.fresh.fetched
-        report = Report(
-            domain=hop.domain.name,
-            next_hop=str(hop),
-            running=running,
-            record=describe.record_report(hop, seen),
-            policy_host=host,
-            policy=describe.policy_report(fetched) if isinstance(fetched, PolicyFetched | PolicyInvalid) else None,
-            mx=hosts,
-            mx_problem=str(seen.hosts) if isinstance(seen.hosts, DnsError) else None,
-            exists=isinstance(seen.hosts, DnsError) or seen.hosts.exists or not hop.mx,
-            null_mx=not isinstance(seen.hosts, DnsError) and not seen.hosts.records,
-            dane=describe.dane_report(seen.fresh.dane),
-            tlsrpt=describe.tlsrpt_report(hop, seen.tlsrpt),
-            answer=describe.answer_report(known, hop, seen.fresh, now),
-            resolver_works=seen.resolver_works,
-            seconds=seen.seconds,
-        )
+        answer = describe.answer_report(known, hop, seen.fresh, now)
+        report = _report(hop, running, seen, host, hosts, answer)
         judged = [(one.host, mx.judge(one, rules)) for one in hosts]
         said = remarks(report, datetime.datetime.now(datetime.UTC), late=outcome.late)
         differs = () if daemon.why else tuple(differences(known, hop, seen.fresh, now))
@@ -247,3 +239,31 @@ def _tls(ca_file: str, setting: str) -> ssl.SSLContext:
         return tls_context(ca_file)
     except CaError as error:
         raise QueryError(f'{setting} = "{ca_file}": {error}', status=Status.CONFIG) from error
+
+
+def _report(
+    hop: NextHop,
+    running: RunningReport,
+    seen: Seen,
+    host: PolicyHostReport | None,
+    hosts: tuple[MxReport, ...],
+    answer: AnswerReport,
+) -> Report:
+    fetched = seen.fresh.fetched
+    return Report(
+        domain=hop.domain.name,
+        next_hop=str(hop),
+        running=running,
+        record=describe.record_report(hop, seen),
+        policy_host=host,
+        policy=describe.policy_report(fetched) if isinstance(fetched, PolicyFetched | PolicyInvalid) else None,
+        mx=hosts,
+        mx_problem=str(seen.hosts) if isinstance(seen.hosts, DnsError) else None,
+        exists=isinstance(seen.hosts, DnsError) or seen.hosts.exists or not hop.mx,
+        null_mx=not isinstance(seen.hosts, DnsError) and not seen.hosts.records,
+        dane=describe.dane_report(seen.fresh.dane),
+        tlsrpt=describe.tlsrpt_report(hop, seen.tlsrpt),
+        answer=answer,
+        resolver_works=seen.resolver_works,
+        seconds=seen.seconds,
+    )

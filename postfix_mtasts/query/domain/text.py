@@ -23,6 +23,7 @@ from postfix_mtasts.query.output import SEVERITIES, Output, Status, printable
 
 _Line = tuple[str, Status | None]
 _WIDTH = 80
+_NO_BREAK = "\u00a0"  # A number stays with its unit.
 _MARGIN = 10
 _MOST = 10  # Items of a list.
 _MOST_LETTERS = 600  # Of one text.
@@ -75,10 +76,14 @@ class Text:
         own = line[: len(line) - len(line.lstrip(" "))]
         hanging = " " * len(margin) + own + "  "
         parts = textwrap.wrap(
-            line.lstrip(" "), _WIDTH, initial_indent=margin + own, subsequent_indent=hanging, break_on_hyphens=False
+            line.lstrip(" ").replace(" s)", f"{_NO_BREAK}s)"),
+            _WIDTH,
+            initial_indent=margin + own,
+            subsequent_indent=hanging,
+            break_on_hyphens=False,
         )
         for part in parts or [margin]:
-            self._output.text(part, status)
+            self._output.text(part.replace(_NO_BREAK, " "), status)
 
     def _remarks(self, heading: str, remarks: Sequence[Remark]) -> None:
         if remarks:

@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import pwd
+import random
 import re
 import resource
 import shutil
@@ -50,6 +52,8 @@ pytestmark = pytest.mark.usefixtures("namespace")
 RECORD = b"v=STSv1; id=1;"
 TCP = "inet:127.0.0.1:8461"
 FETCH_ERROR = "(sts-policy-fetch-error)"
+USER = pwd.getpwuid(os.geteuid()).pw_name
+READ_ONLY = "is read-only for this process, by its mount or by ProtectSystem= in its unit"
 
 
 DAY = 86400
@@ -139,9 +143,11 @@ def test_version() -> None:
 
 
 @contextmanager
-def global_address(address: str) -> Iterator[str]:
-    """An address of the public Internet that is this machine, in this namespace."""
+def global_address(address: str, *, route: bool = False) -> Iterator[str]:
+    """An address of the public Internet that is this machine, in this namespace, and its own where a route begins."""
     subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
+    if route:
+        subprocess.run(["ip", "route", "add", "default", "dev", "lo", "src", address], check=True)
     try:
         yield address
     finally:
@@ -170,7 +176,7 @@ def test_without_a_configuration_file_the_defaults_apply(world: World, tmp_path:
         cache.mkdir()
         with process(SSL_CERT_FILE=str(world.ca.file)) as running:
             # What Postfix this machine has is another's test (tests/e2e/test_style.py).
-            control = f'server.control = "{DEFAULT_CONTROL}": no such file or directory'
+            control = f'server.control = "{DEFAULT_CONTROL}": there is no folder {Path(DEFAULT_CONTROL).parent}'
             assert (
                 line_of(running)
                 == f"info: no control socket, so postfix-mtasts-query cannot reach the daemon: {control}"
@@ -193,19 +199,19 @@ def test_without_a_configuration_file_the_defaults_apply(world: World, tmp_path:
 @pytest.mark.usefixtures("_no_configuration_file")
 def test_check_without_a_configuration_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(world.ca.file))
-    assert run("--check") == (0, "", "")
+    assert run("--check") == (0, "no /etc/postfix-mtasts.toml; the defaults: ok\n", "")
 
 
 def test_check_of_a_good_configuration_touches_nothing(world: World, tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text(toml(world.configuration(tmp_path)))
-    assert run("--config", config, "--check") == (0, "", "")
+    assert run("--config", config, "--check") == (0, f"{config}: ok\n", "")
     assert list(tmp_path.iterdir()) == [config]
 
 
 def test_check_while_the_daemon_runs(world: World, tmp_path: Path) -> None:
     with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
-        assert run("--config", daemon.config, "--check") == (0, "", "")
+        assert run("--config", daemon.config, "--check") == (0, f"{daemon.config}: ok\n", "")
         assert ask(socket_of(daemon), "none.test") == "NOTFOUND "
 
 
@@ -216,7 +222,10 @@ WRONG_CONFIGURATION = {
         "[server]\nlisten_on = []\n",
         "unknown key server.listen_on: did you mean server.listen?",
     ),
-    "an unknown table": ("[log]\n", "unknown table log: allowed are server, cache, dns, fetch, reply, discovery"),
+    "an unknown table": (
+        "[log]\n",
+        "unknown table log: allowed are server, cache, dns, fetch, reply, discovery, reports",
+    ),
     "a wrong type": (
         '[dns]\ntimeout = "5"\n',
         'dns.timeout = "5": must be a number of seconds from 0.1 to 90',
@@ -242,9 +251,21 @@ def test_check_of_a_wrong_configuration(tmp_path: Path) -> None:
 
 def test_check_finds_a_missing_ca_file(world: World, tmp_path: Path) -> None:
     config = tmp_path / "config"
-    config.write_text(toml(world.configuration(tmp_path, fetch={"ca_file": "/nonexistent"})))
-    expected = (1, "", error('fetch.ca_file = "/nonexistent": no such file or directory'))
+    config.write_text(toml(world.configuration(tmp_path, fetch={"ca_file": str(tmp_path / "none")})))
+    expected = (os.EX_CONFIG, "", error(f'{config}: fetch.ca_file = "{tmp_path}/none": there is no such file'))
     assert run("--config", config, "--check") == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--chekc",), "unrecognized arguments: --chekc"),
+        (("--config",), "argument --config: expected one argument"),
+        (("start",), "unrecognized arguments: start"),
+    ],
+)
+def test_a_wrong_command_line(words: tuple[str, ...], reason: str) -> None:
+    assert run(*words) == (os.EX_USAGE, "", error(reason) + "hint: postfix-mtasts-daemon --help\n")
 
 
 # So that root too meets a "permission denied".
@@ -263,35 +284,39 @@ def unprivileged() -> tuple[str, ...]:
 
 
 def test_a_configuration_file_that_does_not_exist(tmp_path: Path) -> None:
-    reason = f"{tmp_path / 'none'}: no such file or directory"
+    reason = f"{tmp_path / 'none'}: there is no such file"
     assert run("--config", tmp_path / "none") == (os.EX_CONFIG, "", error(reason))
 
 
 def test_a_configuration_file_that_is_a_folder(tmp_path: Path) -> None:
-    assert run("--config", tmp_path) == (os.EX_CONFIG, "", error(f"{tmp_path}: is a directory"))
+    assert run("--config", tmp_path) == (os.EX_CONFIG, "", error(f"{tmp_path}: it is a folder"))
 
 
 def test_a_configuration_file_that_may_not_be_read(tmp_path: Path, unprivileged: tuple[str, ...]) -> None:
     config = tmp_path / "config"
     config.touch(mode=0o000)
-    expected = (os.EX_CONFIG, "", error(f"{config}: permission denied"))
+    expected = (os.EX_CONFIG, "", error(f"{config}: user {USER} may not read {config}"))
     assert run("--config", config, prefix=unprivileged) == expected
 
 
 def test_a_configuration_file_behind_one_that_may_not_be_read(tmp_path: Path, unprivileged: tuple[str, ...]) -> None:
     folder = tmp_path / "folder"
     folder.mkdir(mode=0o000)
-    expected = (os.EX_CONFIG, "", error(f"{folder / 'config'}: permission denied"))
+    expected = (os.EX_CONFIG, "", error(f"{folder / 'config'}: user {USER} may not enter the folder {folder}"))
     assert run("--config", folder / "config", prefix=unprivileged) == expected
 
 
-def refusal(world: World, folder: Path, prefix: tuple[str, ...] = (), **tables: dict[str, object]) -> str:
-    """The one line with which the daemon refuses to start."""
+def refusal(
+    world: World, folder: Path, prefix: tuple[str, ...] = (), status: int = 1, **tables: dict[str, object]
+) -> str:
+    """The one line with which the daemon refuses to start. If the configuration is wrong, it begins with its file."""
     config = folder / "config"
     config.write_text(toml(world.configuration(folder, **tables)))
-    status, output, errors = run("--config", config, prefix=prefix)
-    assert (status, output, errors.count("\n")) == (1, "", 1), errors
-    return errors.removeprefix("postfix-mtasts-daemon: error: ").removesuffix("\n")
+    found, output, errors = run("--config", config, prefix=prefix)
+    assert (found, output, errors.count("\n")) == (status, "", 1), errors
+    begin = error(f"{config}: " if status == os.EX_CONFIG else "").removesuffix("\n")
+    assert errors.startswith(begin), errors
+    return errors.removeprefix(begin).removesuffix("\n")
 
 
 def test_a_port_in_use(world: World, tmp_path: Path) -> None:
@@ -331,19 +356,29 @@ def test_a_unix_socket_where_a_file_is(world: World, tmp_path: Path) -> None:
 def test_a_unix_socket_without_a_folder(world: World, tmp_path: Path) -> None:
     listen = f"unix:{tmp_path / 'none' / 'socket'}"
     found = refusal(world, tmp_path, server={"listen": [listen]})
-    assert found == f'server.listen = "{listen}": no such file or directory'
+    assert found == f'server.listen = "{listen}": there is no folder {tmp_path / "none"}'
 
 
-@pytest.mark.parametrize("mode", [0o555, 0o000], ids=["read-only", "closed"])
+def test_a_unix_socket_in_a_folder_that_is_mounted_read_only(world: World, tmp_path: Path) -> None:
+    """As all folders are for a service with ProtectSystem=strict."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    listen = f"unix:{folder / 'socket'}"
+    with read_only(folder):
+        found = refusal(world, tmp_path, server={"listen": [listen]})
+    assert found == f'server.listen = "{listen}": {folder} {READ_ONLY}'
+
+
+@pytest.mark.parametrize(("mode", "right"), [(0o555, "write in"), (0o000, "enter")], ids=["read-only", "closed"])
 def test_a_unix_socket_in_a_folder_that_may_not_be_written_to(
-    world: World, tmp_path: Path, unprivileged: tuple[str, ...], mode: int
+    world: World, tmp_path: Path, unprivileged: tuple[str, ...], mode: int, right: str
 ) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     folder.chmod(mode)
     listen = f"unix:{folder / 'socket'}"
     found = refusal(world, tmp_path, unprivileged, server={"listen": [listen]})
-    assert found == f'server.listen = "{listen}": permission denied'
+    assert found == f'server.listen = "{listen}": user {USER} may not {right} the folder {folder}'
 
 
 def test_a_cache_without_a_folder(world: World, tmp_path: Path) -> None:
@@ -352,15 +387,15 @@ def test_a_cache_without_a_folder(world: World, tmp_path: Path) -> None:
     assert found == f'cache.path = "{path}": there is no folder {path.parent}'
 
 
-@pytest.mark.parametrize("mode", [0o555, 0o000], ids=["read-only", "closed"])
+@pytest.mark.parametrize(("mode", "right"), [(0o555, "write in"), (0o000, "enter")], ids=["read-only", "closed"])
 def test_a_cache_in_a_folder_that_may_not_be_written_to(
-    world: World, tmp_path: Path, unprivileged: tuple[str, ...], mode: int
+    world: World, tmp_path: Path, unprivileged: tuple[str, ...], mode: int, right: str
 ) -> None:
     path = tmp_path / "folder" / "policies.sqlite"
     path.parent.mkdir()
     path.parent.chmod(mode)
     found = refusal(world, tmp_path, unprivileged, cache={"path": str(path)})
-    assert found == f'cache.path = "{path}": unable to open database file'
+    assert found == f'cache.path = "{path}": user {USER} may not {right} the folder {path.parent}'
 
 
 def test_a_cache_in_a_folder_of_a_closed_one(world: World, tmp_path: Path, unprivileged: tuple[str, ...]) -> None:
@@ -368,7 +403,7 @@ def test_a_cache_in_a_folder_of_a_closed_one(world: World, tmp_path: Path, unpri
     path.parent.mkdir(parents=True)
     path.parent.parent.chmod(0o000)
     found = refusal(world, tmp_path, unprivileged, cache={"path": str(path)})
-    assert found == f'cache.path = "{path}": permission denied'
+    assert found == f'cache.path = "{path}": user {USER} may not enter the folder {path.parent.parent}'
 
 
 def test_a_cache_file_that_may_not_be_written_to(world: World, tmp_path: Path, unprivileged: tuple[str, ...]) -> None:
@@ -376,7 +411,7 @@ def test_a_cache_file_that_may_not_be_written_to(world: World, tmp_path: Path, u
     store_entries(path, {"a.test": fetched(policy("a.test"))})
     path.chmod(0o444)
     found = refusal(world, tmp_path, unprivileged)
-    assert found == f'cache.path = "{path}": attempt to write a readonly database'
+    assert found == f'cache.path = "{path}": user {USER} may not write to {path}'
 
 
 def test_a_cache_on_a_read_only_disk(world: World, tmp_path: Path) -> None:
@@ -384,25 +419,68 @@ def test_a_cache_on_a_read_only_disk(world: World, tmp_path: Path) -> None:
     path.parent.mkdir()
     with read_only(path.parent):
         found = refusal(world, tmp_path, cache={"path": str(path)})
-    assert found == f'cache.path = "{path}": unable to open database file'
+    assert found == f'cache.path = "{path}": {path.parent} {READ_ONLY}'
 
 
 def test_a_cache_that_is_a_folder(world: World, tmp_path: Path) -> None:
     found = refusal(world, tmp_path, cache={"path": str(tmp_path)})
-    assert found == f'cache.path = "{tmp_path}": unable to open database file'
+    assert found == f'cache.path = "{tmp_path}": it is a folder'
+
+
+FOREIGN = {
+    "text": (b"[server]\nlisten = []\n", "no database of postfix-mtasts"),
+    "long text": (b"no database at all " * 10_000, "no database of postfix-mtasts"),
+    "a picture": (random.Random(1).randbytes(5000), "no database of postfix-mtasts"),
+    "the begin of a database": (b"SQLite format 3\0", "a database of another program"),
+}
+
+
+@pytest.mark.parametrize(("content", "what"), FOREIGN.values(), ids=FOREIGN.keys())
+@pytest.mark.parametrize("words", [(), ("--check",)], ids=["start", "check"])
+def test_a_cache_that_is_somebody_elses_file(
+    world: World, tmp_path: Path, content: bytes, what: str, words: tuple[str, ...]
+) -> None:
+    path = tmp_path / "theirs"
+    path.write_bytes(content)
+    config = tmp_path / "config"
+    config.write_text(toml(world.configuration(tmp_path, cache={"path": str(path)})))
+    reason = f'{config}: cache.path = "{path}": the file is {what}; name another'
+    assert run("--config", config, *words) == (os.EX_CONFIG, "", error(reason))
+    assert path.read_bytes() == content
+    assert sorted(tmp_path.iterdir()) == [config, path]
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+def test_a_cache_that_is_the_database_of_another_program(world: World, tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "theirs"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {mode}")
+        connection.execute("CREATE TABLE theirs (id)")
+        connection.commit()
+        content = path.read_bytes()
+        found = refusal(world, tmp_path, status=os.EX_CONFIG, cache={"path": str(path)})
+        assert found == f'cache.path = "{path}": the file is a database of another program; name another'
+        assert path.read_bytes() == content
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
 
 
 def test_a_ca_file_that_does_not_exist(world: World, tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
-    found = refusal(world, tmp_path, fetch={"ca_file": str(path)})
-    assert found == f'fetch.ca_file = "{path}": no such file or directory'
+    found = refusal(world, tmp_path, status=os.EX_CONFIG, fetch={"ca_file": str(path)})
+    assert found == f'fetch.ca_file = "{path}": there is no such file'
+
+
+def test_a_ca_file_without_a_folder(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "none/ca.pem"
+    found = refusal(world, tmp_path, status=os.EX_CONFIG, fetch={"ca_file": str(path)})
+    assert found == f'fetch.ca_file = "{path}": there is no folder {path.parent}'
 
 
 def test_a_ca_file_that_may_not_be_read(world: World, tmp_path: Path, unprivileged: tuple[str, ...]) -> None:
     path = tmp_path / "ca.pem"
     path.touch(mode=0o000)
-    found = refusal(world, tmp_path, unprivileged, fetch={"ca_file": str(path)})
-    assert found == f'fetch.ca_file = "{path}": permission denied'
+    found = refusal(world, tmp_path, unprivileged, status=os.EX_CONFIG, fetch={"ca_file": str(path)})
+    assert found == f'fetch.ca_file = "{path}": user {USER} may not read {path}'
 
 
 @pytest.mark.parametrize(
@@ -413,13 +491,13 @@ def test_a_ca_file_that_may_not_be_read(world: World, tmp_path: Path, unprivileg
 def test_a_ca_file_without_a_certificate(world: World, tmp_path: Path, content: str) -> None:
     path = tmp_path / "ca.pem"
     path.write_text(content)
-    found = refusal(world, tmp_path, fetch={"ca_file": str(path)})
+    found = refusal(world, tmp_path, status=os.EX_CONFIG, fetch={"ca_file": str(path)})
     assert found == f'fetch.ca_file = "{path}": the file has no certificate in PEM format'
 
 
 def test_a_ca_file_that_is_a_folder(world: World, tmp_path: Path) -> None:
-    found = refusal(world, tmp_path, fetch={"ca_file": str(tmp_path)})
-    assert found == f'fetch.ca_file = "{tmp_path}": is a directory'
+    found = refusal(world, tmp_path, status=os.EX_CONFIG, fetch={"ca_file": str(tmp_path)})
+    assert found == f'fetch.ca_file = "{tmp_path}": it is a folder'
 
 
 def test_no_ca_of_the_system(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,8 +512,8 @@ def test_no_ca_of_the_system(world: World, tmp_path: Path, monkeypatch: pytest.M
 # Start and stop, and who is told
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
-def test_a_signal_stops_it(world: World, tmp_path: Path, hold: Hold, how: signal.Signals) -> None:
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_stops_it(world: World, tmp_path: Path, hold: Hold, how: signal.Signals, status: int) -> None:
     config = tmp_path / "config"
     config.write_text(toml(world.configuration(tmp_path)))
     endpoint = f"unix:{tmp_path / 'socket'}"
@@ -455,8 +533,35 @@ def test_a_signal_stops_it(world: World, tmp_path: Path, hold: Hold, how: signal
             hold.release()
             assert reply.result() == secure("hold.test")
             _, printed = running.communicate(timeout=20)
-            assert (running.returncode, printed) == (0, f"{applied('hold.test')}\n")
+            assert (running.returncode, printed) == (status, f"{applied('hold.test')}\n")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["config", "policies.sqlite"]
+
+
+def test_ctrl_c_while_modules_are_loaded(tmp_path: Path) -> None:
+    """The interpreter is held in the module `argparse`, which the daemon imports."""
+    (tmp_path / "argparse.py").write_text(
+        "import pathlib, time\npathlib.Path(__file__).with_name('loading').touch()\ntime.sleep(60)\n"
+    )
+    with process(PYTHONPATH=str(tmp_path)) as running:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "loading").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=20)
+        assert (running.returncode, errors) == (-signal.SIGINT, "")  # A shell says 130.
+
+
+@pytest.mark.parametrize("limit", [6, 12, 63])
+def test_few_descriptors(world: World, tmp_path: Path, limit: int) -> None:
+    found = refusal(world, tmp_path, ("prlimit", f"--nofile={limit}"))
+    how = "raise the limit to 64 at least (`ulimit -Hn`, LimitNOFILE=)"
+    assert found == f"this process may open {limit} files only: {how}"
+
+
+def test_as_few_descriptors_as_it_takes(world: World, tmp_path: Path) -> None:
+    with Daemon(tmp_path, world.configuration(tmp_path), prefix=("prlimit", "--nofile=64")) as daemon:
+        assert ask(socket_of(daemon), "none.test") == "NOTFOUND "
 
 
 def test_a_service_manager_that_has_gone_is_no_reason_to_fail(world: World, tmp_path: Path) -> None:
@@ -572,6 +677,27 @@ def test_the_name_of_the_map_chooses_the_style(world: World, tmp_path: Path, sty
         names = ["plain", "tlsrpt", "QUERYwithTLSRPT", "postfix", "QUERY", "Plain", ""]
         found = {name: ask(socket_of(daemon), "maps.test", name) for name in names}
     assert found == {"plain": PLAIN, "tlsrpt": TLSRPT, "QUERYwithTLSRPT": TLSRPT} | dict.fromkeys(names[3:], default)
+
+
+def test_all_addresses_are_warned_of_and_one_that_others_reach_is_printed(world: World, tmp_path: Path) -> None:
+    server: dict[str, object] = {"listen": ["inet:0.0.0.0:8461", "inet:127.0.0.1:8462"]}
+    with (
+        global_address("11.22.33.44", route=True) as address,
+        Daemon(tmp_path, world.configuration(tmp_path, server=server)) as daemon,
+    ):
+        warning = (
+            f"warning: inet:0.0.0.0:8461 is open: whoever reaches this machine, as at inet:{address}:8461, can ask "
+            "without authentication; if Postfix is on this machine, listen on 127.0.0.1, otherwise let a firewall "
+            "admit your mail servers only"
+        )
+        line = f"info: ready; in main.cf: smtp_tls_policy_maps = socketmap:inet:{address}:8461:postfix"
+        assert daemon.log[-2:] == [warning, line]
+        assert ask(f"inet:{address}:8461", "none.test") == "NOTFOUND "
+
+
+def test_all_addresses_of_a_machine_without_a_way_out(world: World, tmp_path: Path) -> None:
+    with Daemon(tmp_path, world.configuration(tmp_path, server={"listen": ["inet:0.0.0.0:8461"]})) as daemon:
+        assert daemon.log[-1].endswith("socketmap:inet:127.0.0.1:8461:postfix")
 
 
 # Discoveries: the reply and the log
@@ -1365,17 +1491,36 @@ def set_aside(folder: Path) -> list[Path]:
     return [file for file in folder.iterdir() if re.fullmatch(r".*damaged-\d{8}T\d{6}Z", file.name)]
 
 
-def test_a_database_that_is_none_is_set_aside_at_the_start(world: World, tmp_path: Path) -> None:
+def begin_lost(path: Path) -> None:
+    """The page from which all else is found."""
+    damage(path, 0, 4096)
+
+
+def zeroed(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+@pytest.mark.parametrize("damaged", [begin_lost, zeroed, cut], ids=lambda damaged: damaged.__name__)
+def test_a_database_that_was_ours_is_set_aside_at_the_start(
+    world: World, tmp_path: Path, damaged: Callable[[Path], None]
+) -> None:
     domain = "aside.test"
     world.publish(domain, policy(domain))
     path = tmp_path / "policies.sqlite"
-    path.write_text("not a database")
+    store_entries(path, {f"old{number}.test": fetched(policy("old.test")) for number in range(100)})
+    damaged(path)
+    content = path.read_bytes()
     with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
         assert [ask(socket_of(daemon), domain) for _ in range(2)] == [secure(domain)] * 2
         aside = set_aside(tmp_path)
-        assert [file.read_text() for file in aside] == ["not a database"]
-        assert troubles(daemon) == [trouble(f"file is not a database; set aside as {aside[0]}")]
-    assert stored_policies(path) == {domain: policy(domain)}
+        assert [file.read_bytes() for file in aside] == [content]
+        what = "database disk image is malformed" if damaged is cut else "file is not a database"
+        assert troubles(daemon) == [trouble(f"{what}; set aside as {aside[0]}")]
+    assert stored_policies(path).items() >= {domain: policy(domain)}.items()
 
 
 def damage(path: Path, begin: int, end: int) -> None:

@@ -692,11 +692,11 @@ def test_a_second_daemon_leaves_the_first_its_socket(world: World, daemon: Daemo
 
 
 def test_a_path_that_was_asked_for_must_do(world: World, tmp_path: Path) -> None:
-    file = tmp_path / "file"
+    file, folder = tmp_path / "file", tmp_path / "none"
     file.touch()
-    lines = [refusal(world, tmp_path, path) for path in (tmp_path / "none" / "control", file)]
+    lines = [refusal(world, tmp_path, path) for path in (folder / "control", file)]
     assert lines == [
-        f'postfix-mtasts-daemon: error: server.control = "{tmp_path / "none" / "control"}": no such file or directory',
+        f'postfix-mtasts-daemon: error: server.control = "{folder / "control"}": there is no folder {folder}',
         f'postfix-mtasts-daemon: error: server.control = "{file}": a file with this name exists, and is not a socket',
     ]
     assert file.is_file()

@@ -873,12 +873,12 @@ def test_a_unix_socket_where_a_folder_is(tmp_path: Path) -> None:
 
 
 def test_a_unix_socket_in_no_folder(tmp_path: Path) -> None:
-    assert refusal(UnixEndpoint(str(tmp_path / "none" / "socket"))) == "no such file or directory"
+    assert refusal(UnixEndpoint(str(tmp_path / "none" / "socket"))) == f"there is no folder {tmp_path / 'none'}"
 
 
 def test_a_unix_socket_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert refusal(UnixEndpoint(str(tmp_path / "file" / "socket"))) == "not a directory"
+    assert refusal(UnixEndpoint(str(tmp_path / "file" / "socket"))) == f"there is no folder {tmp_path / 'file'}"
 
 
 def test_a_unix_socket_behind_a_link_to_nowhere(tmp_path: Path) -> None:

@@ -73,6 +73,19 @@ def ready(endpoint: str) -> str:
     return f"info: ready; in main.cf: smtp_tls_policy_maps = socketmap:{endpoint}:postfix"
 
 
+def open_to_all(endpoint: str) -> list[str]:
+    """The last lines of the start where a socket for all addresses is served, and there is no way to other machines."""
+    address = f"inet:{'[::1]' if '[' in endpoint else '127.0.0.1'}:8461"
+    return [
+        (
+            f"warning: {endpoint} is open: whoever reaches this machine, as at {address}, can ask without "
+            "authentication; if Postfix is on this machine, listen on 127.0.0.1, otherwise let a firewall admit your "
+            "mail servers only"
+        ),
+        ready(address),
+    ]
+
+
 def not_configured(endpoint: str, setting: str = "server.listen") -> str:
     return (
         f"warning: {endpoint} is in the socket unit but not in {setting}, and is served anyway; "
@@ -141,7 +154,7 @@ def test_a_passed_socket_for_all_addresses_takes_in_the_configured_one(
     config = unset(world, tmp_path, listen=[configured])
     endpoint = f"inet:[{passed}]:8461" if ":" in passed else f"inet:{passed}:8461"
     with tcp(passed) as listener, Daemon(tmp_path, config, passed=[(listener, "socketmap")]) as daemon:
-        assert at_the_start(daemon) == [not_configured(endpoint), ready(endpoint)]
+        assert at_the_start(daemon) == [not_configured(endpoint), *open_to_all(endpoint)]
         assert ask(configured, NONE) == "NOTFOUND "
 
 
@@ -159,11 +172,11 @@ def test_the_style_follows_what_is_served(world: World, tmp_path: Path) -> None:
     with tcp("0.0.0.0") as listener, Daemon(tmp_path, config, passed=[(listener, "socketmap")]) as daemon:
         unknown = "other machines can connect to inet:0.0.0.0:8461, and their Postfix is unknown"
         chosen = [f"info: reply.style is plain: {unknown}", f"info: reply.dane is off: {unknown}"]
-        assert daemon.log == [f"info: event loop is {EVENT_LOOP}", *chosen, ready("inet:0.0.0.0:8461")]
+        assert daemon.log == [f"info: event loop is {EVENT_LOOP}", *chosen, *open_to_all("inet:0.0.0.0:8461")]
         daemon.hang_up()
         daemon.wait_for("configuration reloaded")
-        daemon.wait_for("reply.dane", since=4)
-        assert daemon.log[4:] == ["info: configuration reloaded", *chosen]
+        daemon.wait_for("reply.dane", since=5)
+        assert daemon.log[5:] == ["info: configuration reloaded", *chosen]
 
 
 def test_a_control_socket_may_be_passed(world: World, tmp_path: Path) -> None:
@@ -522,7 +535,7 @@ def test_the_watchdog_is_fed(listen: str, world: World, tmp_path: Path) -> None:
         with Daemon(tmp_path, config, environment=watched(manager, PATIENT)) as daemon:
             assert set(manager.next()) == {"READY", "STATUS"}
             alive(manager, 1)
-        assert daemon.log[4:] == ["info: stopping"]
+        assert [line.partition(":")[2].partition(";")[0] for line in daemon.log[-2:]] == [" ready", " stopping"]
 
 
 def test_the_watchdog_of_passed_sockets_is_fed_again_and_again(world: World, tmp_path: Path) -> None:

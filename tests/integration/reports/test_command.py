@@ -142,7 +142,7 @@ def test_an_empty_maildir(tmp_path: Path) -> None:
     [
         ((), 64, "error: the following arguments are required: SUBCOMMAND"),
         (("read",), 64, "error: the following arguments are required: FILE"),
-        (("read", "--config", "missing.toml", "x"), 78, "error: missing.toml: no such file or directory"),
+        (("read", "--config", "missing.toml", "x"), 78, "error: missing.toml: there is no such file"),
         (("read", "--config", "wrong.toml", "x"), 78, "error: wrong.toml: unknown table dsn: did you mean dns?"),
     ],
 )
@@ -155,7 +155,7 @@ def test_wrong_use(tmp_path: Path, words: tuple[str, ...], status: int, said: st
 
 @pytest.mark.parametrize("missing", ["dkim", "publicsuffix2"])
 def test_one_line_says_what_is_not_installed(missing: str) -> None:
-    script = f"import sys; sys.modules[{missing!r}] = None; from postfix_mtasts.reports.command import main; main()"
+    script = f"import sys; sys.modules[{missing!r}] = None; from postfix_mtasts.reports.main import main; main()"
     done = subprocess.run([sys.executable, "-c", script, "read", "x"], capture_output=True, text=True, check=False)
     reason = "error: reports need dkimpy and publicsuffix2 (Debian: python3-dkim, python3-publicsuffix2)"
     assert (done.returncode, done.stdout, done.stderr) == (69, "", f"postfix-mtasts-reports: {reason}\n")

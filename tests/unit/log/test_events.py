@@ -68,6 +68,17 @@ EVENTS: list[tuple[Callable[[], None], list[str], Fields]] = [
         fields(Event.LISTENER_NOT_CONFIGURED),
     ),
     (
+        partial(events.open_to_all, InetEndpoint("0.0.0.0", 8461), InetEndpoint("192.0.2.7", 8461)),
+        [
+            (
+                "WARNING inet:0.0.0.0:8461 is open: whoever reaches this machine, as at inet:192.0.2.7:8461, can ask "
+                "without authentication; if Postfix is on this machine, listen on 127.0.0.1, otherwise let a firewall "
+                "admit your mail servers only"
+            )
+        ],
+        fields(Event.OPEN_TO_ALL),
+    ),
+    (
         partial(events.reply_rules, ReplyRules(Style.PLAIN, dane=DaneSetting.YIELD), "because", "so"),
         ["INFO reply.style is plain: because", "INFO reply.dane is yield: so"],
         fields(Event.REPLY_RULES),

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,11 @@ def said(shell: str, *words: str) -> str:
     found = shutil.which(shell)
     if not found:
         pytest.skip(f"needs {shell}")
-    environment = {**os.environ, "TERM": "dumb", "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
     # A shell that waits ends with all that it has started.
     command = ["timeout", "--signal=KILL", "30", found, *words]
-    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    with tempfile.TemporaryDirectory() as home:  # fish writes there.
+        environment = {**os.environ, "TERM": "dumb", "HOME": home, "LC_ALL": "C.UTF-8"}
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
 
 
 @pytest.mark.parametrize("shell", [bash, fish, zsh])

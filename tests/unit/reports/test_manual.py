@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -9,12 +10,25 @@ import pytest
 
 from postfix_mtasts.query.output import Status
 from postfix_mtasts.reports import parse
+from postfix_mtasts.reports.actions import Quarantined
 from postfix_mtasts.reports.command import parser
 from postfix_mtasts.reports.decompress import MAX_REPORT
 from postfix_mtasts.reports.document import MAX_DEPTH
 from postfix_mtasts.reports.fields import MAX_PROBLEMS, MAX_TEXT
 from postfix_mtasts.reports.files import MAX_FILE
 from postfix_mtasts.reports.report import Dkim, DkimState, Failure, Policy, Report
+from postfix_mtasts.reports.verdict import State
+from postfix_mtasts.reports.views import (
+    Day,
+    FailureGroup,
+    LeftOut,
+    ReportLine,
+    Result,
+    ResultsView,
+    Source,
+    SourcesView,
+    Successes,
+)
 
 MANUAL = Path(__file__).parents[3] / "docs/man/postfix-mtasts-reports.1"
 
@@ -36,14 +50,15 @@ def test_the_manual_has_every_subcommand_and_option(manual: str) -> None:
 
 def test_the_manual_has_every_exit_status() -> None:
     listed = re.findall(r"^\.TP\n\.B (\d+)$", MANUAL.read_text(), flags=re.MULTILINE)
-    assert [int(number) for number in listed] == sorted(set(Status) - {Status.NOTHING})
+    assert [int(number) for number in listed] == sorted({*Status, os.EX_TEMPFAIL} - {Status.NOTHING})
 
 
 def test_the_manual_has_every_member_of_the_json(manual: str) -> None:
     json = manual[manual.index("\nJSON\n") :]
-    names = [field.name for shape in (Report, Policy, Failure, Dkim) for field in dataclasses.fields(shape)]
+    shapes = (Report, Policy, Failure, Dkim, SourcesView, Source, Day, ReportLine, ResultsView, Result, FailureGroup)
+    names = [field.name for shape in (*shapes, Successes, LeftOut, Quarantined) for field in dataclasses.fields(shape)]
     assert [name for name in [*names, "file", "rejected"] if not re.search(rf"\b{name}\b", json)] == []
-    assert [state.value for state in DkimState if state.value not in json] == []
+    assert [state.value for state in (*DkimState, *State) if state.value not in json] == []
 
 
 def test_the_manual_has_the_bounds(manual: str) -> None:

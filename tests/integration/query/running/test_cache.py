@@ -480,7 +480,7 @@ def test_wrong_words(config: Path, words: tuple[str, ...], reason: str, hint: bo
 def test_a_wrong_configuration(tmp_path: Path) -> None:
     config = tmp_path / "none"
     found = query("cache", "list", "--config", config)
-    assert found == (CONFIG, "", error(f"{config}: no such file or directory"))
+    assert found == (CONFIG, "", error(f"{config}: there is no such file"))
 
 
 def test_a_reader_that_has_seen_enough(world: World, tmp_path: Path) -> None:

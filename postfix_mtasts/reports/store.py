@@ -1,0 +1,149 @@
+"""The database of reports: reports.sqlite, through SQLite. It knows no rule, and no table but its version.
+
+With WAL and synchronous=FULL, a transaction survives a power cut when it has ended. Several processes may use the file
+at once: each waits for the others for as long as a mail may wait.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from postfix_mtasts.reports import schema
+
+_BUSY_TIMEOUT = 10.0  # Seconds to wait for other processes. Postfix allows pipe(8) a thousand.
+_CACHE = 2 * 2**10  # KiB of pages that are kept in memory.
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+class StoreError(Exception):
+    """The database cannot be used. The message says why, and `hint` what helps, or nothing."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.hint = hint
+
+
+class Store:
+    """The database at a path. The methods raise StoreError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Open the file, or make it, for its owner and group alone."""
+        with self._errors():
+            self._make()
+            connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT, isolation_level=None)
+            self._connection = connection
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE}")
+            self._check_version(connection)
+            with self.transaction():
+                for statement in schema.CREATE.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {schema.VERSION}")
+
+    def open_to_read(self) -> None:
+        """Open the file to look at it. Raises StoreError if there is none."""
+        with self._errors():
+            with self._path.open("rb"):  # SQLite does not say why it cannot.
+                pass
+            # SQLite would begin a write-ahead log, also on a full disk. Without one, nobody has the file open.
+            how = "mode=ro" if Path(f"{self._path}-wal").exists() else "mode=ro&immutable=1"
+            self._connection = sqlite3.connect(
+                f"{self._path.as_uri()}?{how}", timeout=_BUSY_TIMEOUT, isolation_level=None, uri=True
+            )
+            self._connection.execute(f"PRAGMA cache_size = -{_CACHE}")
+            self._check_version(self._connection)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._connection:
+            with self._errors():
+                self._connection.close()
+            self._connection = None
+
+    def select(self, statement: str, values: Sequence[object] | dict[str, object] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a statement that has a bound on them."""
+        with self._errors():
+            return self._open.execute(statement, values).fetchall()
+
+    def one(self, statement: str, values: Sequence[object] | dict[str, object] = ()) -> tuple[Any, ...] | None:
+        """The first row of a statement."""
+        with self._errors():
+            row: tuple[Any, ...] | None = self._open.execute(statement, values).fetchone()
+            return row
+
+    def execute(self, statement: str, values: Sequence[object] | dict[str, object] = ()) -> int:
+        """Execute a statement. Return the id of the row that it inserted last."""
+        with self._errors():
+            return self._open.execute(statement, values).lastrowid or 0
+
+    def execute_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        """Execute a statement for each of some rows."""
+        with self._errors():
+            self._open.executemany(statement, rows)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written within is written, or nothing. Nobody else writes meanwhile."""
+        with self._errors():
+            self._open.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # SQLite has done so itself if the disk is full.
+                self._open.execute("ROLLBACK")
+            raise
+        with self._errors():
+            self._open.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that is read within is of one moment, whatever others write meanwhile."""
+        with self._errors():
+            self._open.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(sqlite3.Error):
+                self._open.execute("ROLLBACK")
+
+    @property
+    def _open(self) -> sqlite3.Connection:
+        if not self._connection:
+            raise StoreError("not open")
+        return self._connection
+
+    def _make(self) -> None:
+        """Make the file before SQLite does, which would let everybody read it."""
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640))
+
+    def _check_version(self, connection: sqlite3.Connection) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > schema.VERSION:
+            raise StoreError(f"{self._path}: written by a later version of this program ({version})")
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"{self._path}: {os.strerror(error.errno or 0).lower()}") from error
+        except sqlite3.Error as error:
+            hint = ""
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+                hint = "move it away, with its -wal and -shm; then `replay` takes in the mails that are still there"
+            raise StoreError(f"{self._path}: {error}", hint) from error

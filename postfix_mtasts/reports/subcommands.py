@@ -1,0 +1,146 @@
+"""The subcommands that read mails: what they print, and their exit statuses."""
+
+import argparse
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+
+from postfix_mtasts.config import Config
+from postfix_mtasts.dns.resolver import Resolver
+from postfix_mtasts.query.output import Output, Status, to_json, worst
+from postfix_mtasts.reports.actions import Actions, Imported, Quarantined
+from postfix_mtasts.reports.files import files
+from postfix_mtasts.reports.looking import Subcommand, now, show_one
+from postfix_mtasts.reports.reading import read
+from postfix_mtasts.reports.show import document, show
+from postfix_mtasts.reports.spool import Spool, folder
+from postfix_mtasts.reports.table import wrap
+from postfix_mtasts.reports.trust import Verifier
+from postfix_mtasts.reports.verdict import State
+from postfix_mtasts.reports.voice import complain
+
+
+async def _read(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
+    verifier = Verifier(Resolver(settings.dns.nameservers, timeout=settings.dns.timeout))
+    statuses: list[Status] = []
+    for name in arguments.file:
+        for file in files(name):
+            reading = await read(file, verifier, now())
+            show_one(reading, output, first=not statuses)
+            problems = reading.report.problems if reading.report else ()
+            statuses.append(Status.ERROR if reading.rejected else Status.WARNING if problems else Status.OK)
+    return worst(statuses)
+
+
+async def _import(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
+    status = Status.OK
+    with _actions(settings) as actions:
+        async for one in actions.import_files(arguments.file, now()):
+            state = one.state.value if one.state else "not read"
+            found = _imported(one)
+            status = worst((status, found))
+            if output.json:
+                output.document(
+                    {
+                        "file": one.file,
+                        "state": state,
+                        "reason": one.reason,
+                        "reports": list(one.keys),
+                        "problems": list(one.problems),
+                    }
+                )
+            else:
+                details = "; ".join(
+                    filter(None, (one.reason, f"problems: {len(one.problems)}" if one.problems else ""))
+                )
+                output.text(f"{one.file}: {state}" + (f": {details}" if details else ""), found)
+    return status
+
+
+def _imported(one: Imported) -> Status:
+    if one.state in (None, State.QUARANTINED):
+        return Status.ERROR
+    return Status.WARNING if one.problems or one.state is State.WAITING else Status.OK
+
+
+async def _replay(_: argparse.Namespace, settings: Config, output: Output) -> Status:
+    counts: Counter[State] = Counter()
+    with _actions(settings) as actions:
+        async for outcome in actions.replay(now()):
+            counts[outcome.state] += 1
+    if output.json:
+        output.document({state.value: counts[state] for state in State})
+    else:
+        output.text(", ".join(f"{counts[state]} {state.value}" for state in State))
+    return Status.OK
+
+
+async def _quarantine(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
+    with _actions(settings) as actions:
+        kept = {message.id: message for message in actions.quarantine()}
+        if arguments.action == "list":
+            for message in kept.values():
+                _print_quarantined(message, output)
+            return Status.OK
+        statuses = [Status.OK]
+        for number in arguments.number:
+            if number in kept:
+                statuses.append(await _HANDLE[arguments.action](actions, kept[number], output))
+            else:
+                complain(f"there is no message {number} in quarantine")
+                statuses.append(Status.ERROR)
+    return worst(statuses)
+
+
+def _print_quarantined(message: Quarantined, output: Output) -> None:
+    if output.json:
+        output.document(to_json(message))
+    else:
+        time = f"{message.received:%Y-%m-%d %H:%M}"
+        wrap(f"{message.id}: {message.reason} ({time}, {message.octets} octets)", output, hanging="  ")
+
+
+async def _show_message(actions: Actions, message: Quarantined, output: Output) -> Status:
+    path, reading = await actions.reading(message, now())
+    if output.json:
+        output.document({"id": message.id, "reason": message.reason, **document(reading), "file": str(path)})
+    else:
+        _print_quarantined(message, output)
+        show(dataclasses.replace(reading, file=str(path)), output)
+        output.text()
+    return Status.OK
+
+
+async def _accept(actions: Actions, message: Quarantined, output: Output) -> Status:
+    outcome = await actions.accept(message, now())
+    found = outcome.summary if outcome else "its text is gone"
+    status = Status.OK if outcome and outcome.state is not State.QUARANTINED else Status.ERROR
+    if output.json:
+        state = outcome.state.value if outcome else None
+        reports = list(outcome.keys) if outcome else []
+        output.document({"id": message.id, "state": state, "result": found, "reports": reports})
+    else:
+        wrap(f"{message.id}: {found}", output)
+    return status
+
+
+async def _drop(actions: Actions, message: Quarantined, output: Output) -> Status:
+    actions.drop(message)
+    if output.json:
+        output.document({"id": message.id, "state": "dropped"})
+    else:
+        output.text(f"{message.id}: dropped")
+    return Status.OK
+
+
+def _actions(settings: Config) -> Actions:
+    return Actions(settings, Spool(folder(settings.reports.path)))
+
+
+_HANDLE = {"show": _show_message, "accept": _accept, "drop": _drop}
+SUBCOMMANDS: Mapping[str, Subcommand] = {
+    "read": _read,
+    "import": _import,
+    "replay": _replay,
+    "quarantine": _quarantine,
+}

@@ -1,0 +1,39 @@
+"""Says which folder is missing, or which right of this process, when a file cannot be read, written or created."""
+
+import os
+import pathlib
+import pwd
+
+
+def in_the_way(path: pathlib.Path, *, write: bool = False, create: bool = False) -> str:
+    """Return why this process cannot read the file at a path, or an empty string if nothing is known to be in the way.
+
+    With `write`, the file is to be written, or created if it is missing. With `create`, it is always to be created.
+    """
+    for folder in reversed(path.parents):
+        if not folder.is_dir():
+            return f"there is no folder {folder}"
+        if not os.access(folder, os.X_OK):
+            return f"{_user()} may not enter the folder {folder}"
+    if create or (write and not path.exists()):
+        return _forbidden("write in the folder", path.parent, os.W_OK)
+    if not path.exists():
+        return "there is no such file"
+    if path.is_dir():
+        return "it is a folder"
+    return _forbidden("write to", path, os.W_OK) if write else _forbidden("read", path, os.R_OK)
+
+
+def _forbidden(what: str, path: pathlib.Path, right: int) -> str:
+    if os.access(path, right):
+        return ""
+    if right == os.W_OK and os.statvfs(path).f_flag & os.ST_RDONLY:
+        return f"{path} is read-only for this process, by its mount or by ProtectSystem= in its unit"
+    return f"{_user()} may not {what} {path}"
+
+
+def _user() -> str:
+    try:
+        return f"user {pwd.getpwuid(os.geteuid()).pw_name}"
+    except KeyError:
+        return f"user {os.geteuid()}"

@@ -1,0 +1,135 @@
+"""What is deleted, and when: for each bound, what is beyond it and nothing else."""
+
+import datetime
+import os
+from pathlib import Path
+
+import pytest
+
+from postfix_mtasts import config
+from postfix_mtasts.reports.facts import facts
+from postfix_mtasts.reports.records import Message, write
+from postfix_mtasts.reports.report import Dkim, DkimState, Failure, Policy, Report
+from postfix_mtasts.reports.spool import Spool
+from postfix_mtasts.reports.store import Store
+from postfix_mtasts.reports.upkeep import Bounds, tidy
+from postfix_mtasts.reports.verdict import State
+from postfix_mtasts.reports.viewing import LONG
+from postfix_mtasts.reports.views import Window
+
+DAY = 86400
+NOW = 1000 * DAY
+SETTINGS = config.Reports(keep_mails=30, keep_facts=400)
+VERIFIED, ANYBODY = Dkim(DkimState.VERIFIED, "one.example"), Dkim(DkimState.NONE)
+TIME = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
+
+
+class Shelf:
+    """A spool and a database."""
+
+    def __init__(self, folder: Path) -> None:
+        self.spool = Spool(folder / "mails")
+        self.spool.open()
+        self.store = Store(folder / "reports.sqlite")
+        self.store.open()
+
+    def add(
+        self,
+        name: str,
+        age: int = 0,
+        dkim: Dkim = VERIFIED,
+        state: State = State.STORED,
+        octets: int = 10,
+        failures: int = 1,
+    ) -> None:
+        """Add a message that came so many days ago, with its mail."""
+        (self.spool.path(name)).write_bytes(b"")
+        message = Message(name, name, octets, NOW - age * DAY, state, "", dkim, False)
+        found = (Failure("x", 1, None, None, None, None, None),) * failures
+        report = Report("Org", name, TIME, TIME, (Policy("a.example", "sts", None, 0, failures, found),))
+        with self.store.transaction():
+            write(self.store, message, report, NOW)
+
+    def tidy(self, **bounds: int) -> None:
+        tidy(self.spool, self.store, SETTINGS, NOW, Bounds(**bounds))
+
+    def mails(self) -> list[str]:
+        """The messages that have a mail, in the spool and for the database."""
+        here = sorted(path.name for path in self.spool.path("").iterdir())
+        known = self.store.select("SELECT name FROM messages WHERE octets > 0 ORDER BY name")
+        assert here == [name for (name,) in known]
+        return here
+
+    def messages(self) -> list[str]:
+        return [name for (name,) in self.store.select("SELECT name FROM messages ORDER BY name")]
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path)
+
+
+def test_mails_and_facts_have_their_time(shelf: Shelf) -> None:
+    for age in (0, 30, 31, 400, 401):
+        shelf.add(f"{age}", age)
+    shelf.add("31-quarantined", 31, state=State.QUARANTINED)
+    shelf.add("30-quarantined", 30, state=State.QUARANTINED)
+    shelf.tidy()
+    assert shelf.mails() == ["0", "30", "30-quarantined"]
+    assert shelf.messages() == ["0", "30", "30-quarantined", "31", "400"]
+    assert shelf.store.one("SELECT COUNT(*) FROM reports") == (4,)
+
+
+def test_each_call_does_a_part(shelf: Shelf) -> None:
+    for number in range(5):
+        shelf.add(f"{number}", 500)
+    left = []
+    for _ in range(3):
+        shelf.tidy(at_once=2)
+        left.append(len(shelf.messages()))
+    assert left == [3, 1, 0]
+
+
+def test_mails_have_a_size(shelf: Shelf) -> None:
+    """Those of anybody go first, the older ones before, and what was reported stays."""
+    shelf.add("a", 3)
+    shelf.add("b", 2, ANYBODY)
+    shelf.add("c", 1, ANYBODY)
+    for expected in (["a", "c"], ["a", "c"]):
+        shelf.tidy(mails=25, at_once=1)
+        assert shelf.mails() == expected
+    assert shelf.messages() == ["a", "b", "c"]
+
+
+def test_senders_that_are_not_verified_have_a_number(shelf: Shelf) -> None:
+    shelf.add("verified", 9)
+    for age in range(4):
+        shelf.add(f"{age}", age, ANYBODY if age % 2 else Dkim(DkimState.OTHER_DOMAIN, "x.example"))
+    shelf.tidy(unverified=2)
+    assert shelf.messages() == shelf.mails() == ["0", "1", "verified"]
+
+
+def test_messages_have_a_number(shelf: Shelf) -> None:
+    for number in range(4):
+        shelf.add(f"{number}")
+    shelf.tidy(messages=2)
+    assert shelf.messages() == shelf.mails() == ["2", "3"]
+
+
+def test_failures_have_a_number_and_their_sums_stay(shelf: Shelf) -> None:
+    for number in range(4):
+        shelf.add(f"{number}", failures=10)
+    span = Window(TIME.date(), TIME.date())
+    before = facts(shelf.store, span, None, LONG, unverified=False)
+    for left in (30, 20, 20):
+        shelf.tidy(failures=25, failures_at_once=5)
+        assert shelf.store.one("SELECT COUNT(*) FROM failures") == (left,)
+    assert facts(shelf.store, span, None, LONG, unverified=False) == before
+
+
+def test_what_was_begun_and_never_completed_goes_after_a_day(shelf: Shelf, tmp_path: Path) -> None:
+    for name, age in (("old", 86401), ("new", 86399)):
+        (tmp_path / "mails/tmp" / name).write_bytes(b"")
+        os.utime(tmp_path / "mails/tmp" / name, (NOW - age, NOW - age))
+    shelf.tidy()
+    assert [path.name for path in (tmp_path / "mails/tmp").iterdir()] == ["new"]
