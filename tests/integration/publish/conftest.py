@@ -6,7 +6,7 @@ import re
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tests.world.ca import Ca, Kind
 from tests.world.daemon import COMMAND, toml
 from tests.world.dns import DnsServer
 from tests.world.https import HttpsServer, Step, answer
+from tests.world.postfix import INSTALLATIONS, Installation
 from tests.world.smtp import SmtpServer
 
 PUBLISH = COMMAND.with_name("postfix-mtasts-publish")
@@ -31,6 +32,19 @@ WEB = "127.0.2.1"
 ZONE = "sts.provider.test"
 HOST = f"policy.{ZONE}"
 DATA = Path(__file__).parents[2] / "data/publish"
+
+
+@contextmanager
+def running(log: Path, *command: str | Path, **environment: str) -> Iterator[None]:
+    """A process, whose output goes into a file, beside which it runs."""
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(log.parent), **environment}
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=log.parent)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(20)
 
 
 class FileServer(HttpsServer):
@@ -151,6 +165,20 @@ class Place:
     def served(self, domain: str) -> str | None:
         file = self.folder / f"policies/mta-sts.{domain}/.well-known/mta-sts.txt"
         return file.read_bytes().decode() if file.exists() else None
+
+
+@pytest.fixture
+def servers(namespace: None) -> Iterator[Installation]:
+    """The root that has the servers which tests/roots calls so, mounted."""
+    root = next(one for one in INSTALLATIONS if one.name == "bookworm")
+    why = root.missing()
+    for program in () if why else ("caddy", "knotd", "named", "nsd", "pebble"):
+        if not any((root.root / "usr" / folder / program).exists() for folder in ("bin", "sbin")):
+            why = f"needs {program} in the root of {root.name}: run `sudo make roots`"
+    if why:
+        pytest.skip(why)
+    with root.mounted():
+        yield root
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ fetcher fetched, and the renewal of its certificate.
 """
 
 import json
-import shutil
 import ssl
 import subprocess
 import time
@@ -14,37 +13,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.publish.conftest import NAMESERVER, PUBLISH, WEB, FileServer, Place
+from tests.integration.publish.conftest import NAMESERVER, PUBLISH, WEB, FileServer, Place, running
 from tests.world.ca import Ca
 from tests.world.dns import DnsServer
+from tests.world.postfix import Installation
 
 CADDYFILE = Path(__file__).parents[3] / "contrib/caddy/Caddyfile"
 DOMAIN = "example.test"
 DAYS_30 = 30 * 86_400
 BRIEFLY = 45  # Seconds. Caddy renews a certificate when a third of its time is left, and somebody visits.
-MISSING = [name for name in ("caddy", "pebble") if not shutil.which(name)]
 
-pytestmark = [
-    pytest.mark.skipif(bool(MISSING), reason=f"needs {' and '.join(MISSING)}: apt install caddy pebble"),
-    pytest.mark.timeout(300),
-]
+pytestmark = pytest.mark.timeout(300)
 
 
 @contextmanager
-def running(log: Path, *command: str | Path, **environment: str) -> Iterator[None]:
-    """A process, whose output goes into a file."""
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(log.parent), **environment}
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=log.parent)
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-@contextmanager
-def pebble(folder: Path, ca: Ca, seconds: int) -> Iterator[bytes]:
+def pebble(servers: Installation, folder: Path, ca: Ca, seconds: int) -> Iterator[bytes]:
     """The CA; its root certificate."""
     certificate = str(ca.issue("127.0.0.1").file)
     settings = {
@@ -57,7 +40,7 @@ def pebble(folder: Path, ca: Ca, seconds: int) -> Iterator[bytes]:
         "certificateValidityPeriod": seconds,
     }
     (folder / "pebble.json").write_text(json.dumps({"pebble": settings}))
-    command = ("pebble", "-config", folder / "pebble.json", "-dnsserver", f"{NAMESERVER}:53")
+    command = servers.command("pebble", "-config", f"{folder}/pebble.json", "-dnsserver", f"{NAMESERVER}:53")
     with running(folder / "pebble.log", *command, PEBBLE_VA_NOSLEEP="1", PEBBLE_WFE_NONCEREJECT="0"):
         trusted = ssl.create_default_context(cafile=ca.file)
 
@@ -80,7 +63,7 @@ def eventually(attempt: Callable[[], bytes], log: Path, timeout: float = 30) -> 
 
 
 @pytest.fixture
-def served(namespace: None, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
+def served(servers: Installation, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
     """The place, with Caddy in front of our files. MX hosts have certificates of another CA."""
     seconds = getattr(request, "param", DAYS_30)  # How long certificates of policy hosts live.
     ca = Ca(tmp_path)
@@ -90,11 +73,11 @@ def served(namespace: None, tmp_path: Path, request: pytest.FixtureRequest) -> I
         text = CADDYFILE.read_text().replace("/var/lib/postfix-mtasts-publish/policies", str(tmp_path / "policies"))
         ours = f"{{\n\tacme_ca https://127.0.0.1:14000/dir\n\tacme_ca_root {ca.file}\n"
         (tmp_path / "Caddyfile").write_text(text.replace("{\n", ours, 1))
-        root = stack.enter_context(pebble(tmp_path, ca, seconds))
+        root = stack.enter_context(pebble(servers, tmp_path, ca, seconds))
         place.ca_file = tmp_path / "both.pem"
         place.ca_file.write_bytes(ca.file.read_bytes() + root)
         place.configure()
-        command = ("caddy", "run", "--adapter", "caddyfile", "--config", tmp_path / "Caddyfile")
+        command = servers.command("caddy", "run", "--adapter", "caddyfile", "--config", f"{tmp_path}/Caddyfile")
         stack.enter_context(running(tmp_path / "caddy.log", *command))
         yield place
 

@@ -3,11 +3,10 @@
 import asyncio
 import base64
 import json
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import dns.message
@@ -19,7 +18,8 @@ from postfix_mtasts.config_file import read_config
 from postfix_mtasts.publish.nameservers import OurZone
 from postfix_mtasts.query.output import Status
 from postfix_mtasts.sts.domain import PolicyDomain
-from tests.integration.publish.conftest import ZONE, Place
+from tests.integration.publish.conftest import ZONE, Place, running
+from tests.world.postfix import Installation
 
 DOMAIN = PolicyDomain("example.test")
 NAME = f"{DOMAIN}._mta-sts.{ZONE}"
@@ -90,24 +90,16 @@ zone:
   allow-notify: 127.0.0.0/8 NOKEY
 """
 PRIMARIES = {"named": (BIND, ("-g", "-c")), "knotd": (KNOT, ("-c",))}
-MISSING = [name for name in ("named", "knotd", "nsd") if not shutil.which(name, path="/usr/sbin:/usr/bin")]
-
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}: apt install bind9 knot nsd")
 
 
-@contextmanager
-def running(folder: Path, name: str, text: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def name_server(
+    servers: Installation, folder: Path, name: str, text: str, *options: str
+) -> AbstractContextManager[None]:
     """A name server with this configuration."""
     folder.mkdir(exist_ok=True)
-    config, log = folder / f"{name}.conf", folder / f"{name}.log"
+    config = folder / f"{name}.conf"
     config.write_text(text.replace("FOLDER", str(folder)))
-    with log.open("wb") as output:
-        process = subprocess.Popen([f"/usr/sbin/{name}", *options, config], stdout=output, stderr=subprocess.STDOUT)
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait(20)
+    return running(folder / f"{name}.log", *servers.command(name, *options, str(config)))
 
 
 def wait_for(address: str, folder: Path) -> None:
@@ -142,7 +134,7 @@ def configure(
 
 
 @pytest.fixture(params=PRIMARIES)
-def primary(place: Place, request: pytest.FixtureRequest) -> Iterator[str]:
+def primary(place: Place, servers: Installation, request: pytest.FixtureRequest) -> Iterator[str]:
     """A primary and a secondary, which our resolver knows."""
     text, options = PRIMARIES[request.param]
     folder = place.folder / "primary"
@@ -154,9 +146,9 @@ def primary(place: Place, request: pytest.FixtureRequest) -> Iterator[str]:
         place.dns.add(ZONE, "NS", f"{host}.{ZONE}.")
         place.dns.add(f"{host}.{ZONE}", "A", address)
     with ExitStack() as stack:
-        stack.enter_context(running(folder, request.param, text, *options))
+        stack.enter_context(name_server(servers, folder, request.param, text, *options))
         wait_for(PRIMARY, folder)
-        stack.enter_context(running(place.folder / "secondary", "nsd", NSD, "-d", "-c"))
+        stack.enter_context(name_server(servers, place.folder / "secondary", "nsd", NSD, "-d", "-c"))
         wait_for(SECONDARY, place.folder / "secondary")
         yield request.param
 
