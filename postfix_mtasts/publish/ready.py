@@ -4,7 +4,7 @@ No standard says when. These conditions must all hold. Each is met, or is said t
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from postfix_mtasts.publish.state import DAY, State
@@ -18,6 +18,9 @@ WITHOUT_FAILURE_FOR = 7 * DAY
 CHECKED_WITHIN = DAY
 # A domain that would need longer than this gets too little mail: nobody should wait for it.
 _TOO_LONG = 90 * DAY
+_TAKE_IN = (
+    "let Postfix hand reports to `postfix-mtasts-reports receive` (docs/reports.md); `import` takes older ones"
+)
 _LEARNT_AFTER = 7 * DAY  # Before that, the reports are too few to know how much mail there is.
 
 
@@ -26,7 +29,8 @@ class Facts:
     """What verified reports say of a domain since its present policy was announced.
 
     `reporters` are different organizations, `days` are those with a report. `last_failure` is the end of the last day
-    with a failure of our making, as a time. `failing` are the organizations that told of one in the last seven days.
+    with a failure of our making, as a time. `failing` are the organizations that told in the last seven days of one
+    for which senders that keep to the policy do not deliver.
     """
 
     reporters: int = 0
@@ -51,10 +55,14 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """All conditions. `too_little` says that the domain gets too little mail to qualify in `_TOO_LONG`."""
+    """All conditions. `too_little` says that the domain gets too little mail to qualify in `_TOO_LONG`.
+
+    `hint` is what to do so that all conditions can be known, or empty.
+    """
 
     conditions: tuple[Condition, ...]
     too_little: bool
+    hint: str = ""
 
     @property
     def ready(self) -> bool:
@@ -68,13 +76,19 @@ class Readiness:
         return None if None in dates else max((date for date in dates if date is not None), default=None)
 
 
+def as_of(state: State, now: float) -> State:
+    """The state at a time at which nothing happens. A check is forgotten if the machine's clock says it is old."""
+    checked = state.checked if 0 <= now - state.clock.at <= CHECKED_WITHIN else None
+    return replace(state, clock=state.clock.advanced(now), checked=checked)
+
+
 def readiness(state: State, facts: Facts | None) -> Readiness:
-    """Whether a domain is ready, as of its last event. Without `facts`, what reports would say is unknown."""
+    """Whether a domain is ready, as of the clock of `state`. Without `facts`, what reports would say is unknown."""
     conditions = (_unchanged(state), *_reported(state, facts), _check(state))
     learnt = facts is not None and _age(state) >= _LEARNT_AFTER
     by_volume = [condition for condition in conditions if condition.name in ("days", "sessions") and not condition.met]
     latest = max((math.inf if one.on is None else one.on for one in by_volume), default=0.0)
-    return Readiness(conditions, learnt and latest - state.clock.at > _TOO_LONG)
+    return Readiness(conditions, learnt and latest - state.clock.at > _TOO_LONG, _TAKE_IN if facts is None else "")
 
 
 def stops_mail(state: State, facts: Facts | None) -> str | None:
@@ -107,7 +121,7 @@ def _reported(state: State, facts: Facts | None) -> tuple[Condition, ...]:
     days, sessions = f"{DAYS_WITH_REPORTS} days with reports", f"{SESSIONS} sessions in reports"
     failures = f"no failure of our making reported for {WITHOUT_FAILURE_FOR / DAY:.0f} days"
     if facts is None:
-        unknown = "unknown, because no reports are kept here"
+        unknown = "unknown: no reports are taken in here"
         return (
             Condition("reporters", False, f"{reporters}: {unknown}"),
             Condition("days", False, f"{days}: {unknown}"),

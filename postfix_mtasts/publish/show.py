@@ -129,7 +129,14 @@ def show_readiness(state: State, found: Readiness, alarm: str | None, output: Ou
         made = {"domain": state.domain.name, "mode": state.wanted.mode.value, "ready": found.ready}
         on = words.date(found.on)
         output.document(
-            {**made, "on": on, "too_little_mail": found.too_little, "stops_mail": alarm, "conditions": conditions}
+            {
+                **made,
+                "on": on,
+                "too_little_mail": found.too_little,
+                "stops_mail": alarm,
+                "hint": found.hint or None,
+                "conditions": conditions,
+            }
         )
         return
     verdict = "ready for mode enforce" if found.ready else "not ready for mode enforce"
@@ -139,6 +146,8 @@ def show_readiness(state: State, found: Readiness, alarm: str | None, output: Ou
     for one in found.conditions:
         when = f"; met on {words.day(one.on)}, if nothing changes" if one.on is not None and not one.met else ""
         _line("met" if one.met else "not met", f"{one.text}{when}", output, Status.OK if one.met else Status.WARNING)
+    if found.hint:
+        _line("next", found.hint, output)
     if found.too_little:
         force = (
             f"`postfix-mtasts-publish mode {state.domain} enforce --force REASON` needs a clean check or a reason only"

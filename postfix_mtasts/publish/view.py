@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import time
 from collections.abc import Iterator
 
 from postfix_mtasts.config import Config
@@ -12,11 +13,12 @@ from postfix_mtasts.publish.files import FileError
 from postfix_mtasts.publish.follows import follows
 from postfix_mtasts.publish.look import Looker
 from postfix_mtasts.publish.nameservers import OurZone
-from postfix_mtasts.publish.ready import readiness, stops_mail
+from postfix_mtasts.publish.ready import as_of, readiness, stops_mail
 from postfix_mtasts.publish.records import customer_records, domain_records, zone_records
 from postfix_mtasts.publish.show import show_domain, show_line, show_readiness, show_result, status_of, tell
 from postfix_mtasts.publish.state import Stage
 from postfix_mtasts.publish.store import StoreError
+from postfix_mtasts.publish.told import told
 from postfix_mtasts.query.domain.remark import error
 from postfix_mtasts.query.output import Output, QueryError, Status, worst
 from postfix_mtasts.sts.domain import PolicyDomain
@@ -97,8 +99,9 @@ async def zone(_: argparse.Namespace, settings: Config, output: Output) -> Statu
 async def ready(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
     """Show whether mode enforce is safe."""
     domain = domain_of(arguments.domain)
-    state = Publisher(settings.publish).state(domain)
-    facts = None  # Nothing gives them yet.
+    now = time.time()
+    state = as_of(Publisher(settings.publish).state(domain), now)
+    facts = told(settings.reports, state, now)
     found = readiness(state, facts)
     alarm = stops_mail(state, facts)
     show_readiness(state, found, alarm, output)

@@ -55,6 +55,7 @@ CREATE TABLE IF NOT EXISTS reports (
 CREATE INDEX IF NOT EXISTS reports_by_message ON reports (message);
 CREATE INDEX IF NOT EXISTS reports_by_sender ON reports (verified, sender, day, "end");
 CREATE INDEX IF NOT EXISTS reports_by_day ON reports (day, verified, sender, domain);
+CREATE INDEX IF NOT EXISTS reports_by_domain ON reports (domain, verified, day);
 CREATE INDEX IF NOT EXISTS reports_by_report_id ON reports (report_id);
 
 CREATE TABLE IF NOT EXISTS policies (

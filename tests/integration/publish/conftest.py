@@ -171,12 +171,12 @@ class Place:
 def servers(namespace: None) -> Iterator[Installation]:
     """The root that has the servers which tests/roots calls so, mounted."""
     root = next(one for one in INSTALLATIONS if one.name == "bookworm")
-    why = root.missing()
-    for program in () if why else ("caddy", "knotd", "named", "nsd", "pebble"):
-        if not any((root.root / "usr" / folder / program).exists() for folder in ("bin", "sbin")):
-            why = f"needs {program} in the root of {root.name}: run `sudo make roots`"
-    if why:
+    if why := root.missing():
         pytest.skip(why)
+    folders = [root.root / "usr" / folder for folder in ("bin", "sbin")]
+    programs = ("caddy", "knotd", "named", "nsd", "pebble")
+    if lacking := [name for name in programs if not any((folder / name).exists() for folder in folders)]:
+        pytest.skip(f"needs {', '.join(lacking)} in the root of {root.name}: run `sudo make roots`")
     with root.mounted():
         yield root
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from postfix_mtasts.publish.ready import Condition, Facts, readiness, stops_mail
+from postfix_mtasts.publish.ready import Condition, Facts, as_of, readiness, stops_mail
 from postfix_mtasts.publish.state import DAY, Checked, Clock, State
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
@@ -119,9 +119,11 @@ def test_a_domain_with_too_little_mail_is_told_so() -> None:
 
 def test_without_reports_nothing_is_known_of_them() -> None:
     found = readiness(STATE, None)
-    unknown = [one.name for one in found.conditions if one.text.endswith("unknown, because no reports are kept here")]
+    unknown = [one.name for one in found.conditions if one.text.endswith("unknown: no reports are taken in here")]
     assert unknown == ["reporters", "days", "sessions", "failures"]
     assert (found.ready, found.on, found.too_little) == (False, None, False)
+    assert found.hint.startswith("let Postfix hand reports to `postfix-mtasts-reports receive`")
+    assert readiness(STATE, Facts()).hint == ""
 
 
 def test_two_organizations_that_cannot_deliver_are_an_alarm_in_mode_enforce_only() -> None:
@@ -132,3 +134,13 @@ def test_two_organizations_that_cannot_deliver_are_an_alarm_in_mode_enforce_only
     assert stops_mail(enforced, replace(FACTS, failing=1)) is None
     assert stops_mail(STATE, told) is None
     assert stops_mail(enforced, None) is None
+
+
+@pytest.mark.parametrize(
+    ("later", "counted", "is_known"),
+    [(0, 0, True), (DAY - 3600, DAY - 3600, True), (DAY + 1, DAY + 1, False), (30 * DAY, 0, False), (-60, 0, False)],
+)
+def test_time_goes_on_without_an_event(later: float, counted: float, is_known: bool) -> None:
+    found = as_of(STATE, NOW + later)
+    assert found == replace(STATE, clock=Clock(AGE + counted, NOW + later), checked=STATE.checked if is_known else None)
+    assert conditions(found)["check"].met == is_known
