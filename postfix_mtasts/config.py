@@ -188,6 +188,7 @@ class Publish:
         '"inet:127.0.0.1:PORT", "inet:[::1]:PORT" or "unix:/PATH"',
     )
     ca: str = _key("", values.domain, 'the domain of a CA in CAA records, such as "letsencrypt.org", or ""')
+    auto: bool = _key(False, values.boolean, "true or false")
     dns: PublishDns = PublishDns()  # It is a table in this table.
 
 

@@ -131,6 +131,13 @@ def seconds(value: Any) -> float:
     return float(value)
 
 
+def boolean(value: Any) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
 def whole(least: int, most: int) -> Callable[[Any], int]:
     """A parser for whole numbers from `least` to `most`."""
 

@@ -35,11 +35,15 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class ModeAsked:
-    """Change the mode. `problems` are those of a check made just now. With a reason, `force`, they do not matter."""
+    """Change the mode. `problems` are those of a check made just now. With a reason, `force`, they do not matter.
+
+    `auto` says that nobody asks, but that all conditions of `ready` hold.
+    """
 
     mode: Mode
     problems: tuple[str, ...] = ()
     force: str = ""
+    auto: bool = False
 
 
 @dataclass(frozen=True, slots=True)

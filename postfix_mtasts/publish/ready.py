@@ -18,9 +18,7 @@ WITHOUT_FAILURE_FOR = 7 * DAY
 CHECKED_WITHIN = DAY
 # A domain that would need longer than this gets too little mail: nobody should wait for it.
 _TOO_LONG = 90 * DAY
-_TAKE_IN = (
-    "let Postfix hand reports to `postfix-mtasts-reports receive` (docs/reports.md); `import` takes older ones"
-)
+_TAKE_IN = "let Postfix hand reports to `postfix-mtasts-reports receive` (docs/reports.md); `import` takes older ones"
 _LEARNT_AFTER = 7 * DAY  # Before that, the reports are too few to know how much mail there is.
 
 

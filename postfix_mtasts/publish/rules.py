@@ -94,7 +94,7 @@ def _mode_asked(state: State, event: ModeAsked) -> tuple[State, tuple[Change, ..
             hint = f"mend that, or postfix-mtasts-publish mode {state.domain} enforce --force REASON"
             raise RefusedError(f"cannot enforce yet: {event.problems[0]}{more}", hint)
     was = before.value if state.stage is Stage.PUBLISHED else f"{before.value}, {state.stage.value}"
-    why = f"forced: {event.force}" if event.force else ""
+    why = f"forced: {event.force}" if event.force else "auto" if event.auto else ""
     wanted = replace(state.wanted, mode=event.mode)
     return replace(state, wanted=wanted, stage=Stage.PUBLISHED), (Change("mode", was, event.mode.value, why),)
 

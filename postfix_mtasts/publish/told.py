@@ -41,7 +41,7 @@ def told(settings: config.Reports, state: State, now: float) -> Facts | None:
     if not _exists(path):
         return None
     since = now if state.announced is None else state.clock.date(state.announced_at)
-    span = {
+    span: dict[str, object] = {
         "domain": state.domain.name,
         "first": _day(since + DAY),
         "last": _day(now),

@@ -19,6 +19,7 @@ from postfix_mtasts.publish.show import show_domain, show_line, show_readiness, 
 from postfix_mtasts.publish.state import Stage
 from postfix_mtasts.publish.store import StoreError
 from postfix_mtasts.publish.told import told
+from postfix_mtasts.publish.weigh import Scale
 from postfix_mtasts.query.domain.remark import error
 from postfix_mtasts.query.output import Output, QueryError, Status, worst
 from postfix_mtasts.sts.domain import PolicyDomain
@@ -111,6 +112,7 @@ async def ready(arguments: argparse.Namespace, settings: Config, output: Output)
 async def check(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
     """Look at domains from outside, and do what can be done next."""
     publisher, looker, ours = Publisher(settings.publish), Looker(settings, output), OurZone(settings)
+    scale = Scale(settings, publisher, looker)
     wanted = [domain_of(word) for word in arguments.domain]
     for domain in wanted:
         try:
@@ -130,7 +132,7 @@ async def check(arguments: argparse.Namespace, settings: Config, output: Output)
                 domain = next(waiting, None)
                 if domain is None:
                     return
-                looking = asyncio.create_task(_check(domain, publisher, looker, ours, settings, output))
+                looking = asyncio.create_task(_check(domain, publisher, looker, ours, scale, output))
                 await asyncio.wait([looking], timeout=1 / EACH_SECOND)
             statuses.append(await looking)
 
@@ -144,11 +146,13 @@ def _published(publisher: Publisher) -> Iterator[PolicyDomain]:
 
 
 async def _check(
-    domain: PolicyDomain, publisher: Publisher, looker: Looker, ours: OurZone, settings: Config, output: Output
+    domain: PolicyDomain, publisher: Publisher, looker: Looker, ours: OurZone, scale: Scale, output: Output
 ) -> Status:
     try:
         look = await looker.look(publisher.publish(domain))
         decision = publisher.happened(domain, look.event)
+        remarks = (*look.remarks, *await ours.publish(domain, decision.publication.record))
+        decision, weighed = await scale.weigh(decision, remarks)
     except (RefusedError, StoreError, FileError) as failure:
         # The others are looked at all the same.
         text = f"{domain}: {failure}"
@@ -157,6 +161,6 @@ async def _check(
         else:
             output.text(text, Status.ERROR)
         return error(text).status
-    remarks = (*look.remarks, *await ours.publish(domain, decision.publication.record))
-    show_result(decision, remarks, settings.publish, output)
+    remarks = (*remarks, *weighed)
+    show_result(decision, remarks, scale.settings.publish, output)
     return status_of(decision, remarks)

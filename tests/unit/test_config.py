@@ -60,6 +60,7 @@ DEFAULTS = Config(
         reports=(),
         ask=InetEndpoint("127.0.0.1", 8462),
         ca="",
+        auto=False,
         dns=PublishDns(server=None, zone="", key=""),
     ),
 )
@@ -122,6 +123,7 @@ addresses = ["192.0.2.1", "2001:DB8:0::1"]
 reports = ["mailto:tlsrpt@example.net", "https://example.net/tlsrpt?a=%2C"]
 ask = "unix:/run/publish/ask"
 ca = "letsencrypt.org"
+auto = true
 [publish.dns]
 server = "[2001:db8::53]:5353"
 zone = "example.net"
@@ -215,6 +217,7 @@ def test_file_with_every_key() -> None:
             reports=("mailto:tlsrpt@example.net", "https://example.net/tlsrpt?a=%2C"),
             ask=UnixEndpoint("/run/publish/ask"),
             ca="letsencrypt.org",
+            auto=True,
             dns=PublishDns(server=InetEndpoint("2001:db8::53", 5353), zone="example.net", key="/etc/publish.key"),
         ),
     )

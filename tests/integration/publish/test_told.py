@@ -73,13 +73,15 @@ def office(place: Place) -> Office:
 
 
 def of_us(successful: int, failed: int = 0, *failures: dict[str, Any], **members: Any) -> dict[str, Any]:
-    return policy(successful, failed, *failures, domain=DOMAIN, **members)
+    made = policy(successful, failed, *failures, domain=DOMAIN)
+    made["policy"] |= members
+    return made
 
 
 def test_only_what_verified_senders_say_of_this_policy_counts(office: Office) -> None:
     office.said(ONE, 0, of_us(10), of_us(5, 2, failure("certificate-expired", 2)))
     office.said(ONE, 3, of_us(20))
-    office.said(TWO, 3, of_us(40, **{"policy-domain": "Example.TEST"}))
+    office.said(TWO, 3, of_us(40, 0, **{"policy-domain": "Example.TEST"}))
     office.said("none.example", 1, of_us(400, 3, failure("no-policy-found", 3), **{"policy-type": "no-policy-found"}))
     office.said("none.example", 2, policy(400, 1, failure("certificate-expired", 1), domain=f"sub.{DOMAIN}"))
     office.said(TWO, 30, of_us(400, 1, failure("certificate-expired", 1)))  # Of the policy before.
@@ -157,6 +159,11 @@ def published(place: Place, days: float) -> None:
     place.run("check", DOMAIN)
     place.load_zone()
     assert place.run("check", DOMAIN).returncode == 0
+    announced_days_ago(place, days)
+
+
+def announced_days_ago(place: Place, days: float) -> None:
+    """So many days have passed since, and the last check was a moment ago."""
     store = Store(str(place.folder / "publish.sqlite"))
     found = store.get(PolicyDomain(DOMAIN))
     assert found
@@ -209,3 +216,74 @@ def test_ready_shows_what_reports_say(office: Office, place: Place) -> None:
     text = f"no failure of our making reported for 7 days: the last one {ago}; met on {on}, if nothing changes"
     assert (status, lines[5]) == (1, f"not met   {text}")
     assert lines[0] == f"{DOMAIN}: not ready for mode enforce before {on}"
+
+
+def automatic(place: Place) -> None:
+    text = place.config.read_text()
+    place.config.write_text(text.replace("[publish]\n", "[publish]\nauto = true\n"))
+
+
+def test_check_enforces_by_itself_once_all_conditions_hold(office: Office, place: Place) -> None:
+    published(place, 15)
+    enough(office)
+    office.take_in()
+    assert place.json("check", DOMAIN)["mode"] == "testing"  # Nobody has allowed it.
+    automatic(place)
+    other = place.mx(DOMAIN, "other")  # The policy does not name it.
+    assert place.json("check", DOMAIN)["mode"] == "testing"
+    place.dns.remove(DOMAIN, "MX")
+    place.mx(DOMAIN)
+    place.dns.remove(other)
+    found = place.json("check", DOMAIN)
+    assert (found["mode"], found["remarks"], [one["kind"] for one in found["waits"]]) == ("enforce", [], ["file"])
+    assert "mode: enforce" in (place.served(DOMAIN) or "")
+    entry = [one for one in place.json("show", DOMAIN)["history"] if one["what"] == "mode"][-1]
+    assert [entry[name] for name in ("who", "before", "after", "why")] == ["anna", "testing", "enforce", "auto"]
+
+
+@pytest.mark.parametrize("sender", [ONE, None])
+def test_a_verified_failure_puts_off_that_check_enforces(office: Office, place: Place, sender: str | None) -> None:
+    published(place, 15)
+    automatic(place)
+    enough(office)
+    office.said(sender, 5, of_us(0, 1, failure("sts-policy-fetch-error", 1)))
+    office.take_in()
+    assert place.json("check", DOMAIN)["mode"] == ("testing" if sender else "enforce")
+
+
+def test_without_reports_check_does_not_enforce(office: Office, place: Place) -> None:
+    published(place, 15)
+    automatic(place)
+    found = place.json("check", DOMAIN)
+    assert (found["mode"], found["remarks"]) == ("testing", [])
+    database = Path(office.settings.path)
+    database.parent.mkdir()
+    database.write_bytes(b"no database" * 1000)
+    found = place.json("check", DOMAIN)
+    text = f"TLS reports: {database}: file is not a database"
+    assert (found["mode"], found["remarks"]) == ("testing", [{"status": "warning", "check": "reports", "text": text}])
+
+
+def test_two_senders_whose_mail_does_not_arrive_are_an_error_and_no_step_back(office: Office, place: Place) -> None:
+    published(place, 1)
+    assert place.run("mode", DOMAIN, "enforce").returncode == 0
+    place.run("check", DOMAIN)
+    place.load_zone()
+    announced_days_ago(place, 3)
+    automatic(place)
+    office.said(ONE, 0, of_us(0, 1, failure("certificate-expired", 1)))
+    office.said(None, 0, of_us(0, 1, failure("certificate-expired", 1)))
+    office.said("other.example", 0, of_us(0, 1, failure("sts-policy-fetch-error", 1)))
+    office.take_in()
+    assert place.json("check", DOMAIN)["remarks"] == []
+    office.said(TWO, 1, of_us(0, 1, failure("starttls-not-supported", 1)))
+    office.take_in()
+    done = place.run("check", "--json", DOMAIN)
+    text = (
+        "2 organizations reported in the last 7 days that they could not deliver under the policy: "
+        f"`postfix-mtasts-reports results --domain {DOMAIN}` says what failed"
+    )
+    assert (done.returncode, done.stderr) == (2, f"postfix-mtasts-publish: error: {DOMAIN}: {text}\n")
+    found = json.loads(done.stdout)
+    assert (found["mode"], found["remarks"]) == ("enforce", [{"status": "error", "check": "reports", "text": text}])
+    assert place.run("ready", DOMAIN).returncode == 2

@@ -172,6 +172,12 @@ def test_a_reason_is_kept_when_enforce_is_forced() -> None:
     assert forced.changes == (Change("mode", "testing", "enforce", "forced: the MX is behind a firewall"),)
 
 
+def test_it_is_kept_that_nobody_asked_for_mode_enforce() -> None:
+    made = published().happens(ModeAsked(Mode.ENFORCE, auto=True))
+    assert made.publication.file == ENFORCE
+    assert made.changes == (Change("mode", "testing", "enforce", "auto"),)
+
+
 def test_the_mode_that_it_has_already_changes_nothing() -> None:
     line = published(ENFORCE)
     before = line.state
