@@ -251,6 +251,20 @@ def test_a_verified_failure_puts_off_that_check_enforces(office: Office, place: 
     assert place.json("check", DOMAIN)["mode"] == ("testing" if sender else "enforce")
 
 
+def test_check_does_not_enforce_while_records_cannot_be_sent(office: Office, place: Place) -> None:
+    published(place, 15)
+    automatic(place)
+    enough(office)
+    office.take_in()
+    key = place.folder / "key"
+    key.write_text('key "publish" { algorithm hmac-sha256; secret "c2VjcmV0"; };')
+    server = f'[publish.dns]\nserver = "127.0.5.9"\nkey = "{key}"\n'  # Nobody listens there.
+    place.config.write_text(f"{place.config.read_text()}\n{server}")
+    done = place.run("check", "--json", DOMAIN)
+    *_, found = map(json.loads, done.stdout.splitlines())
+    assert (done.returncode, found["mode"], [one["check"] for one in found["remarks"]]) == (2, "testing", ["record"])
+
+
 def test_without_reports_check_does_not_enforce(office: Office, place: Place) -> None:
     published(place, 15)
     automatic(place)
