@@ -222,7 +222,7 @@ WRONG_CONFIGURATION = {
         "[server]\nlisten_on = []\n",
         "unknown key server.listen_on: did you mean server.listen?",
     ),
-    "an unknown table": ("[log]\n", "unknown table log: allowed are server, cache, dns, fetch, reply, discovery"),
+    "an unknown table": ("[log]\n", "unknown table log: allowed are server, cache, dns, fetch, reply, discovery, reports"),
     "a wrong type": (
         '[dns]\ntimeout = "5"\n',
         'dns.timeout = "5": must be a number of seconds from 0.1 to 90',
@@ -248,8 +248,8 @@ def test_check_of_a_wrong_configuration(tmp_path: Path) -> None:
 
 def test_check_finds_a_missing_ca_file(world: World, tmp_path: Path) -> None:
     config = tmp_path / "config"
-    config.write_text(toml(world.configuration(tmp_path, fetch={"ca_file": "/nonexistent"})))
-    expected = (os.EX_CONFIG, "", error(f'{config}: fetch.ca_file = "/nonexistent": there is no such file'))
+    config.write_text(toml(world.configuration(tmp_path, fetch={"ca_file": str(tmp_path / "none")})))
+    expected = (os.EX_CONFIG, "", error(f'{config}: fetch.ca_file = "{tmp_path}/none": there is no such file'))
     assert run("--config", config, "--check") == expected
 
 

@@ -142,7 +142,7 @@ def test_an_empty_maildir(tmp_path: Path) -> None:
     [
         ((), 64, "error: the following arguments are required: SUBCOMMAND"),
         (("read",), 64, "error: the following arguments are required: FILE"),
-        (("read", "--config", "missing.toml", "x"), 78, "error: missing.toml: no such file or directory"),
+        (("read", "--config", "missing.toml", "x"), 78, "error: missing.toml: there is no such file"),
         (("read", "--config", "wrong.toml", "x"), 78, "error: wrong.toml: unknown table dsn: did you mean dns?"),
     ],
 )
