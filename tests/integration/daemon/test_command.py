@@ -222,7 +222,10 @@ WRONG_CONFIGURATION = {
         "[server]\nlisten_on = []\n",
         "unknown key server.listen_on: did you mean server.listen?",
     ),
-    "an unknown table": ("[log]\n", "unknown table log: allowed are server, cache, dns, fetch, reply, discovery, reports"),
+    "an unknown table": (
+        "[log]\n",
+        "unknown table log: allowed are server, cache, dns, fetch, reply, discovery, reports",
+    ),
     "a wrong type": (
         '[dns]\ntimeout = "5"\n',
         'dns.timeout = "5": must be a number of seconds from 0.1 to 90',
