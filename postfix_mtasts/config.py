@@ -150,13 +150,15 @@ class Discovery:
 class Reports:
     """TLS reports of others: the database, whose folder also has their mails, of which domains, and how long they stay.
 
-    Without domains, reports about every domain count. A domain stands for those below it too.
+    Without domains, reports about every domain count. A domain stands for those below it too. `alert_to` are the
+    addresses that alerts and summaries are mailed to.
     """
 
     path: str = _key("/var/lib/postfix-mtasts-reports/reports.sqlite", values.path, _PATH)
     domains: tuple[str, ...] = _key((), values.domains, 'a list of domains such as "example.com", in punycode')
     keep_mails: int = _key(30, values.whole(1, 4000), _DAYS)
     keep_facts: int = _key(400, values.whole(1, 4000), _DAYS)
+    alert_to: tuple[str, ...] = _key((), values.addresses, 'a list of addresses such as "postmaster@example.com"')
 
 
 @dataclass(frozen=True, slots=True)
