@@ -172,9 +172,10 @@ def _silence(
             continue
         is_daily = sum((last - day).days < _FORTNIGHT for day in days) >= REGULAR
         # What has been silent for longer, when nobody was told, is the past.
-        if subject in told or (is_daily and silent <= _FORTNIGHT):
-            if news := _repeat(subject, after, today):
-                yield Notice(news, subject, Severity.WARNING, last=last)
+        is_news = subject in told or (is_daily and silent <= _FORTNIGHT)
+        news = _repeat(subject, after, today) if is_news else None
+        if news:
+            yield Notice(news, subject, Severity.WARNING, last=last)
     for subject in told:
         if subject.kind is Kind.SILENCE and subject.name not in facts.reported:
             del after[subject]  # It is forgotten: whether it ever reports again says nothing about us.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from postfix_mtasts.reports.alerts import LOOK_BACK, OTHER, Kind, News, Notice
 from postfix_mtasts.reports.meaning import Severity, meaning
 from postfix_mtasts.reports.plain import counted, fill, listed, plain, share
-from postfix_mtasts.reports.views import is_hostname
+from postfix_mtasts.reports.viewing import is_hostname
 
 _MAX_GROUPS = 20  # In one mail.
 _WORDS = {News.NEW: "New", News.STILL: "Still there after a week", News.OVER: "Over"}

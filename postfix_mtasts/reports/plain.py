@@ -8,7 +8,7 @@ _MAX_TEXT = 300  # Characters of a text that others wrote. A hostname has 253.
 
 
 def plain(text: str) -> str:
-    """Escape all but printable ASCII, and cut what is too long: what a sender wrote must not end a line, or a header."""
+    """Escape all but printable ASCII, and cut what is too long. What a sender wrote must not end a line or a header."""
     cut = text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
     return "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in cut)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from postfix_mtasts.postfix.installation import PATH
 from postfix_mtasts.reports.plain import plain
-from postfix_mtasts.reports.views import is_hostname
+from postfix_mtasts.reports.viewing import is_hostname
 
 _DEADLINE = 60.0  # Seconds.
 _MAX_REASON = 2000  # Octets of what it prints.

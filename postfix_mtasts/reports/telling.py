@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from postfix_mtasts.config import Config
+from postfix_mtasts.log.journal import stderr_is_journal
 from postfix_mtasts.postfix.installation import PATH
 from postfix_mtasts.query.output import JSON, Output, Status, to_json
 from postfix_mtasts.reports import digest, notices
@@ -25,7 +26,8 @@ from postfix_mtasts.reports.meaning import Severity
 from postfix_mtasts.reports.sendmail import SendmailError, own_address, send
 from postfix_mtasts.reports.store import Store
 from postfix_mtasts.reports.told import keep, known, told
-from postfix_mtasts.reports.views import Facts, LeftOut, by_result, by_source, window
+from postfix_mtasts.reports.viewing import Facts, by_result, by_source
+from postfix_mtasts.reports.views import LeftOut, window
 from postfix_mtasts.reports.voice import complain
 
 # The levels of syslog(3), by which the journal marks a line on standard error (sd-daemon(3)).
@@ -89,7 +91,7 @@ def _say(found: Sequence[notices.Group], single: Sequence[Notice], output: Outpu
     if output.json:
         for notice in single:
             output.document(_document(notice))
-    elif _is_in_journal():
+    elif stderr_is_journal():
         for group in found:
             print(f"<{_LEVELS[group.severity]}>{notices.line(group)}", file=sys.stderr)  # noqa: T201 - this is the output
     else:
@@ -127,17 +129,6 @@ def _mail(recipients: Sequence[str], subject: str, lines: Sequence[str], time: d
 
 def _recipients(arguments: argparse.Namespace, settings: Config) -> Sequence[str]:
     return (arguments.to,) if arguments.to else settings.reports.alert_to
-
-
-def _is_in_journal() -> bool:
-    """Whether $JOURNAL_STREAM is about the file that standard error is (systemd.exec(5))."""
-    stream = os.environ.get("JOURNAL_STREAM")
-    if not stream:
-        return False
-    with contextlib.suppress(OSError):
-        found = os.fstat(sys.stderr.fileno())
-        return stream == f"{found.st_dev}:{found.st_ino}"
-    return False
 
 
 @contextlib.contextmanager
