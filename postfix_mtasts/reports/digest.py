@@ -52,12 +52,12 @@ def _verdict(results: ResultsView) -> str:
     troubles = [result for result in results.results if result.meaning.severity is not Severity.NOTE]
     if not results.failed and not troubles:
         return f"all is well, {counted(total, 'session')}"
-    failed = f"{results.failed:,} of {counted(total, 'session')} failed"
+    failed = f"failed: {results.failed:,} of {counted(total, 'session')}"
     if not troubles:
         return failed
     first = plain(troubles[0].result or _NOT_SAID)
     more = len(troubles) - 1 + results.more
-    return f"{first}{f' and {more} more' if more else ''}, {failed}"
+    return f"{failed}, {first}{f' and {more:,} more' if more else ''}"
 
 
 def _result(result: Result) -> Iterator[str]:

@@ -133,7 +133,7 @@ def _silence(first: Notice) -> Iterator[str]:
         yield f"reports again, last about {first.last}"
         return
     yield f"reported daily, last about {first.last}"
-    yield "It has had no mail for you, or its reports do not arrive."
+    yield "it has had no mail for you, or its reports do not arrive"
 
 
 def _command(group: Group) -> str:

@@ -4,6 +4,7 @@ import urllib.parse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from postfix_mtasts.config_values import address
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.query.doctor.finding import Finding
@@ -24,15 +25,18 @@ class Published:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The addresses of its mailto: URIs, in lower case."""
-        uris = self.record.rua if isinstance(self.record, TlsrptRecord) else ()
-        return tuple(_address(uri) for uri in uris if uri[:7].lower() == "mailto:")
+        """The addresses of its mailto: URIs, in lower case, but those that are none."""
+        return tuple(filter(None, map(_address, self.uris)))
+
+    @property
+    def uris(self) -> tuple[str, ...]:
+        """All URIs."""
+        return self.record.rua if isinstance(self.record, TlsrptRecord) else ()
 
     @property
     def first(self) -> str:
         """The address that comes first, or empty if it is none."""
-        first = self.record.rua[0] if isinstance(self.record, TlsrptRecord) else ""
-        return _address(first) if first[:7].lower() == "mailto:" else ""
+        return _address(self.uris[0]) if self.uris else ""
 
 
 async def look_up(domain: str, resolver: Resolver) -> Published:
@@ -51,19 +55,18 @@ def check_record(published: Published, here: Sequence[str]) -> Iterator[Finding]
         yield Finding("record", Status.ERROR, f"the TXT lookup for {name} failed: {record}", why)
         return
     ours = here[0] if here else f"tlsrpt@{published.domain}"
-    uris = record.rua if isinstance(record, TlsrptRecord) else ()
-    others = [uri for uri in uris if uri.lower() != f"mailto:{ours}"]
+    others = [uri for uri in published.uris if uri.lower() != f"mailto:{ours}"]
     fix = "DNS", f'{name}. TXT "v=TLSRPTv1; rua={",".join((f"mailto:{ours}", *others))}"'
     if isinstance(record, TlsrptError):
         yield Finding("record", Status.ERROR, f"the TXT record {name}: {record}", _NO_REPORTS, *fix)
     elif record is None:
         yield Finding("record", Status.ERROR, f"there is no TXT record {name}", _NO_REPORTS, *fix)
     elif not published.addresses:
-        yield Finding("record", Status.ERROR, f"{name} has no mailto: in rua", "this command takes mails", *fix)
+        yield Finding("record", Status.ERROR, f"{name} has no mail address in rua", "this command takes mails", *fix)
     elif published.first in here:
         what = f"{name} asks for reports to {published.first}"
         yield Finding("record", Status.OK, what, "the address leads to this command")
-    elif any(address in here for address in published.addresses):
+    elif any(one in here for one in published.addresses):
         what = f"{name} asks for reports to {record.rua[0]} first"
         yield Finding("record", Status.WARNING, what, _FIRST, *fix)
     else:
@@ -78,4 +81,9 @@ def _name(domain: str) -> str:
 
 
 def _address(uri: str) -> str:
-    return urllib.parse.unquote(uri[7:].partition("?")[0]).lower()
+    """The address in a mailto: URI, or empty."""
+    scheme, _, rest = uri.partition(":")
+    try:
+        return address(urllib.parse.unquote(rest.partition("?")[0]).lower()) if scheme.lower() == "mailto" else ""
+    except ValueError:
+        return ""

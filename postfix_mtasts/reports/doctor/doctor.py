@@ -64,7 +64,8 @@ async def examine(
         pass  # _check_files says so.
     postfix = await _transport(findings, path)
     findings += _check_files(database, spool, time, postfix.users if postfix else ())
-    named = tuple(domains or settings.reports.domains or seen)[:_MAX_DOMAINS]
+    ours = tuple(domains or settings.reports.domains)
+    named = (ours or tuple(seen))[:_MAX_DOMAINS]
     if not named:
         why = "the records of your domains are not checked"
         line = "postfix-mtasts-reports doctor example.com"
@@ -73,9 +74,9 @@ async def examine(
     records = [await look_up(domain, resolver) for domain in named]
     here = await _here(records, postfix)
     if mail:
-        # Not to strangers: other addresses than those of the domains themselves may be those of a service.
+        # Not to strangers: another domain's address may be that of a service.
         tried = [one for one in dict.fromkeys(record.first for record in records) if one]
-        wanted = [one for one in tried if one in here or is_ours(one.rpartition("@")[2], named)]
+        wanted = [one for one in tried if one in here or (ours and is_ours(one.rpartition("@")[2], ours))]
         for address in wanted[:_MAX_MAILS]:
             findings.append(await _arrival(address, spool, database, path))
             here += [address] if findings[-1].status is Status.OK and address not in here else []
