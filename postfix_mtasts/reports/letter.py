@@ -10,7 +10,8 @@ from postfix_mtasts.reports.plain import plain
 from postfix_mtasts.reports.voice import PROGRAM
 
 _MAX_SUBJECT = 120  # Characters.
-_POLICY = email.policy.default.clone(linesep="\n", max_line_length=78)
+# A list of recipients is folded, and never the subject, of which the library leaves nothing in the first line.
+_POLICY = email.policy.default.clone(linesep="\n", max_line_length=200)
 
 
 def letter(

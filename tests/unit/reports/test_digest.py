@@ -21,6 +21,7 @@ from postfix_mtasts.reports.views import (
 
 WEEK = Window(date(2026, 3, 2), date(2026, 3, 8))
 GOOGLE, MICROSOFT = Sender("google.com", True), Sender("microsoft.com", True)
+NOTHING = LeftOut(0, 0)
 NOW = datetime.datetime(2026, 3, 9, 7, 0, tzinfo=datetime.UTC)
 
 
@@ -34,12 +35,17 @@ def group(result: str | None, sessions: int, mx: str | None = "mx.a.example", se
 
 
 def week(
-    days: dict[Sender, tuple[int, int]], *groups: FailureGroup, left_out: LeftOut = LeftOut(0, 0)
+    days: dict[Sender, tuple[int, int]], *groups: FailureGroup, left_out: LeftOut = NOTHING
 ) -> tuple[str, list[str]]:
     """The subject and the lines for the sessions of sources that succeeded and failed."""
     of_days = {sender: [Day(WEEK.last, *counts)] for sender, counts in days.items()}
     found = Facts(
-        of_days, dict.fromkeys(days, ()), groups, {one: [line(one, 8)] for one in days}, dict.fromkeys(days, 1), left_out
+        of_days,
+        dict.fromkeys(days, ()),
+        groups,
+        {one: [line(one, 8)] for one in days},
+        dict.fromkeys(days, 1),
+        left_out,
     )
     results = by_result(WEEK, None, found, LIMITS)
     return subject(results), body(by_source(WEEK, None, found, LIMITS), results)
@@ -74,9 +80,7 @@ def test_all_is_well() -> None:
 
 def test_a_week_with_failures() -> None:
     hosts = [group("certificate-expired", 9 - number, f"mx{number}.a.example") for number in range(5)]
-    assert week(
-        {GOOGLE: (900, 40)}, *hosts, group("sts-policy-invalid", 1, None), left_out=LeftOut(2, 1)
-    ) == (
+    assert week({GOOGLE: (900, 40)}, *hosts, group("sts-policy-invalid", 1, None), left_out=LeftOut(2, 1)) == (
         "TLS reports: failed: 40 of 940 sessions, certificate-expired and 1 more",
         [
             "Failed: 40 of 940 sessions, certificate-expired and 1 more.",

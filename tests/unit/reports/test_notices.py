@@ -71,15 +71,21 @@ def test_a_mail() -> None:
 
 
 def test_the_journal() -> None:
-    assert [line(group) for group in groups((FIRST, SECOND, SILENT, OVER))] == [
+    said = [line(group) for group in groups((FIRST, SECOND, SILENT, OVER))]
+    first, second, third = said
+    assert first == (
         "New: certificate-expired [error]: a.example, b.example: at mx1.a.example and 1 more; 1,201 of 2,009 sessions"
         " failed (59.8%); told by google.com, microsoft.com; from 2026-03-08 to 2026-03-09; check it:"
-        " postfix-mtasts-query --probe a.example",
+        " postfix-mtasts-query --probe a.example"
+    )
+    assert second == (
         "Still there after a week: no more reports [warning]: microsoft.com: reported daily, last about 2026-03-04; it"
-        " has had no mail for you, or its reports do not arrive; check it: postfix-mtasts-reports doctor",
+        " has had no mail for you, or its reports do not arrive; check it: postfix-mtasts-reports doctor"
+    )
+    assert third == (
         "Over: tlsa-invalid: c.example: last on 2026-03-05; since then, sources that told of it report sessions"
-        " without it",
-    ]
+        " without it"
+    )
 
 
 def test_what_is_over_without_a_word() -> None:
