@@ -125,6 +125,7 @@ def _add_quarantine(subcommands: Any) -> None:
     ):
         _add(actions, name, help_text).add_argument("number", nargs="+", type=int, metavar="NUMBER", help="in the list")
 
+
 def _add_mailing(subcommands: Any) -> None:
     for name, help_text in (
         ("alert", "tell what is new, still there after a week, or over, once each: for a timer"),

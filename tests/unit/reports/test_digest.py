@@ -7,17 +7,8 @@ from datetime import date
 
 from postfix_mtasts.reports.digest import LIMITS, body, subject
 from postfix_mtasts.reports.letter import letter
-from postfix_mtasts.reports.views import (
-    Day,
-    Facts,
-    FailureGroup,
-    LeftOut,
-    ReportLine,
-    Sender,
-    Window,
-    by_result,
-    by_source,
-)
+from postfix_mtasts.reports.viewing import Facts, by_result, by_source
+from postfix_mtasts.reports.views import Day, FailureGroup, LeftOut, ReportLine, Sender, Window
 
 WEEK = Window(date(2026, 3, 2), date(2026, 3, 8))
 GOOGLE, MICROSOFT = Sender("google.com", True), Sender("microsoft.com", True)
