@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from typing import IO
 
 from postfix_mtasts.postfix.installation import PATH
 from postfix_mtasts.reports.plain import plain
@@ -41,17 +42,21 @@ def send(mail: bytes, sender: str, recipients: Sequence[str], path: str = PATH) 
         try:
             status = process.wait(_DEADLINE)
         except subprocess.TimeoutExpired as error:
-            raise SendmailError(f"{command}: not done within {_DEADLINE:g} s") from error
+            raise SendmailError(f"{command} was not done within {_DEADLINE:g} s: {_reason(said)}") from error
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         if status:
-            said.seek(0)
-            lines = said.read(_MAX_REASON).decode("utf-8", "replace").split("\n")
-            reason = next((plain(line) for line in reversed(lines) if line.strip()), "no reason given")
-            raise SendmailError(f"{command} failed with status {status}: {reason}")
+            raise SendmailError(f"{command} failed with status {status}: {_reason(said)}")
+
+
+def _reason(said: IO[bytes]) -> str:
+    """The last line of what a command printed."""
+    said.seek(max(0, said.seek(0, os.SEEK_END) - _MAX_REASON))
+    lines = said.read(_MAX_REASON).decode("utf-8", "replace").split("\n")
+    return next((plain(line) for line in reversed(lines) if line.strip()), "no reason given")
 
 
 def own_address(mailname: pathlib.Path = _MAILNAME) -> str:

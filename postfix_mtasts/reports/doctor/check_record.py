@@ -55,7 +55,7 @@ def check_record(published: Published, here: Sequence[str]) -> Iterator[Finding]
         yield Finding("record", Status.ERROR, f"the TXT lookup for {name} failed: {record}", why)
         return
     ours = here[0] if here else f"tlsrpt@{published.domain}"
-    others = [uri for uri in published.uris if uri.lower() != f"mailto:{ours}"]
+    others = [uri for uri in published.uris if _address(uri) != ours]
     fix = "DNS", f'{name}. TXT "v=TLSRPTv1; rua={",".join((f"mailto:{ours}", *others))}"'
     if isinstance(record, TlsrptError):
         yield Finding("record", Status.ERROR, f"the TXT record {name}: {record}", _NO_REPORTS, *fix)

@@ -177,12 +177,15 @@ def test_a_sendmail_that_fails_is_tried_again(desk: Desk, capsys: pytest.Capture
     assert (desk.alert(1), desk.alert(1), desk.subjects()) == (Status.OK, Status.OK, [NEW])
 
 
-def test_a_sendmail_that_hangs_is_ended(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sendmail_that_hangs_is_ended(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It and what it has started."""
-    monkeypatch.setattr(sendmail, "_DEADLINE", 0.5)
-    desk.sendmail('#!/bin/sh\nsleep 600 & echo $! >"$(dirname "$0")/child"\nwait\n')
+    monkeypatch.setattr(sendmail, "_DEADLINE", 5.0)
+    desk.sendmail('#!/bin/sh\nsleep 600 & echo $! >"$(dirname "$0")/child"\necho waiting; wait\n')
     desk.put(GOOGLE, report(1, 6))
     assert desk.alert() == Status.UNAVAILABLE
+    assert "sendmail was not done within 5 s: waiting\n" in capsys.readouterr().err
     child = int((desk.bin / "child").read_text())
     while Path(f"/proc/{child}/cmdline").exists() and Path(f"/proc/{child}/cmdline").read_text():  # A zombie has none.
         time.sleep(0.05)
