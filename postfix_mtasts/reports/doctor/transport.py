@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from postfix_mtasts.postfix.installation import DEADLINE, PATH, NoPostfix, run
-from postfix_mtasts.query.doctor.tables import tables
+from postfix_mtasts.postfix.tables import tables
 from postfix_mtasts.reports.voice import PROGRAM
 
 _MAX_ALIASES = 10  # Steps from one alias to the next.
