@@ -7,13 +7,14 @@ _postfix_mtasts_reports() {
     esac
     case ${COMP_WORDS[1]} in
     read | import) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
+    html) words="--config --help"; mapfile -t COMPREPLY < <(compgen -d -- "$current") ;;
     receive) words='--config --help' ;;
     sources | results) words="$words --days --domain --all" ;;
     quarantine) words="$words list show accept drop" ;;
     alert | summary) words="$words --to" ;;
     doctor) words="$words --no-mail" ;;
     show | replay) ;;
-    *) words='--version --help receive read import sources results show quarantine replay alert summary doctor' ;;
+    *) words='--version --help receive read import sources results show quarantine html replay alert summary doctor' ;;
     esac
     mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(compgen -W "$words" -- "$current")
 }

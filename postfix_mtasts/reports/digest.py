@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from postfix_mtasts.reports.meaning import Severity
-from postfix_mtasts.reports.plain import counted, fill, listed, plain, share
+from postfix_mtasts.reports.plain import counted, fill, listed, plain
 from postfix_mtasts.reports.viewing import Limits
 from postfix_mtasts.reports.views import LeftOut, Result, ResultsView, Source, SourcesView
+from postfix_mtasts.reports.wording import share
 
 DAYS = 7
 LIMITS = Limits(rows=10, failures=0, reports=1, policies=0, mx=3)

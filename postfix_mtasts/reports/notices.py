@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from postfix_mtasts.reports.alerts import LOOK_BACK, OTHER, Kind, News, Notice
 from postfix_mtasts.reports.meaning import Severity, meaning
-from postfix_mtasts.reports.plain import counted, fill, listed, plain, share
+from postfix_mtasts.reports.plain import counted, fill, listed, plain
 from postfix_mtasts.reports.viewing import is_hostname
+from postfix_mtasts.reports.wording import WORDS, share
 
 _MAX_GROUPS = 20  # In one mail.
-_WORDS = {News.NEW: "New", News.STILL: "Still there after a week", News.OVER: "Over"}
-_SEVERITIES = {Severity.NOTE: "note", Severity.WARNING: "warning", Severity.ERROR: "error"}
+_NEWS = {News.NEW: "New", News.STILL: "Still there after a week", News.OVER: "Over"}
 _RESULTS = {OTHER: "unknown result types", "": "failures without a type"}
 
 
@@ -50,7 +50,7 @@ def groups(notices: Sequence[Notice]) -> tuple[Group, ...]:
 
 def title(group: Group) -> str:
     """What is new, still there, or over."""
-    return f"{_WORDS[group.first.news]}: {_trouble(group)}"
+    return f"{_NEWS[group.first.news]}: {_trouble(group)}"
 
 
 def subject(told: Sequence[Group]) -> str:
@@ -87,7 +87,7 @@ def _trouble(group: Group) -> str:
 
 
 def _tag(group: Group) -> str:
-    return "" if group.first.news is News.OVER else f" [{_SEVERITIES[group.severity]}]"
+    return "" if group.first.news is News.OVER else f" [{WORDS[group.severity]}]"
 
 
 def _details(group: Group) -> Iterator[str]:

@@ -28,9 +28,3 @@ def counted(number: int, what: str) -> str:
     """A number of things, such as `1,204 sessions`."""
     return f"{number:,} {what}" + ("" if number == 1 else "s")
 
-
-def share(part: int, of: int) -> str:
-    """A share in per cent. It is 0 or 100 only if it is so exactly."""
-    if not 0 < part < of:
-        return "100%" if part else "0%"
-    return f"{min(max(100 * part / of, 0.1), 99.9):.1f}%"

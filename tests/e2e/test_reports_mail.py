@@ -129,7 +129,7 @@ def test_alert_and_summary_arrive(desk: Desk) -> None:
     assert (mail["Message-ID"].count("@"), mail["Date"] is not None) == (1, True)
     assert mail.get_content().startswith(
         "New: starttls-not-supported [note]\n  example.com\n  at mx2.company-y.example\n"
-        "  200 of 5,629 sessions failed (3.6%)\n  told by sender.example\n"
+        "  200 of 5,629 sessions failed (3.55 %)\n  told by sender.example\n"
     )
     done = desk.run("alert")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -112,7 +112,7 @@ def test_the_life_of_a_trouble(desk: Desk, capsys: pytest.CaptureFixture[str]) -
     assert str(mail["From"]) == f"postfix-mtasts-reports <{words[2]}>"
     assert mail.get_content().startswith("New: certificate-expired [error]\n  a.example\n  at mx.a.example\n")
     line = (
-        "New: certificate-expired [error]: a.example: at mx.a.example; 6 of 10 sessions failed (60.0%); told by"
+        "New: certificate-expired [error]: a.example: at mx.a.example; 6 of 10 sessions failed (60 %); told by"
         " google.com; on 2026-03-19; check it: postfix-mtasts-query --probe a.example\n"
     )
     assert capsys.readouterr() == (line, "")
@@ -300,7 +300,7 @@ def test_a_summary_is_sent_also_if_all_is_well(desk: Desk) -> None:
     (mail,) = desk.mails()
     assert mail["Subject"] == "TLS reports: all is well, 70 sessions"
     assert mail.get_content() == (
-        "All is well, 70 sessions.\n\nReports about 2026-03-13 to 2026-03-19 (UTC).\n70 sessions, 0 failed (0%), told"
+        "All is well, 70 sessions.\n\nReports about 2026-03-13 to 2026-03-19 (UTC).\n70 sessions, 0 failed (0 %), told"
         " by 1 source.\n\nSources\n  google.com\n    70 sessions, 0 failed, last 2026-03-20\n\n"
         "Not counted: 1 report whose sender is not verified.\n"
     )

@@ -39,7 +39,7 @@ TEXT = """\
 New: certificate-expired [error]
   a.example, b.example
   at mx1.a.example and 1 more
-  1,201 of 2,009 sessions failed (59.8%)
+  1,201 of 2,009 sessions failed (59.78 %)
   told by google.com, microsoft.com
   from 2026-03-08 to 2026-03-09
   The certificate of the MX host has expired. Renew it, and
@@ -75,7 +75,7 @@ def test_the_journal() -> None:
     first, second, third = said
     assert first == (
         "New: certificate-expired [error]: a.example, b.example: at mx1.a.example and 1 more; 1,201 of 2,009 sessions"
-        " failed (59.8%); told by google.com, microsoft.com; from 2026-03-08 to 2026-03-09; check it:"
+        " failed (59.78 %); told by google.com, microsoft.com; from 2026-03-08 to 2026-03-09; check it:"
         " postfix-mtasts-query --probe a.example"
     )
     assert second == (
