@@ -26,7 +26,7 @@ _WORDS = (
 )
 
 
-async def check_arrival(address: str, spool: Spool, database: Path, *, wait: float = WAIT, path: str = PATH) -> Finding:
+async def check_arrival(address: str, spool: Spool, database: Path, *, wait: float, path: str = PATH) -> Finding:
     """Send a mail to an address, and see whether it arrives in the spool and is taken in. Raises OSError."""
     token = secrets.token_hex(16)
     now = datetime.datetime.now(datetime.UTC)

@@ -10,7 +10,7 @@ from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.postfix.installation import PATH, NoPostfix
 from postfix_mtasts.query.doctor.finding import Finding, documents, show
 from postfix_mtasts.query.output import Output, Status, worst
-from postfix_mtasts.reports.doctor.check_arrival import check_arrival
+from postfix_mtasts.reports.doctor.check_arrival import WAIT, check_arrival
 from postfix_mtasts.reports.doctor.check_keeping import (
     check_last,
     check_left_over,
@@ -157,7 +157,7 @@ async def _here(records: Sequence[Published], postfix: Transport | None) -> list
 
 async def _arrival(address: str, spool: Spool, database: Path, path: str) -> Finding:
     try:
-        return await check_arrival(address, spool, database, path=path)
+        return await check_arrival(address, spool, database, wait=WAIT, path=path)
     except PermissionError as error:
         what, why = f"{error.filename}: permission denied", f"it is unknown if a mail to {address} has arrived"
         return Finding("arrival", Status.ERROR, what, why, "run", "sudo postfix-mtasts-reports doctor")

@@ -342,3 +342,19 @@ def test_what_was_told_survives(desk: Desk) -> None:
         keep(store, decision.told)
         assert told(store) == decision.told
     assert len(decision.told) == 2
+
+
+def test_sources_that_report_daily_are_bounded(desk: Desk) -> None:
+    """Whoever has a domain can be thousands of senders."""
+    with Store(desk.database) as store:
+        store.open()
+        put(store, "1", GOOGLE, report(1))
+        columns = "key, message, verified, sender, identity, domain, day, start, [end], problems"
+        rows = (
+            (f"{sender}.{day}", 1, 1, f"{sender}.evil.example", f"{day}", "", f"{TODAY - day * DAY}", 0, 0, "")
+            for sender in range(1100)
+            for day in range(1, 13)
+        )
+        with store.transaction():
+            store.execute_many(f"INSERT INTO reports ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        assert len(known(store, TODAY).reported) == 1000
