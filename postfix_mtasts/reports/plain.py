@@ -27,4 +27,3 @@ def listed(names: Sequence[str], most: int = 3, more: int = 0) -> str:
 def counted(number: int, what: str) -> str:
     """A number of things, such as `1,204 sessions`."""
     return f"{number:,} {what}" + ("" if number == 1 else "s")
-
