@@ -150,13 +150,15 @@ class Discovery:
 class Reports:
     """TLS reports of others: the database, whose folder also has their mails, of which domains, and how long they stay.
 
-    Without domains, reports about every domain count. A domain stands for those below it too.
+    Without domains, reports about every domain count. A domain stands for those below it too. `alert_to` are the
+    addresses that alerts and summaries are mailed to.
     """
 
     path: str = _key("/var/lib/postfix-mtasts-reports/reports.sqlite", values.path, _PATH)
     domains: tuple[str, ...] = _key((), values.domains, 'a list of domains such as "example.com", in punycode')
     keep_mails: int = _key(30, values.whole(1, 4000), _DAYS)
     keep_facts: int = _key(400, values.whole(1, 4000), _DAYS)
+    alert_to: tuple[str, ...] = _key((), values.addresses, 'a list of addresses such as "postmaster@example.com"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,7 @@ class Publish:
     path: str = _key("/var/lib/postfix-mtasts-publish/publish.sqlite", values.path, _PATH)
     policies: str = _key("/var/lib/postfix-mtasts-publish/policies", values.path, _PATH)
     zone: str = _key("", values.domain, 'a domain such as "sts.example.net", in punycode, or ""')
-    addresses: tuple[str, ...] = _key((), values.addresses, 'a list of IP addresses such as "192.0.2.1"')
+    addresses: tuple[str, ...] = _key((), values.ip_addresses, 'a list of IP addresses such as "192.0.2.1"')
     reports: tuple[str, ...] = _key(
         (), values.report_uris, 'a list of URIs such as "mailto:tlsrpt@example.net" and "https://example.net/tlsrpt"'
     )

@@ -14,6 +14,8 @@ _OCTAL = re.compile(r"(?:0o?)?([0-7]{1,3})")
 MAX_SOCKET_PATH = 107  # Bytes (unix(7)).
 _INET = re.compile(r"(?:\[(?P<v6>[^]]*)\]|(?P<v4>[^:]*))(?::(?P<port>[0-9]{1,5}))?")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+# A mail address without quotes. It cannot be taken for an option of a command.
+_ADDRESS = re.compile(r"(?!-)[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@(?P<domain>.*)")
 # RFC 3986, 2, without the characters that a TXT record for TLS reports wants encoded (RFC 8460, 3).
 _REPORT_URI = re.compile(r"(?:mailto|https):(?:[A-Za-z0-9._~:/?#\[\]@$&'()*+=-]|%[0-9A-Fa-f]{2})+")
 _DOMAIN = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})+")  # In A-labels.
@@ -181,12 +183,25 @@ def domains(value: Any) -> tuple[str, ...]:
     return names
 
 
+def address(value: str) -> str:
+    """A mail address."""
+    match = _ADDRESS.fullmatch(value)
+    if not match or not _DOMAIN.fullmatch(match["domain"].lower()):
+        raise ValueError
+    return value
+
+
+def addresses(value: Any) -> tuple[str, ...]:
+    """Mail addresses."""
+    return tuple(map(address, strings(value)))
+
+
 def domain(value: Any) -> str:
     """A domain in lower-case A-labels, or an empty text."""
     return "" if value == "" else domains([value])[0]
 
 
-def addresses(value: Any) -> tuple[str, ...]:
+def ip_addresses(value: Any) -> tuple[str, ...]:
     """IP addresses."""
     return tuple(str(ipaddress.ip_address(item)) for item in strings(value))
 

@@ -1,4 +1,4 @@
-"""Says which folder is missing, or which right of this process, when a file cannot be read, written or created."""
+"""Why this process cannot read or make a file: a folder or a right is missing. And whose a new file is."""
 
 import os
 import pathlib
@@ -37,3 +37,13 @@ def _user() -> str:
         return f"user {pwd.getpwuid(os.geteuid()).pw_name}"
     except KeyError:
         return f"user {os.geteuid()}"
+
+
+def give_to_owner(folder: pathlib.Path, made: pathlib.Path | int) -> None:
+    """As root, give a file or folder that this process has made in a folder to the owner of that folder.
+
+    Whoever works there at other times could not use what is root's. Raises OSError.
+    """
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.chown(made, owner.st_uid, owner.st_gid)

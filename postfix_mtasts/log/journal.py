@@ -47,7 +47,7 @@ class JournalHandler(logging.Handler):
 
 def journal_handler(identifier: str, other: logging.Handler) -> JournalHandler | None:
     """Return a handler for journald, or None if standard error is not connected to it or python3-systemd is missing."""
-    if not _stderr_is_journal():
+    if not stderr_is_journal():
         return None
     try:
         from systemd.journal import sendv
@@ -56,7 +56,7 @@ def journal_handler(identifier: str, other: logging.Handler) -> JournalHandler |
     return JournalHandler(identifier, other, sendv)
 
 
-def _stderr_is_journal() -> bool:
+def stderr_is_journal() -> bool:
     """Whether $JOURNAL_STREAM is about the file that standard error is (systemd.exec(5))."""
     stream = os.environ.get("JOURNAL_STREAM")
     if not stream:

@@ -3,6 +3,7 @@
     postfix-mtasts-reports receive | read FILE... | import FILE... | replay
     postfix-mtasts-reports sources | results | show REPORT | quarantine list|show|accept|drop
     postfix-mtasts-reports html DIRECTORY
+    postfix-mtasts-reports alert | summary [--to ADDRESS] | doctor [DOMAIN...]
 
 Its results go to standard output, errors to standard error.
 """
@@ -15,6 +16,7 @@ from typing import Any, NoReturn
 from postfix_mtasts import __version__, config
 from postfix_mtasts.config import ConfigError
 from postfix_mtasts.config_file import read_config
+from postfix_mtasts.config_values import address
 from postfix_mtasts.query.output import Output, Status
 from postfix_mtasts.reports.looking import VIEWS, Subcommand
 from postfix_mtasts.reports.store import StoreError
@@ -61,6 +63,14 @@ def run(words: list[str]) -> Status:
 def _subcommand(name: str) -> Subcommand:
     if name in VIEWS:
         return VIEWS[name]
+    if name in ("alert", "summary"):
+        from postfix_mtasts.reports import telling
+
+        return telling.SUBCOMMANDS[name]
+    if name == "doctor":
+        from postfix_mtasts.reports.doctor import doctor
+
+        return doctor.run
     # It needs the libraries of the extra `reports`.
     from postfix_mtasts.reports.subcommands import SUBCOMMANDS
 
@@ -83,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
     _add_views(subcommands)
     _add_quarantine(subcommands)
     _add(subcommands, "replay", "take in all mails again that are still there")
+    _add_mailing(subcommands)
     return made
 
 
@@ -115,6 +126,19 @@ def _add_quarantine(subcommands: Any) -> None:
         _add(actions, name, help_text).add_argument("number", nargs="+", type=int, metavar="NUMBER", help="in the list")
 
 
+def _add_mailing(subcommands: Any) -> None:
+    for name, help_text in (
+        ("alert", "tell what is new, still there after a week, or over, once each: for a timer"),
+        ("summary", "tell how the week was"),
+    ):
+        _add(subcommands, name, help_text).add_argument(
+            "--to", type=_address, metavar="ADDRESS", help="mail it there (default: reports.alert_to)"
+        )
+    doctor = _add(subcommands, "doctor", "check that reports arrive here, and what is wrong")
+    doctor.add_argument("domain", nargs="*", type=_domain, metavar="DOMAIN", help="(default: reports.domains)")
+    doctor.add_argument("--no-mail", action="store_true", help="send no mail to the address that reports go to")
+
+
 def _add(to: Any, name: str, help_text: str, *, json: bool = True) -> argparse.ArgumentParser:
     one: argparse.ArgumentParser = to.add_parser(name, help=help_text)
     if json:
@@ -136,6 +160,13 @@ def _domain(text: str) -> str:
         return hostname(text)
     except HostnameError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _address(text: str) -> str:
+    try:
+        return address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError("must be an address such as postmaster@example.com") from error
 
 
 class _Parser(argparse.ArgumentParser):

@@ -11,6 +11,8 @@ which have an empty text for it.
 - `groups` has the failures of a report that are of one kind, summed: those that differ in nothing but the sending IP
   address and the explanation. `kinds` says what they have in common. The views are made of these two, so that they need
   not read all failures. `example` is the failure with most sessions.
+- `told` has what `alert` has told of and is not over: the kind of trouble, the domain or source, the result type, the
+  day on which it was told, and whether it was told again after a week.
 """
 
 VERSION = 1
@@ -103,4 +105,13 @@ CREATE TABLE IF NOT EXISTS groups (
     PRIMARY KEY (kind, day, report)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS groups_by_report ON groups (report);
+
+CREATE TABLE IF NOT EXISTS told (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    result TEXT NOT NULL,
+    since TEXT NOT NULL,
+    still INTEGER NOT NULL,
+    PRIMARY KEY (kind, name, result)
+) WITHOUT ROWID;
 """

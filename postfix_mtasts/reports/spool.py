@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from postfix_mtasts.reports.files import MAX_FILE
+from postfix_mtasts.rights import give_to_owner
 
 _PIECE = 2**16  # Octets that are read at once.
 _KEPT_OF_LARGER = 2**18  # Octets that are kept of a mail larger than MAX_FILE, which is not read in any case.
@@ -39,6 +40,7 @@ class Spool:
                 if not path.is_dir():
                     raise
             else:
+                give_to_owner(path.parent, path)
                 _sync(path.parent)
 
     def save(self, source: IO[bytes], now: int, label: str = "") -> str:
@@ -115,7 +117,7 @@ class Spool:
     @contextlib.contextmanager
     def alone(self) -> Iterator[bool]:
         """Whether no other process is in here. It ends with the process, however that ends."""
-        with (self._path / "lock").open("ab") as file:
+        with open(self._path / "lock", "ab", opener=_for_owner) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -145,7 +147,9 @@ def received(name: str) -> int:
 
 
 def _for_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    file = os.open(path, flags, 0o600)
+    give_to_owner(Path(path).parent, file)
+    return file
 
 
 def _sync(folder: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from postfix_mtasts.reports import schema
+from postfix_mtasts.rights import give_to_owner
 
 _BUSY_TIMEOUT = 10.0  # Seconds to wait for other processes. Postfix allows pipe(8) a thousand.
 _CACHE = 2 * 2**10  # KiB of pages that are kept in memory.
@@ -128,8 +129,15 @@ class Store:
 
     def _make(self) -> None:
         """Make the file before SQLite does, which would let everybody read it."""
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640))
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return
+        try:
+            os.fchmod(file, 0o640)  # Whatever the umask: that of Postfix would keep the group out.
+            give_to_owner(self._path.parent, file)
+        finally:
+            os.close(file)
 
     def _check_version(self, connection: sqlite3.Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()

@@ -129,7 +129,7 @@ def _result(result: str | None, groups: Sequence[FailureGroup], limits: Limits) 
     failures = _most_first(groups)
     codes = {group.code for group in groups}
     mx = _ranked((group.mx, group.sessions) for group in groups)
-    domains = _ranked((group.domain, group.sessions) for group in groups if _is_hostname(group.domain))
+    domains = _ranked((group.domain, group.sessions) for group in groups if is_hostname(group.domain))
     return Result(
         result=result,
         sessions=sum(group.sessions for group in groups),
@@ -158,7 +158,7 @@ def _ranked(sessions: Iterable[tuple[str | None, int]]) -> tuple[str, ...]:
     return tuple(sorted(sums, key=lambda name: (-sums[name], name)))
 
 
-def _is_hostname(domain: str | None) -> bool:
+def is_hostname(domain: str | None) -> bool:
     """Whether it can stand in a command. Of what a sender wrote, nothing else may."""
     try:
         return domain is not None and hostname(domain) == domain

@@ -22,6 +22,7 @@ ANSWERS = (
     ("relayhost", "string", ""),
 )
 DEB = "POSTFIX_MTASTS_DEB"
+REPORTS = ("alert", "summary")  # What the timers of postfix-mtasts-reports run.
 SOURCE = "/tmp/source"
 # What a project without a public home has not.
 HOMELESS = ("no-homepage-field", "upstream-metadata-missing-bug-tracking", "upstream-metadata-missing-repository")
@@ -115,9 +116,9 @@ def needs(name: str) -> list[str]:
 
 
 def run_test(root: Root, name: str, built: Built, **environment: str) -> str:
-    """One of debian/tests, with what it needs, and this package where it needs ours."""
+    """One of debian/tests, with what it needs, and our packages where it needs them."""
     install(
-        root, *(f"/tmp/packages/{built.deb}" if package == "postfix-mtasts" else package for package in needs(name))
+        root, *(f"/tmp/packages/{built.debs[package]}" if package in built.debs else package for package in needs(name))
     )
     folder = Path("/tmp/autopkgtest", name)
     (root.path / folder.relative_to("/")).mkdir(parents=True)
@@ -141,7 +142,7 @@ def test_it_is_reproducible(suite: str, files: Path, built: Built) -> None:
     again = build_in(f"{suite}-build", files, environment=environment, place="/elsewhere/again")
     same = (".deb", ".dsc", ".orig.tar.gz", ".debian.tar.xz")
     assert [name for name in again.files if name.endswith(same) and again.files[name] != built.files[name]] == []
-    assert len([name for name in again.files if name.endswith(same)]) == len(same)
+    assert len([name for name in again.files if name.endswith(same)]) == len(same) + 1  # There are two packages.
 
 
 def test_the_units_are_where_the_release_has_them(suite: str, builder: Root, built: Built) -> None:
@@ -170,12 +171,16 @@ def test_the_profile_is_understood(builder: Root, built: Built) -> None:
 
 @installing
 def test_the_units_are_understood_and_the_service_is_locked_up(installed: Root, built: Built) -> None:
-    install(installed, f"/tmp/packages/{built.deb}")
-    service = "postfix-mtasts.service"
+    install(installed, *(f"/tmp/packages/{name}" for name in built.debs.values()))
+    service, reports = "postfix-mtasts.service", [f"postfix-mtasts-reports@{name}.service" for name in REPORTS]
     units = (service, "postfix-mtasts.socket", "postfix-mtasts-chroot.socket", "postfix-mtasts-chroot.service")
-    verified = installed.run("systemd-analyze", "verify", "--man=no", *units)
+    timers = [f"postfix-mtasts-reports-{name}.timer" for name in REPORTS]
+    verified = installed.run("systemd-analyze", "verify", "--man=no", *units, *reports, *timers)
     assert verified == ""
     installed.run("systemd-analyze", "security", "--offline=true", "--threshold=12", service)
+    # They may not have user namespaces, which would take away the group that may hand over mails.
+    for one in reports:
+        installed.run("systemd-analyze", "security", "--offline=true", "--threshold=20", one)
 
 
 def test_an_upgrade_restarts_the_service_and_leaves_its_sockets_alone(suite: str, builder: Root, built: Built) -> None:
@@ -212,6 +217,11 @@ def test_one_line_and_mail_is_verified_or_deferred(installed: Root, built: Built
 @installing
 def test_each_example_works_with_the_units(fresh: Root, built: Built) -> None:
     assert "\nexamples: passed\n" in run_test(fresh, "examples", built)
+
+
+@installing
+def test_reports_come_in_and_are_told_of_and_a_purge_leaves_nothing(fresh: Root, built: Built) -> None:
+    assert run_test(fresh, "reports", built).splitlines()[-1] == "reports: passed"
 
 
 @installing

@@ -115,6 +115,7 @@ path = "/srv/reports.sqlite"
 domains = ["example.com", "Xn--Bcher-Kva.Example"]
 keep_mails = 1
 keep_facts = 4000
+alert_to = ["postmaster@example.com"]
 [publish]
 path = "/srv/publish.sqlite"
 policies = "/srv/policies"
@@ -207,7 +208,11 @@ def test_file_with_every_key() -> None:
         reply=Reply(style=StyleSetting.TLSRPT, dane=DaneSetting.DANE_ONLY, testing=OnTesting.REPORT),
         discovery=Discovery(on_failure=OnFailure.TEMP),
         reports=Reports(
-            path="/srv/reports.sqlite", domains=("example.com", "xn--bcher-kva.example"), keep_mails=1, keep_facts=4000
+            path="/srv/reports.sqlite",
+            domains=("example.com", "xn--bcher-kva.example"),
+            keep_mails=1,
+            keep_facts=4000,
+            alert_to=("postmaster@example.com",),
         ),
         publish=Publish(
             path="/srv/publish.sqlite",

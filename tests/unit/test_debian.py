@@ -9,6 +9,7 @@ from postfix_mtasts import __version__, config
 from postfix_mtasts.config import Config
 from postfix_mtasts.daemon import command as daemon
 from postfix_mtasts.daemon import service
+from postfix_mtasts.reports import telling
 
 ROOT = Path(__file__).parents[2]
 DEBIAN = ROOT / "debian"
@@ -51,3 +52,21 @@ def test_every_command_is_packaged_with_its_manual() -> None:
     manuals = {page.stem for page in (ROOT / "docs/man").iterdir()}
     assert set(commands) <= manuals
     assert Path(unit("postfix-mtasts.service")["Service"]["ExecStart"]).name in commands
+
+
+def test_the_service_for_reports_has_the_default_folder_and_the_command() -> None:
+    settings = unit("postfix-mtasts-reports@.service")["Service"]
+    folder = Path(Config().reports.path).parent
+    assert Path("/var/lib", settings["StateDirectory"]) == folder
+    assert settings["ExecStart"] == "/usr/bin/postfix-mtasts-reports %i"
+    timers = [unit(path.name)["Timer"]["Unit"] for path in sorted(DEBIAN.glob("*.timer"))]
+    assert timers == [f"postfix-mtasts-reports@{name}.service" for name in ("alert", "summary")]
+    assert set(telling.SUBCOMMANDS) == {"alert", "summary"}
+
+
+def test_postfix_receives_reports_as_the_user_of_the_package() -> None:
+    user = unit("postfix-mtasts-reports@.service")["Service"]["User"]
+    assert (DEBIAN / "postfix-mtasts-reports.sysusers").read_text().split()[1] == user
+    lines = (ROOT / "contrib/postfix/master.cf.tls-reports").read_text()
+    assert f"user={user} argv=/usr/bin/postfix-mtasts-reports receive" in lines
+    assert f"--owner={user} --group={user} " in (DEBIAN / "postfix-mtasts-reports.postinst").read_text()

@@ -21,9 +21,13 @@ class Built:
 
     @property
     def deb(self) -> str:
-        """The name of the package's file."""
-        (name,) = [name for name in self.files if name.endswith(".deb")]
-        return name
+        """The name of the file of postfix-mtasts."""
+        return self.debs["postfix-mtasts"]
+
+    @property
+    def debs(self) -> Mapping[str, str]:
+        """The names of the files of all packages, by the names of the packages."""
+        return {name.partition("_")[0]: name for name in self.files if name.endswith(".deb")}
 
     def put(self, folder: Path) -> None:
         """Write the files into a folder."""

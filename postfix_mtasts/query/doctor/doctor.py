@@ -19,11 +19,12 @@ from postfix_mtasts.query.doctor.check_postfix import check_postfix
 from postfix_mtasts.query.doctor.check_routes import check_routes
 from postfix_mtasts.query.doctor.check_settings import check_settings
 from postfix_mtasts.query.doctor.check_tables import check_tables
-from postfix_mtasts.query.doctor.finding import Finding
+from postfix_mtasts.query.doctor.finding import Finding, documents
+from postfix_mtasts.query.doctor.finding import show as show_findings
 from postfix_mtasts.query.doctor.installed import Installed, UnreadableError, installed
 from postfix_mtasts.query.doctor.routes import routes_of
 from postfix_mtasts.query.doctor.scene import PARAMETER, Scene, observe, usual_table
-from postfix_mtasts.query.output import JSON, SEVERITIES, Output, QueryError, Status, to_json
+from postfix_mtasts.query.output import JSON, Output, QueryError, Status
 from postfix_mtasts.query.running.client import NoDaemon, Running, running
 from postfix_mtasts.query.running.render import iso
 
@@ -57,24 +58,18 @@ def run(arguments: argparse.Namespace, output: Output) -> Status:
 def show(examination: Examination, output: Output) -> None:
     """Print an examination, as text or as JSON."""
     if output.json:
-        findings = [{**to_json(finding), "status": finding.status.name.lower()} for finding in examination.findings]
         status = examination.status.name.lower()
         output.document(
             {
                 "postfix": examination.postfix,
                 "daemon": examination.daemon and _document(examination.daemon),
                 "status": status,
-                "findings": findings,
+                "findings": documents(examination.findings),
                 "main_cf": examination.main_cf,
             }
         )
         return
-    for finding in examination.findings:
-        output.text(f"{SEVERITIES[finding.status]}: {finding.what}", finding.status)
-        output.text(f"    {finding.why}")
-        if finding.line:
-            output.text(f"  {finding.place}:" if finding.place == "run" else f"  in {finding.place}:")
-            output.text(f"    {finding.line}")
+    show_findings(examination.findings, output)
     if examination.status is Status.OK:
         output.text(f"all is well: {examination.postfix} asks this daemon", Status.OK)
     if examination.daemon:

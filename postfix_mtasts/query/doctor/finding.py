@@ -1,8 +1,9 @@
 """One result of `doctor`."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from postfix_mtasts.query.output import Status
+from postfix_mtasts.query.output import JSON, SEVERITIES, Output, Status, to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +20,18 @@ class Finding:
     why: str
     place: str = ""
     line: str = ""
+
+
+def documents(findings: Iterable[Finding]) -> list[JSON]:
+    """Findings as JSON."""
+    return [{**to_json(finding), "status": finding.status.name.lower()} for finding in findings]
+
+
+def show(findings: Iterable[Finding], output: Output) -> None:
+    """Print findings as text."""
+    for finding in findings:
+        output.text(f"{SEVERITIES[finding.status]}: {finding.what}", finding.status)
+        output.text(f"    {finding.why}")
+        if finding.line:
+            output.text(f"  {finding.place}:" if finding.place == "run" else f"  in {finding.place}:")
+            output.text(f"    {finding.line}")

@@ -39,6 +39,24 @@ def test_a_verified_report_is_counted_once(desk: Desk, signer: Signer) -> None:
     assert desk.database.stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+def test_what_root_imports_is_not_roots(desk: Desk, tmp_path: Path) -> None:
+    """Before the first report has come by Postfix, whose umask keeps all others out."""
+    folder = desk.database.parent
+    folder.mkdir(mode=0o750)
+    os.chown(folder, 4242, 4243)
+    (tmp_path / "report.eml").write_bytes(mail(report()))
+    before = os.umask(0o077)
+    try:
+        assert desk.run("import", tmp_path / "report.eml").returncode == 0
+    finally:
+        os.umask(before)
+    made = [path for path in folder.rglob("*") if not path.name.endswith(("-wal", "-shm"))]
+    assert {path.name for path in made} >= {"reports.sqlite", "mails", "new", "cur", "tmp"}
+    assert [path for path in made if (path.stat().st_uid, path.stat().st_gid) != (4242, 4243)] == []
+    assert desk.database.stat().st_mode & 0o777 == 0o640
+
+
 def test_what_is_not_verified_is_not_counted(desk: Desk, signer: Signer) -> None:
     sent = signed(signer, report())
     forged = sent.replace(b'"total-failure-session-count": 303', b'"total-failure-session-count": 999')

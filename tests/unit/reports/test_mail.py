@@ -148,7 +148,7 @@ EXPENSIVE: dict[str, Callable[[], bytes]] = {
 def test_what_a_mail_costs_is_bounded(name: str) -> None:
     found = cost(lambda: mail(EXPENSIVE[name]()), find_report)
     assert found.seconds < 3  # A tenth of this where nothing else runs.
-    assert found.kilobytes < 50_000
+    assert found.kilobytes < 3 * MAX_MAIL / 1000
 
 
 lines = near(

@@ -1,0 +1,1 @@
+"""Checks whether the TLS reports of others arrive here."""
