@@ -538,7 +538,15 @@ async def test_without_a_word_a_service_runs_in_a_chroot_as_compatibility_level_
             id="no level",
         ),
         pytest.param({"smtp_tls_security_level": "", "smtp_use_tls": "yes"}, "", id="the old way"),
-        pytest.param({"smtp_tls_security_level": "", "smtp_enforce_tls": "yes"}, "", id="the old way to encrypt"),
+        pytest.param(
+            {"smtp_tls_security_level": "", "smtp_enforce_tls": "yes"},
+            finding(
+                "note",
+                "smtp_tls_security_level is empty",
+                "smtp_enforce_tls is yes, so mail to hosts that do not offer TLS is deferred, with a policy or without",
+            ),
+            id="the old way to encrypt",
+        ),
         pytest.param({"smtp_use_tls": "no"}, "", id="the old way that does not matter"),
         pytest.param(
             {"smtp_fallback_relay": "[relay.example.com]"},

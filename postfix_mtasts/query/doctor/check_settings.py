@@ -75,9 +75,9 @@ def _level(use: Use, value: str) -> Verdict | None:
     if not use.is_default:  # The administrator has chosen the domains for which this level is right.
         return None
     if level == "encrypt":
-        return Verdict(
-            Status.OK, "", "mail to hosts that do not offer TLS is deferred, with a policy or without", level
-        )
+        cause = "" if value else "smtp_enforce_tls is yes, so "
+        why = f"{cause}mail to hosts that do not offer TLS is deferred, with a policy or without"
+        return Verdict(Status.OK, "", why, level)
     if level == "fingerprint":
         why = "mail to all domains without a policy is deferred, because no fingerprints are known"
         return Verdict(Status.ERROR, "", why, "may")
