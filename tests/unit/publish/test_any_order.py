@@ -6,7 +6,14 @@ at once. What any sender can have in its cache is known from when each policy co
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from postfix_mtasts.publish.events import (
     Added,
@@ -300,5 +307,7 @@ class World(RuleBasedStateMachine):
                     assert fine, f"mail to {host} is refused"
 
 
-TestWorld = World.TestCase
-TestWorld.settings = settings(deadline=None, max_examples=300, stateful_step_count=50)
+def test_whatever_happens_in_any_order() -> None:
+    run_state_machine_as_test(
+        World, settings=settings(max_examples=2 * settings().max_examples, stateful_step_count=50)
+    )
