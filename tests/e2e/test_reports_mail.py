@@ -176,7 +176,7 @@ def test_doctor_finds_its_own_mail(desk: Desk) -> None:
         "from sender.example",
     )
     assert found["rights"] == [
-        ("ok", f"{desk.reports}/reports.sqlite may be read by {USER}"),
+        ("ok", f"{desk.reports}/reports.sqlite may be read by {USER} and the group nogroup (no members)"),
         ("ok", f"{desk.reports}/mails may be read by {USER}"),
     ]
     assert "left-over" not in found
