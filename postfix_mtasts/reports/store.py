@@ -17,6 +17,7 @@ from postfix_mtasts.rights import give_to_owner
 _BUSY_TIMEOUT = 10.0  # Seconds to wait for other processes. Postfix allows pipe(8) a thousand.
 _CACHE = 2 * 2**10  # KiB of pages that are kept in memory.
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_NOTHING_YET = "postfix-mtasts-reports doctor says what is missing before reports arrive"
 
 
 class StoreError(Exception):
@@ -58,8 +59,10 @@ class Store:
     def open_to_read(self) -> None:
         """Open the file to look at it. Raises StoreError if there is none."""
         with self._errors():
-            with self._path.open("rb"):  # SQLite does not say why it cannot.
-                pass
+            try:
+                self._path.open("rb").close()  # SQLite does not say why it cannot.
+            except FileNotFoundError as error:
+                raise StoreError(f"no report has been taken in yet: there is no {self._path}", _NOTHING_YET) from error
             # SQLite would begin a write-ahead log, also on a full disk. Without one, nobody has the file open.
             how = "mode=ro" if Path(f"{self._path}-wal").exists() else "mode=ro&immutable=1"
             self._connection = sqlite3.connect(
