@@ -8,7 +8,8 @@ from postfix_mtasts.query.domain.certificate import Certificate
 from postfix_mtasts.query.domain.mx import NO_ADDRESS, NOT_THERE
 from postfix_mtasts.query.domain.now import short
 from postfix_mtasts.query.domain.remark import Remark, error, note, warning
-from postfix_mtasts.query.domain.report import MxReport, PolicyHostReport, PolicyReport, Report
+from postfix_mtasts.query.domain.remedy import STAGES, remedy_for
+from postfix_mtasts.query.domain.report import MxReport, PolicyReport, Report
 from postfix_mtasts.sts.policy import Mode, Protection
 
 _EXPIRES_SOON = datetime.timedelta(days=14)  # Certificates are usually renewed a month before they expire.
@@ -63,7 +64,7 @@ def _policy_host(report: Report, now: datetime.datetime) -> Iterator[Remark]:
         return
     if host.problem and host.stage:
         cause = f"{STAGES[host.stage]}: {host.problem}"
-        remedy = _remedy(host)
+        remedy = remedy_for(host)
         yield error(f"the policy could not be fetched: {cause}; {_UNPROTECTED}; {remedy}", "host")
     elif host.certificate:
         yield from _expiry(host.name, host.certificate, now, "then the policy cannot be fetched", "host")
@@ -79,54 +80,6 @@ def _lateness(report: Report, *, late: bool) -> Iterator[Remark]:
     if late and host and not host.problem:
         text = f"the policy came only after {report.seconds:.0f} s, when Postfix had its answer"
         yield error(f"{text}; first mails go out unprotected; the web server must answer sooner", "host")
-
-
-# What a stage is called where it failed. The keys are the words of the JSON.
-STAGES = {
-    "record": "TXT lookup",
-    "address": "address lookup",
-    "connect": "connection",
-    "tls": "TLS handshake",
-    "certificate": "certificate",
-    "response": "HTTP response",
-    "policy": "policy file",
-    "tlsa": "TLSA lookup",
-    "discovery": "discovery",
-}
-
-
-def _remedy(host: PolicyHostReport) -> str:
-    """What makes the policy host work."""
-    problem = host.problem or ""
-    url = f"https://{host.name}/.well-known/mta-sts.txt"
-    if problem.startswith(("not finished within", "timed out")):
-        awaited = {"response": "the web server must answer sooner", "tls": "the web server must finish TLS sooner"}
-        return awaited.get(host.stage or "", f"{host.name} must answer sooner")
-    match host.stage:
-        case "address" if host.missing:
-            return f"{host.missing} does not exist in DNS (NXDOMAIN): give it a public IP address"
-        case "address" if "no address" in problem or "no public address" in problem:
-            return f"{host.name} needs a public IP address"
-        case "address":
-            return f"the nameservers of {host.name} must answer"
-        case "connect":
-            return "a web server must answer there on port 443"
-        case "tls":
-            return f"the web server must support TLS 1.2 or later for the name {host.name}"
-        case "certificate":
-            return f"the web server needs a certificate for {host.name} that is valid and issued by a public CA"
-        case _ if "Content-Type" in problem:
-            return f"{url} must be served as text/plain"
-        case _ if problem.startswith("status 3"):
-            return f"{url} must be served there, without a redirect"
-        case _ if problem.startswith("status"):
-            return f"{url} must be served with status 200"
-        case _ if "larger than" in problem:
-            return f"{url} must be a policy file, which is a few lines of text"
-        case _ if "disable compression" in problem:
-            return f"{url} must be sent as it is"
-        case _:
-            return f"see what the web server answers: curl -v {url}"
 
 
 def _policy(report: Report) -> Iterator[Remark]:

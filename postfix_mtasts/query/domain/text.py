@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from postfix_mtasts.query.domain.certificate import Certificate
 from postfix_mtasts.query.domain.remark import Remark
-from postfix_mtasts.query.domain.remarks import STAGES
+from postfix_mtasts.query.domain.remedy import STAGES
 from postfix_mtasts.query.domain.report import (
     MxReport,
     PolicyHostReport,
