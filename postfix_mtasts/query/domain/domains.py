@@ -88,7 +88,7 @@ async def _run(hops: list[NextHop], settings: Config, options: Options, output: 
         text = Text(output, everything=everything)
         text.show(examined.report, examined.verdict, examined.differences, examined.remarks, now)
         if examined.publish:
-            text.publish(examined.publish)
+            text.publish(examined.publish, is_wrong=examined.verdict.status is Status.ERROR)
     return worst(statuses)
 
 

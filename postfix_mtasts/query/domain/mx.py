@@ -10,11 +10,13 @@ from postfix_mtasts.postfix.peer import accepts
 from postfix_mtasts.query.domain import certificate
 from postfix_mtasts.query.domain.report import MxReport, ProbeReport
 from postfix_mtasts.remote.probe import Probe
-from postfix_mtasts.sts.policy import Policy
+from postfix_mtasts.sts.policy import MxPattern, Policy
 
 NOT_ALLOWED = "is not allowed by "  # Followed by what does not.
+OUT_OF_DATE = ", which is out of date: refresh it"  # It may follow that.
 NO_ADDRESS = "has no address"
 NOT_THERE = "does not exist in DNS (NXDOMAIN)"
+_FOR_OTHERS = "its certificate is for "
 _DANE_EE = 3  # The certificate usage for the certificate of the host itself (RFC 6698, 2.1.1).
 _SPKI = 1  # The selector for its public key.
 _DIGESTS = {1: hashlib.sha256, 2: hashlib.sha512}
@@ -46,6 +48,13 @@ def pattern_for(host: str, policy: Policy | None) -> str | None:
     return next((str(pattern) for pattern in policy.mx if pattern.matches(host)), None) if policy else None
 
 
+def unmatched(patterns: Sequence[str], hosts: Sequence[MxReport]) -> list[str]:
+    """The patterns of a valid policy that match none of these MX hosts, each once."""
+    used = {mx.pattern for mx in hosts}  # Most need no closer look.
+    rest = [MxPattern(text) for text in dict.fromkeys(patterns) if text not in used]
+    return [str(pattern) for pattern in rest if not any(pattern.matches(mx.host) for mx in hosts)]
+
+
 def probe_report(host: str, probe: Probe, rules: Rules, records: Sequence[Tlsa]) -> ProbeReport:
     """A probe, judged. If the host has usable TLSA `records`, only they count."""
     problem, unclear, matches = probe.problem, probe.unclear, None
@@ -59,7 +68,7 @@ def probe_report(host: str, probe: Probe, rules: Rules, records: Sequence[Tlsa])
         if not accepts(expected, probe.names):
             names = ", ".join(probe.names[:3]) or "no name"
             allowed = host if expected == [host] else f"any name that {rules.name} allows"
-            problem = f"its certificate is for {names}, not for {allowed}"
+            problem = f"{_FOR_OTHERS}{names}, not for {allowed}"
     return ProbeReport(
         probe.address,
         probe.tls or None,
@@ -79,15 +88,22 @@ def match_names(policy: Policy) -> list[str]:
 def judge(mx: MxReport, rules: Rules) -> Judgement:
     """Whether Postfix delivers to a host under an enforced policy."""
     if not mx.pattern_in_force and (rules.by_hostname or not mx.probes):
-        return Judgement("refused", f"{NOT_ALLOWED}{rules.name}")
+        return _not_allowed(mx, rules)
     if not mx.probes:
         return Judgement("unprobed")
     if any(not probe.problem and not probe.unclear for probe in mx.probes):
         return Judgement("fine")
     problems = [probe.problem for probe in mx.probes if probe.problem]
+    if problems and problems[0].startswith(_FOR_OTHERS) and not mx.pattern_in_force:
+        return _not_allowed(mx, rules)
     if problems:
         return Judgement("refused", problems[0])
     return Judgement("unclear", "; ".join(dict.fromkeys(probe.unclear or "" for probe in mx.probes)))
+
+
+def _not_allowed(mx: MxReport, rules: Rules) -> Judgement:
+    """A host that no mx line in force allows. If a line of the fresh policy does, a refresh would help."""
+    return Judgement("refused", f"{NOT_ALLOWED}{rules.name}{OUT_OF_DATE if mx.pattern else ''}")
 
 
 def _incomparable(records: Sequence[Tlsa], probe: Probe) -> str | None:

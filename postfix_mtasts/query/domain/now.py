@@ -103,6 +103,8 @@ def _beside_live(live: CachedPolicy, hop: NextHop, fresh: Fresh, now: float) -> 
         yield judge(f"the TXT record cannot be looked up, but {holds}")
     elif isinstance(found, RecordInvalid):
         yield judge(f"the TXT record is broken, but {holds}; after that there is none")
+    elif not isinstance(found, RecordFound) and live.policy.mode is Mode.NONE:
+        yield note("the TXT record is gone; the cached mode none asks for nothing, so nothing changes")
     elif not isinstance(found, RecordFound):
         yield judge(f"the TXT record is gone, but {holds}: only mode none takes a policy back at once")
     elif isinstance(fetched, FetchFailed | PolicyInvalid):

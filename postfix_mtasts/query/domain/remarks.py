@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.domain.certificate import Certificate
-from postfix_mtasts.query.domain.mx import NO_ADDRESS, NOT_THERE
+from postfix_mtasts.query.domain.mx import NO_ADDRESS, NOT_THERE, unmatched
 from postfix_mtasts.query.domain.now import short
 from postfix_mtasts.query.domain.remark import Remark, error, note, warning
 from postfix_mtasts.query.domain.remedy import STAGES, remedy_for
@@ -55,7 +55,8 @@ def _record(report: Report) -> Iterator[Remark]:
     elif not record.id and len(record.names) > 1 and not record.exists:
         yield error(f"the CNAME record {name} leads to {record.names[-1]}, which does not exist", "record")
     elif not record.id:
-        yield note(f"{report.domain} has no policy: no TXT record {name} begins with v=STSv1;", "record")
+        has_none = "has no policy" if report.running.expires_in is None else "publishes no policy any more"
+        yield note(f"{report.domain} {has_none}: no TXT record {name} begins with v=STSv1;", "record")
 
 
 def _policy_host(report: Report, now: datetime.datetime) -> Iterator[Remark]:
@@ -164,12 +165,11 @@ def _names(report: Report, policy: PolicyReport) -> Iterator[Remark]:
             yield judge(text, "mx")
         if len(outside) > _NAMED:
             yield judge(f"no mx line allows {len(outside) - _NAMED} more MX hosts", "mx")
-    used = {mx.pattern for mx in report.mx}
-    unused = [pattern for pattern in dict.fromkeys(policy.mx) if pattern not in used] if report.mx else []
+    unused = unmatched(policy.mx, report.mx) if report.mx else []
     for pattern in unused[:_NAMED]:
-        yield note(f"the line mx: {pattern} allows none of the MX hosts", "mx")
+        yield note(f"the line mx: {pattern} matches none of the MX hosts", "mx")
     if len(unused) > _NAMED:
-        yield note(f"{len(unused) - _NAMED} more mx lines allow none of the MX hosts", "mx")
+        yield note(f"{len(unused) - _NAMED} more mx lines match none of the MX hosts", "mx")
 
 
 def _certificates(report: Report, now: datetime.datetime) -> Iterator[Remark]:

@@ -63,10 +63,10 @@ class Text:
         self._remarks("", remarks)
         self._replies(report)
 
-    def publish(self, record: str) -> None:
-        """Print the record to publish, on one line, so that it can be copied."""
+    def publish(self, record: str, *, is_wrong: bool) -> None:
+        """Print the record to publish, on one line, so that it can be copied. `is_wrong` if there is an error."""
         self._output.text()
-        self._output.text("publish")
+        self._output.text("publish only after correcting the error" if is_wrong else "publish")
         self._output.text(f"  {record}")
 
     def _print(self, margin: str, line: str, status: Status | None = None) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.domain.asked import Outcome
-from postfix_mtasts.query.domain.mx import NO_ADDRESS, NOT_ALLOWED, NOT_THERE, Judgement
+from postfix_mtasts.query.domain.mx import NO_ADDRESS, NOT_ALLOWED, NOT_THERE, OUT_OF_DATE, Judgement
 from postfix_mtasts.query.domain.now import short
 from postfix_mtasts.query.domain.remark import Remark, error, note, warning
 from postfix_mtasts.query.domain.report import ExceptionReport, Report
@@ -111,7 +111,7 @@ def _enforced(report: Report, judged: Judged) -> Remark:
         if all(one.reason in (NO_ADDRESS, NOT_THERE) for _, one in refused):
             return error(f"{mail} is returned to its senders: {_faults(refused)}")
         if all(one.reason.startswith(NOT_ALLOWED) for _, one in refused) and len(refused) > 1:
-            policy = refused[0][1].reason.removeprefix(NOT_ALLOWED)
+            policy = refused[0][1].reason.removeprefix(NOT_ALLOWED).removesuffix(OUT_OF_DATE)
             return error(f"{mail} is deferred: {policy} allows none of its {len(refused)} MX hosts")
         return error(f"{mail} is deferred: {_faults(refused)}")
     if refused:
