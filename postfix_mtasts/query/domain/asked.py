@@ -7,8 +7,16 @@ from postfix_mtasts.daemon.lookup import too_late
 from postfix_mtasts.postfix.reply import beside_dane, reply_to
 from postfix_mtasts.sts.decide import Decision, LookUpRecord, decide
 from postfix_mtasts.sts.domain import NextHop
-from postfix_mtasts.sts.entry import Answer
-from postfix_mtasts.sts.observation import Asked, DaneObservation, FetchObservation, Observation, RecordObservation
+from postfix_mtasts.sts.entry import Answer, FailedFetch
+from postfix_mtasts.sts.observation import (
+    Asked,
+    DaneObservation,
+    FetchObservation,
+    Observation,
+    RecordFound,
+    RecordObservation,
+)
+from postfix_mtasts.sts.schedule import holds_off
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +35,8 @@ class Outcome:
     """What follows if Postfix asks now.
 
     `answer` is the answer, and `policy_answer` the one without DANE. If `waits`, Postfix waits until the discovery is
-    done, or until it is `late`. `next` is the answer to the next query, or None if that is unknown.
+    done, or until it is `late`. `next` is the answer to the next query, or None if that is unknown. `held` is the
+    failed fetch because of which the policy is not fetched yet.
     """
 
     answer: Answer
@@ -35,6 +44,7 @@ class Outcome:
     waits: bool
     late: bool
     next: Answer | None
+    held: FailedFetch | None = None
 
 
 def ask(known: Explanation, hop: NextHop, fresh: Fresh, now: float) -> Outcome:
@@ -55,7 +65,9 @@ def ask(known: Explanation, hop: NextHop, fresh: Fresh, now: float) -> Outcome:
     if late:
         answer = too_late(known.answer_within, defer=known.entry.unread)
         return Outcome(answer, answer, True, True, left if fresh.complete else None)
-    return Outcome(left, found, True, False, left)
+    seen = fresh.record
+    held = holds_off(known.entry, seen.record.id, now) if isinstance(seen, RecordFound) else None
+    return Outcome(left, found, True, False, left, held)
 
 
 def reply(answer: Answer, known: Explanation, hop: NextHop) -> str:

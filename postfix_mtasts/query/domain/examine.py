@@ -133,7 +133,8 @@ class Examiner:
             return ()
         published = await self._resolver.record(hop.domain)
         if isinstance(published, RecordFound) and published.record.id == record_id:
-            text = f"the id {record_id} is published already: senders that know it do not fetch the file; take a new id"
+            senders = "senders that know it do not fetch the file; take a new id"
+            text = f"the published record already has the id {record_id}: {senders}"
             return (warning(text, "record"),)
         return ()
 

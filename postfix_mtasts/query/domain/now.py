@@ -11,7 +11,7 @@ from postfix_mtasts.query.domain.remark import Remark, note, warning
 from postfix_mtasts.query.domain.report import ExceptionReport, RunningReport
 from postfix_mtasts.query.running.render import ago
 from postfix_mtasts.sts.domain import NextHop
-from postfix_mtasts.sts.entry import Apply, CachedPolicy, NoPolicy, YieldToDane
+from postfix_mtasts.sts.entry import Apply, CachedPolicy, NoPolicy, Unavailable, YieldToDane
 from postfix_mtasts.sts.observation import (
     DaneAbsent,
     DnsFailed,
@@ -53,6 +53,22 @@ def running_report(
 
 
 def _because(known: Explanation, hop: NextHop, outcome: Outcome, now: float) -> Iterator[str]:
+    if outcome.held and isinstance(outcome.answer, Unavailable):
+        left = span(outcome.held.at + wait(outcome.held) - now)
+        yield f"the daemon has no policy and answers NOTFOUND until it may fetch again in {left}"
+    elif outcome.waits:
+        yield "the daemon has nothing valid cached: it looks the policy up while Postfix waits"
+    else:
+        yield "the daemon answers at once"
+    yield from _cached(known, now)
+    if isinstance(outcome.answer, YieldToDane):
+        seen = "as it knows from DNS" if str(hop) in known.dane else "as DNS says now"
+        yield f"DANE decides, {seen}: TLSA records of {short(list(outcome.answer.hosts))}"
+    if outcome.late:
+        yield f"no answer was found within {known.answer_within:g} s; it goes on, and keeps what it finds"
+
+
+def _cached(known: Explanation, now: float) -> Iterator[str]:
     entry, cached = known.entry, known.entry.cached
     if entry.unread:
         yield "it cannot read its database: there may be a policy"
@@ -61,8 +77,6 @@ def _because(known: Explanation, hop: NextHop, outcome: Outcome, now: float) -> 
         when = f"expires in {span(end - now)}" if cached.is_live(now) else f"expired {ago(end, now)}"
         mode, fetched = cached.policy.mode.value, ago(cached.fetched_at, now)
         yield f"cached policy: mode {mode}, fetched {fetched} for id {cached.record_id}, {when}"
-    elif not entry.note:
-        yield "it has nothing cached, and looks the domain up when Postfix asks"
     if entry.note:
         reason = why(entry.note.answer)
         left = entry.checked_at + entry.note.ttl - now
@@ -73,11 +87,6 @@ def _because(known: Explanation, hop: NextHop, outcome: Outcome, now: float) -> 
         yield f"failed {times} for id {failed.record_id}, last {ago(failed.at, now)}: {failed.failure}"
     if entry.checked_at:
         yield f"record checked {ago(entry.checked_at, now)}"
-    if isinstance(outcome.answer, YieldToDane):
-        seen = "as it knows from DNS" if str(hop) in known.dane else "as DNS says now"
-        yield f"DANE decides, {seen}: TLSA records of {short(list(outcome.answer.hosts))}"
-    if outcome.late:
-        yield f"no answer was found within {known.answer_within:g} s; it goes on, and keeps what it finds"
 
 
 def differences(known: Explanation, hop: NextHop, fresh: Fresh, now: float) -> Iterator[Remark]:
@@ -131,8 +140,8 @@ def _beside_fetched(live: CachedPolicy, hop: NextHop, fetched: PolicyFetched, le
         )
     else:
         yield note(
-            f"a new policy is published, with a new id ({changes}): the daemon fetches it when Postfix asks next, five "
-            "minutes after its last check at the latest; until then the cached one applies"
+            f"a new policy is published, with a new id ({changes}): the daemon looks the record up at most every five "
+            "minutes, when Postfix asks, and fetches the new policy then; until then the cached one applies"
         )
 
 

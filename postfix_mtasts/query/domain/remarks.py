@@ -8,7 +8,7 @@ from postfix_mtasts.query.domain.certificate import Certificate
 from postfix_mtasts.query.domain.mx import NO_ADDRESS, NOT_THERE, unmatched
 from postfix_mtasts.query.domain.now import short
 from postfix_mtasts.query.domain.remark import Remark, error, note, warning
-from postfix_mtasts.query.domain.remedy import STAGES, remedy_for
+from postfix_mtasts.query.domain.remedy import ASK, DOMAINS_DNS, STAGES, probe_remedy, remedy_for
 from postfix_mtasts.query.domain.report import MxReport, PolicyReport, Report
 from postfix_mtasts.sts.policy import Mode, Protection
 
@@ -43,8 +43,7 @@ def _record(report: Report) -> Iterator[Remark]:
     name, problem = record.names[0], record.problem
     if record.failed:
         if report.resolver_works:
-            whose = "the resolver answers for other names, so the domain's nameservers are to blame"
-            yield error(f"the TXT lookup for {name} failed: {problem}; {_UNPROTECTED}; {whose}", "record")
+            yield error(f"the TXT lookup for {name} failed: {problem}; {_UNPROTECTED}; {DOMAINS_DNS}: {ASK}", "record")
     elif problem:
         # The problem may end in "v=STSv1;".
         broken = f"the TXT record {name} is not valid: {problem.removesuffix(';')}; {_UNPROTECTED}"
@@ -63,6 +62,8 @@ def _policy_host(report: Report, now: datetime.datetime) -> Iterator[Remark]:
     host = report.policy_host
     if not host:
         return
+    if host.stage == "address" and not report.resolver_works:
+        return
     if host.problem and host.stage:
         cause = f"{STAGES[host.stage]}: {host.problem}"
         remedy = remedy_for(host)
@@ -79,8 +80,10 @@ def _policy_host(report: Report, now: datetime.datetime) -> Iterator[Remark]:
 def _lateness(report: Report, *, late: bool) -> Iterator[Remark]:
     host = report.policy_host
     if late and host and not host.problem:
-        text = f"the policy came only after {report.seconds:.0f} s, when Postfix had its answer"
-        yield error(f"{text}; first mails go out unprotected; the web server must answer sooner", "host")
+        text = (
+            f"the policy came only after {report.seconds:.0f} s, too late for the first mail, which goes out without it"
+        )
+        yield error(f"{text}; later mail gets it; the web server must answer sooner", "host")
 
 
 def _policy(report: Report) -> Iterator[Remark]:
@@ -115,7 +118,8 @@ def _max_age(seconds: int) -> Iterator[Remark]:
 
 def _mx(report: Report) -> Iterator[Remark]:
     if report.mx_problem and report.resolver_works:
-        yield error(f"the MX lookup for {report.domain} failed: {report.mx_problem}", "mx")
+        text = f"the MX lookup for {report.domain} failed: {report.mx_problem}"
+        yield error(f"{text}; {DOMAINS_DNS}: mail is deferred; {ASK}", "mx")
     policy = report.policy
     if not policy or not policy.mode or not policy.mode.checks_hosts or report.null_mx or not report.exists:
         return
@@ -129,7 +133,8 @@ def _mx(report: Report) -> Iterator[Remark]:
             yield judge(f"the MX host {mx.host}{where}: {bad[0].problem}; {_consequence(mx, when)}", "probe")
         if unclear and len(unclear) == len(mx.probes):
             text = f"the MX host {mx.host} could not be judged from here: {unclear[0].unclear}"
-            yield warning(f"{text}{'' if unclear[0].certificate else '; it may answer other machines'}", "probe")
+            step = "" if unclear[0].certificate else f"; {probe_remedy(unclear[0].unclear or '')}"
+            yield warning(f"{text}{step}", "probe")
         elif unclear:
             addresses = ", ".join(probe.address or "" for probe in unclear)
             yield note(f"the MX host {mx.host} does not answer here at {addresses}: {unclear[0].unclear}", "probe")
@@ -195,7 +200,8 @@ def _dane(report: Report) -> Iterator[Remark]:
         text = f"senders that support DANE use the TLSA records of {short(list(dane.hosts))}, not the policy"
         yield note(text, "dane")
     elif dane.state == "failed" and report.resolver_works:
-        yield error(f"the TLSA lookup failed: {dane.reason}; senders that support DANE defer mail", "dane")
+        text = f"the TLSA lookup failed: {dane.reason}; {DOMAINS_DNS}"
+        yield error(f"{text}: senders that support DANE defer mail; {ASK}", "dane")
 
 
 def _tlsrpt(report: Report) -> Iterator[Remark]:
@@ -203,7 +209,8 @@ def _tlsrpt(report: Report) -> Iterator[Remark]:
     if not found or (found.failed and not report.resolver_works):
         return
     if found.failed:
-        yield warning(f"the TXT lookup for {found.name} failed: {found.problem}; senders send no TLS reports", "tlsrpt")
+        text = f"the TXT lookup for {found.name} failed: {found.problem}; {DOMAINS_DNS}"
+        yield warning(f"{text}: senders send no TLS reports; {ASK}", "tlsrpt")
     elif found.problem and found.rua:
         yield warning(f"the TXT record {found.name}: {found.problem}", "tlsrpt")
     elif found.problem:

@@ -1,6 +1,13 @@
 """What makes a policy host work whose policy could not be fetched."""
 
+import re
+
 from postfix_mtasts.query.domain.report import PolicyHostReport
+
+DOMAINS_DNS = "your resolver answers for other names, so probably the domain's nameservers or its DNSSEC are broken"
+ASK = "ask its administrator"
+_DEFERS = re.compile(r"its [\w ]+ is '4")
+_REFUSES = re.compile(r"its greeting is '5")
 
 # What a stage is called where it failed. The keys are the words of the JSON.
 STAGES = {
@@ -29,7 +36,7 @@ def remedy_for(host: PolicyHostReport) -> str:
         case "address" if "no address" in problem or "no public address" in problem:
             return f"{host.name} needs a public IP address"
         case "address":
-            return f"the nameservers of {host.name} must answer"
+            return f"{DOMAINS_DNS}: {ASK}"
         case "connect":
             return "a web server must answer there on port 443"
         case "tls":
@@ -48,6 +55,17 @@ def remedy_for(host: PolicyHostReport) -> str:
             return f"{url} must be sent as it is"
         case _:
             return f"see what the web server answers: curl -v {url}"
+
+
+def probe_remedy(unclear: str) -> str:
+    """What to do about an MX host that could not be judged from here."""
+    if unclear.startswith("address lookup"):
+        return f"{DOMAINS_DNS}: {ASK}"
+    if _REFUSES.match(unclear):
+        return "it refuses this machine's address, so mail from here fails too"
+    if _DEFERS.match(unclear):
+        return "it may accept a connection later, or from another machine"
+    return "probe from the mail server itself, and see whether your provider blocks port 25"
 
 
 def _tls_remedy(name: str, problem: str) -> str:

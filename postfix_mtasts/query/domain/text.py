@@ -113,11 +113,8 @@ class Text:
         if running.exception:
             yield f"an exception comes first: {running.exception.table} has {running.exception.value!a}", Status.WARNING
         if not running.daemon:
-            yield f"no daemon was asked: {running.why}; judged as one that has nothing cached", None
-        elif running.waits:
-            yield "the daemon has no answer at hand: Postfix waits for a discovery", None
-        else:
-            yield "the daemon answers at once", None
+            unknown = "its cache is unknown; what follows holds if nothing is cached"
+            yield f"the daemon was not asked ({running.why}): {unknown}", None
         for line in running.because:
             yield line, None
 

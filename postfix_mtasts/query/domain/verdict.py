@@ -99,7 +99,9 @@ def _dane(mail: str, hosts: tuple[str, ...], judged: Judged, *, only: bool) -> R
     if only and len(hosts) < len(judged):
         which = f"those of its MX hosts that have TLSA records ({len(hosts)} of {len(judged)})"
         return note(f"fine: DANE decides: mail goes only to {which}: {short(list(hosts))}")
-    return note(f"fine: DANE decides: {_hosts(len(hosts))} TLSA records, which take precedence over MTA-STS")
+    return note(
+        f"fine: DANE decides: {_hosts(len(hosts), len(judged))} TLSA records, which take precedence over MTA-STS"
+    )
 
 
 def _enforced(report: Report, judged: Judged) -> Remark:
@@ -159,5 +161,6 @@ def _others(count: int) -> str:
     return "other MX host" if count == 1 else f"{count} other MX hosts"
 
 
-def _hosts(count: int) -> str:
-    return "one MX host has" if count == 1 else f"{count} MX hosts have"
+def _hosts(count: int, total: int) -> str:
+    one = "its MX host has" if total == 1 else "one MX host has"
+    return one if count == 1 else f"{count} MX hosts have"

@@ -316,7 +316,10 @@ def test_a_daemon_that_hangs_is_not_waited_for(world: World, daemon: Daemon) -> 
     receive(world, "unasked.test")
     with daemon.stopped():
         status, output, _ = query(daemon, "unasked.test")
-    why = "no daemon was asked: no answer from the daemon within 5 s; judged as one that has nothing cached"
+    why = (
+        "the daemon was not asked (no answer from the daemon within 5 s): its cache is unknown; what follows holds if "
+        "nothing is cached"
+    )
     assert (status, " ".join(block(output, "now"))) == (0, why)
 
 
