@@ -113,8 +113,8 @@ async def _daemon(
     """What the running daemon answers Postfix from, or `nothing` and why that is unknown."""
     if options.is_unpublished:
         judged = "policy file" if options.policy else "record" if options.record else ""
-        why = f"this {judged} is not published yet" if judged else "this web server is not in DNS yet"
-        return RunningDaemon(nothing, why)
+        reason = f"this {judged} is not published yet" if judged else "this web server is not in DNS yet"
+        return RunningDaemon(nothing, reason)
     served = await asyncio.to_thread(sockets, settings)
     known, why = await asyncio.to_thread(_explanation, settings, hop)
     known = known or nothing
