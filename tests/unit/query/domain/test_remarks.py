@@ -1,5 +1,6 @@
 """Remarks that no domain in tests/data/query leads to, because they depend on the time or on a threshold."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -105,3 +106,17 @@ def test_certificates_that_expire_soon(left: timedelta, expiry: str | None) -> N
     assert list(remarks(report(host=soon, mail=soon), NOW)) == expected
     later = Remark(Status.WARNING, f"{mail} once the mode is enforce", "probe")
     assert remarks(report(Mode.TESTING, mail=soon), NOW) == ((TESTING, later) if expiry else (TESTING,))
+
+
+def test_the_domain_is_not_accused_while_the_resolver_is_down() -> None:
+    good = report()
+    assert good.policy_host
+    host = replace(good.policy_host, stage="address", problem="192.0.2.53: SERVFAIL")
+    failed = replace(good, policy=None, policy_host=host, mx=())
+    text = (
+        "the policy could not be fetched: address lookup: 192.0.2.53: SERVFAIL; senders without a cached copy deliver "
+        "unprotected; your resolver answers for other names, so probably the domain's nameservers or its DNSSEC are "
+        "broken: ask its administrator"
+    )
+    assert remarks(failed, NOW) == (Remark(Status.ERROR, text, "host"),)
+    assert [remark.check for remark in remarks(replace(failed, resolver_works=False), NOW)] == ["resolver"]
