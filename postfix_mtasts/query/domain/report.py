@@ -161,8 +161,9 @@ class RunningReport:
     """What the running daemon answers Postfix now, unless Postfix finds an `exception` first, and asks it nothing.
 
     `daemon` is false if it was not asked; then it is judged as one with nothing cached, and `why` says why. If
-    `waits`, it has no answer at hand, and Postfix waits for a discovery. `next` is the reply to the query after that,
-    if it is another one. `policy` is the mode in force, which expires in `expires_in` seconds; `because` explains.
+    `waits`, it has nothing valid cached, and Postfix waits for a discovery. `next` is the reply to the query after
+    that, if it is another one. `policy` is the mode in force, which expires in `expires_in` seconds; `because`
+    explains.
     """
 
     daemon: bool

@@ -95,7 +95,7 @@ class Place:
             "ca": "ca.test",
         }
         tables: dict[str, dict[str, object]] = {
-            "dns": {"nameservers": [NAMESERVER], "timeout": 2.0},
+            "dns": {"nameservers": [NAMESERVER], "timeout": 20.0},
             "fetch": {"ca_file": str(self.ca_file or self.ca.file), "allow_addresses": ["127.0.0.0/8", "::1/128"]},
             "publish": ours | publish,
         }

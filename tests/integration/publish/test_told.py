@@ -155,11 +155,9 @@ def published(place: Place, days: float) -> None:
     place.mx(DOMAIN)
     assert place.run("add", DOMAIN).returncode == 0
     place.customer(DOMAIN)
-    for _ in range(10):  # A lookup of one check may time out on a busy machine.
+    for _ in range(3):  # The file is seen, then the records.
         place.load_zone()
         found = place.json("check", DOMAIN)
-        if found["id_in_dns"]:
-            break
     assert (found["id_in_dns"], found["remarks"]) == (True, [])
     announced_days_ago(place, days)
 
