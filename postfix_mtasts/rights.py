@@ -3,6 +3,7 @@
 import os
 import pathlib
 import pwd
+import stat
 
 
 def in_the_way(path: pathlib.Path, *, write: bool = False, create: bool = False) -> str:
@@ -42,8 +43,15 @@ def _user() -> str:
 def give_to_owner(folder: pathlib.Path, made: pathlib.Path | int) -> None:
     """As root, give a file or folder that this process has made in a folder to the owner of that folder.
 
-    Whoever works there at other times could not use what is root's. Raises OSError.
+    Whoever works there at other times could not use what is root's. He may also put a link in the way: none is
+    followed, and of open files only those that are new are given away. Raises OSError.
     """
-    if os.geteuid() == 0:
-        owner = folder.stat()
+    if os.geteuid() != 0:
+        return
+    owner = folder.stat()
+    if isinstance(made, pathlib.Path):
+        os.chown(made, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        return
+    file = os.fstat(made)
+    if stat.S_ISREG(file.st_mode) and file.st_nlink == 1 and file.st_size == 0:
         os.chown(made, owner.st_uid, owner.st_gid)

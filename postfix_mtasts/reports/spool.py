@@ -147,7 +147,7 @@ def received(name: str) -> int:
 
 
 def _for_owner(path: str, flags: int) -> int:
-    file = os.open(path, flags, 0o600)
+    file = os.open(path, flags | os.O_NOFOLLOW, 0o600)
     give_to_owner(Path(path).parent, file)
     return file
 

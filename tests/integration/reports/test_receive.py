@@ -57,6 +57,19 @@ def test_what_root_imports_is_not_roots(desk: Desk, tmp_path: Path) -> None:
     assert desk.database.stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+def test_root_gives_nothing_away_behind_a_link(desk: Desk, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.touch(mode=0o600)
+    desk.spool.mkdir(parents=True)
+    for folder in (desk.database.parent, desk.spool):
+        os.chown(folder, 4242, 4243)
+    (desk.spool / "lock").symlink_to(secret)
+    assert desk.run("receive", mail=mail(report())).returncode == 0  # The mail is saved.
+    assert len(desk.mails("new")) + len(desk.mails("cur")) == 1
+    assert (secret.stat().st_uid, secret.read_bytes()) == (0, b"")
+
+
 def test_what_is_not_verified_is_not_counted(desk: Desk, signer: Signer) -> None:
     sent = signed(signer, report())
     forged = sent.replace(b'"total-failure-session-count": 303', b'"total-failure-session-count": 999')
