@@ -20,7 +20,7 @@ from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.exception import PolicyException, exception_for
 
 _TICK = 60.0  # Seconds between two looks at what ends.
-_WARN_WITHIN = 7 * 86400.0  # Seconds before the end.
+WARN_WITHIN = 7 * 86400.0  # Seconds before the end.
 _KEPT = 30 * 86400.0  # Seconds after the end, for which one that was added is still shown.
 _HOUR = 3600.0
 _FIRST, _LAST = datetime.date(1971, 1, 1), datetime.date(9998, 12, 31)  # In any time zone these have a midnight.
@@ -56,6 +56,10 @@ class Exceptions:
         self._added: dict[str, PolicyException] = {}
         self._uses: dict[tuple[bool, str], Use] = {}
         self._changing = asyncio.Lock()
+
+    def now(self) -> float:
+        """The time by which they hold and end."""
+        return self._clock()
 
     def of(self, domain: PolicyDomain) -> PolicyException | None:
         """The exception that holds for a domain now."""
@@ -121,18 +125,18 @@ class Exceptions:
         events.exception_added(added)
         return len(rest) < len(known)
 
-    async def remove(self, domain: str) -> None:
-        """Remove an exception that was added. Raises RefusedError."""
+    async def remove(self, domain: str) -> bool:
+        """Remove an exception that was added, and return whether there was one. Raises RefusedError."""
         async with self._changing:
             known = await self._read()
-            rest = [one for one in known if one.domain != domain]
-            if len(rest) == len(known):
-                where = "it is in the configuration: remove it there, and reload the daemon"
-                raise RefusedError(f"{domain}: {where if domain in self._configured else 'there is no such exception'}")
-            gone = self._added[domain]
-            await self._write(rest)
-            self._uses.pop((True, domain), None)
-        events.exception_removed(gone)
+            gone = self._added.get(domain)
+            if not gone and domain in self._configured:
+                raise RefusedError(f"{domain} is in the configuration: remove it there, and reload the daemon")
+            if gone:
+                await self._write([one for one in known if one.domain != domain])
+        if gone:
+            events.exception_removed(gone)
+        return bool(gone)
 
     async def run(self) -> None:
         """Once a minute, tell the log what ends, forever."""
@@ -148,7 +152,7 @@ class Exceptions:
                 if use.end != one.ends_at:
                     use.end = one.ends_at
                     events.exception_ended(one)
-            elif one.ends_at - now <= _WARN_WITHIN and use.day != (day := _day(now)):
+            elif one.ends_at - now <= WARN_WITHIN and use.day != (day := _day(now)):
                 use.day = day
                 events.exception_ends(one, one.ends_at - now)
         if any(one.is_over(now - _KEPT) for one in self._added.values()):
