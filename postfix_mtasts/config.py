@@ -8,11 +8,12 @@ import dataclasses
 import enum
 import re
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from postfix_mtasts import config_values as values
 from postfix_mtasts.config_table import ConfigError as ConfigError
-from postfix_mtasts.config_table import key as _key
 from postfix_mtasts.config_table import parse_table, parse_tables, shown, unknown
 from postfix_mtasts.config_values import Endpoint as Endpoint
 from postfix_mtasts.config_values import InetEndpoint as InetEndpoint
@@ -59,6 +60,11 @@ class OnFailure(enum.Enum):
 
     NOTFOUND = "notfound"
     TEMP = "temp"
+
+
+def _key(default: Any, parse: Callable[[Any], Any], allowed: str, *, required: bool = False) -> Any:
+    metadata = {"parse": parse, "allowed": allowed, "required": required}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 # Postfix waits up to 100 seconds for a reply (dict_sockmap(3)), so no time limit may be longer than 90.
@@ -228,7 +234,7 @@ def parse(data: bytes, source: str) -> Config:
         hint = f"; write server.socket_mode = 0o{mode[1]}" if mode else ""
         raise ConfigError(f"{source}: not TOML: {error}{hint}") from error
     known = {field.name: field for field in dataclasses.fields(Config)}
-    parsed = {}
+    parsed: dict[str, Any] = {}
     for name, table in tables.items():
         if name not in known:
             raise ConfigError(f"{source}: {unknown(name, 'table', known)}")

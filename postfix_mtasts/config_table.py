@@ -1,9 +1,13 @@
-"""Parses a table of the configuration file into a dataclass whose fields say how, by `key`."""
+"""Parses a table of the configuration file into a dataclass.
+
+The metadata of each field has the parser of its value as `parse`, what that allows, in words, as `allowed`, and whether
+the key must be there as `required`. A field without metadata is a table in the table.
+"""
 
 import dataclasses
 import difflib
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from postfix_mtasts import config_values as values
@@ -11,12 +15,6 @@ from postfix_mtasts import config_values as values
 
 class ConfigError(ValueError):
     """The configuration has an error. The message is one line for the administrator."""
-
-
-def key(default: Any, parse: Callable[[Any], Any], allowed: str, *, required: bool = False) -> Any:
-    """Return a field: its default, the parser of its value, and what that allows, in words."""
-    metadata = {"parse": parse, "allowed": allowed, "required": required}
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 def parse_table(kind: Any, table_name: str, table: dict[str, Any], source: str) -> Any:

@@ -25,8 +25,9 @@ The daemon's user, root and the group `server.control_group` can connect to it. 
     except   {"domain", "replaced"}: the exception was added, in place of one that had been added for the same domain
     unexcept {"domain", "removed"}: whether there was one that had been added
     status   {"version", "pid", "started_at", "config", "configured_at", "sockets", "style", "dane", "database",
-             "policies", "no_policies_in_memory", "discoveries", "exceptions"}. `configured_at` is when style and dane were chosen.
-             Of the discoveries of new domains in the last minutes: {"minutes", "ended", "failed", "last_failure"}
+             "policies", "no_policies_in_memory", "discoveries", "exceptions": {"holding", "first_to_end", "trouble"}}.
+             `configured_at` is when style and dane were chosen. Of the discoveries of new domains in the last minutes:
+             {"minutes", "ended", "failed", "last_failure"}
 
 Times are seconds since the epoch. A client that neither sends nor reads for 30 seconds is disconnected.
 """
@@ -265,14 +266,15 @@ def parse_request(line: bytes) -> tuple[str, About]:
     match request:
         case {"request": "list" | "status" | "exceptions" as name}:
             return name, None
-        case {"request": "except" as name, **fields}:
-            return name, _exception(fields)
+        case {"request": "except" as name}:
+            return name, _exception({key: value for key, value in request.items() if key != "request"})
         case {"request": "unexcept" as name, "domain": str(domain)}:
             return name, domain.lower()
         case {"request": "show" | "explain" | "forget" | "refresh" as name, "domain": str(domain)}:
             return name, _domain(domain)
-    alone, with_domain = '"list", "status" or "exceptions"', '"show", "explain", "forget", "refresh", "except" or "unexcept"'
-    raise RequestError(f'expected "request" to be {alone}, or {with_domain} with a "domain"')
+    alone = '"list", "status" or "exceptions"'
+    with_domain = '"show", "explain", "forget", "refresh", "except" or "unexcept" with a "domain"'
+    raise RequestError(f'expected "request" to be {alone}, or {with_domain}')
 
 
 def _exception(fields: JSON) -> ExceptionSetting:

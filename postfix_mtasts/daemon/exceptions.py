@@ -1,4 +1,4 @@
-"""The exceptions that there are, of the configuration and added by command; their use; and what the log is told of them.
+"""The exceptions, those of the configuration and those added by command; their use; what the log is told of them.
 
 A day ends where this machine's clock shows midnight, in its time zone: a date in a configuration is the date of whoever
 wrote it. What is used is counted since the start of the daemon.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from postfix_mtasts.config import Endpoint
 from postfix_mtasts.log.begin import begin as begin
 from postfix_mtasts.postfix.reply import ReplyRules
-from postfix_mtasts.postfix.socketmap import Reply
+from postfix_mtasts.postfix.socketmap import Reply, Status
 from postfix_mtasts.sts.decide import HadExpired, Notice, NotRenewed, PolicyChanged
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import Answer, Apply, NoPolicy, Unavailable, YieldToDane
@@ -223,14 +223,14 @@ def excepted(domain: PolicyDomain, exception: PolicyException, told: Reply, with
 
 def exception_ends(exception: PolicyException, within: float) -> None:
     """An exception ends in so many seconds, a few days at most."""
-    text = "the exception for %s ends in %s, with %s, and then its policy holds again: %s"
+    text = "the exception for %s ends in %s, with %s, and then the policy holds again: %s"
     words = (exception.domain, span(within), exception.until, exception.reason)
     _tell(Event.EXCEPTION_ENDS, logging.WARNING, text, *words)
 
 
 def exception_ended(exception: PolicyException) -> None:
     """An exception has ended."""
-    text = "the exception for %s has ended with %s, and its policy holds again: %s%s"
+    text = "the exception for %s has ended with %s, and the policy holds again: %s%s"
     rest = "" if exception.added else "; remove it from the configuration"
     words = (exception.domain, exception.until, exception.reason, rest)
     _tell(Event.EXCEPTION_ENDED, logging.WARNING, text, *words)
@@ -261,9 +261,9 @@ def internal_error(error: BaseException) -> None:
 
 
 def _reply(reply: Reply) -> str:
-    """A reply in a line of the log, its attributes left out."""
-    words = f"{reply.status.value} {reply.text}".split()
-    return f'"{" ".join(words[:2])}"'
+    """A reply in a line of the log: the level without its attributes, or why mail is deferred."""
+    words = reply.text.split(" ")[0] if reply.status is Status.OK else reply.text
+    return f'"{reply.status.value} {words}'.rstrip() + '"'
 
 
 def _policy(policy: Policy) -> str:

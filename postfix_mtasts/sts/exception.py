@@ -1,4 +1,6 @@
-"""Which exception of an administrator holds for a domain at a time: then its policy does not count (RFC 8461 knows none).
+"""Which exception of an administrator holds for a domain at a time: then its policy does not count.
+
+RFC 8461 knows no exceptions.
 
 An exception for a name holds for that Policy Domain, one for `*.name` for all those below it, however deep. Of several
 that have not ended, the one with the most labels counts; of two for the same name, the one that was added later, by
@@ -38,7 +40,9 @@ class PolicyException:
 Exceptions = Mapping[str, PolicyException]  # By their domains.
 
 
-def exception_for(domain: PolicyDomain, now: float, added: Exceptions, configured: Exceptions) -> PolicyException | None:
+def exception_for(
+    domain: PolicyDomain, now: float, added: Exceptions, configured: Exceptions
+) -> PolicyException | None:
     """Return the exception that holds for a domain at the time `now`, if there is one."""
     for name in _names(domain.name):
         for known in (added, configured):

@@ -77,7 +77,9 @@ def test_the_manual_has_the_paths() -> None:
 @pytest.fixture(scope="module")
 def sections() -> dict[str, str]:
     """The text of each table in the manual of the configuration."""
-    found = re.split(r"^\[{1,2}([\w.]+)\]{1,2}$", text("postfix-mtasts.toml.5").split("\nEXAMPLES\n")[0], flags=re.MULTILINE)
+    found = re.split(
+        r"^\[{1,2}([\w.]+)\]{1,2}$", text("postfix-mtasts.toml.5").split("\nEXAMPLES\n")[0], flags=re.MULTILINE
+    )
     return dict(zip(found[1::2], found[2::2], strict=True))
 
 

@@ -34,9 +34,9 @@ class Fresh:
 class Outcome:
     """What follows if Postfix asks now.
 
-    `answer` is the answer, and `policy_answer` the one without DANE and without an exception. If `waits`, Postfix waits until the discovery is
-    done, or until it is `late`. `next` is the answer to the next query, or None if that is unknown. `held` is the
-    failed fetch because of which the policy is not fetched yet.
+    `answer` is the answer, and `policy_answer` the one without DANE and without an exception. If `waits`, Postfix waits
+    until the discovery is done, or until it is `late`. `next` is the answer to the next query, or None if that is
+    unknown. `held` is the failed fetch because of which the policy is not fetched yet.
     """
 
     answer: Answer

@@ -6,8 +6,8 @@
                  nameservers do not answer; or three quarters of the discoveries in the last ten minutes have failed
     WARNING   1  a quarter of these discoveries has failed; or a policy that could not be renewed is about to expire:
                  less than a quarter of its max_age is left, and the log has an error; or the daemon cannot write the
-                 database, or has begun it anew within a day; or an exception ends within a week; or the file with exceptions
-                 cannot be used; or the control socket does not work
+                 database, or has begun it anew within a day; or an exception ends within a week; or the file with
+                 exceptions cannot be used; or the control socket does not work
     OK        0  none of these; other policies that could not be renewed are only counted, because usually only the
                  owner of the domain can help
     UNKNOWN   3  the configuration is wrong
