@@ -16,7 +16,7 @@ import asyncio
 import datetime
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from postfix_mtasts.config import Config, Level
@@ -35,7 +35,7 @@ from postfix_mtasts.sts.entry import Entry
 from postfix_mtasts.sts.exception import PolicyException
 
 _PATIENCE = 10.0  # Seconds, for an answer of the daemon, which may have to wait for its disk.
-_AT_ONCE = 8  # Domains that are looked at.
+AT_ONCE = 8  # Domains that are looked at.
 _WITHIN = 60.0  # Seconds for all of them.
 _WIDTH = 80  # Columns.
 _HINT = "is it running, and do you have permission to use its socket?"
@@ -167,17 +167,24 @@ async def _without(domains: Sequence[str], settings: Config, output: Output) -> 
     found = await at_hand()
     rules, *_ = await choose_reply_rules(settings, settings.server.listen)
     nothing = Explanation(Entry(), rules, settings.server.answer_within, {})
-    places = asyncio.Semaphore(_AT_ONCE)
-    end = asyncio.get_running_loop().time() + _WITHIN
+    return await look_at_all(domains, lambda domain: _look(domain, settings, found, nothing, output))
 
-    async def look(domain: str) -> Without:
+
+async def look_at_all(
+    domains: Sequence[str], look: Callable[[str], Awaitable[Without]], within: float = _WITHIN
+) -> dict[str, Without]:
+    """Look at domains, some at a time, and give up after so many seconds those that are not done."""
+    places = asyncio.Semaphore(AT_ONCE)
+    end = asyncio.get_running_loop().time() + within
+
+    async def in_time(domain: str) -> Without:
         try:
             async with asyncio.timeout_at(end), places:
-                return await _look(domain, settings, found, nothing, output)
+                return await look(domain)
         except TimeoutError:
-            return Without(domain, f"unknown: not all could be looked up within {_WITHIN:g} s", None)
+            return Without(domain, f"unknown: not all could be looked up within {within:g} s", None)
 
-    return {one.domain: one for one in await asyncio.gather(*map(look, domains))}
+    return {one.domain: one for one in await asyncio.gather(*map(in_time, domains))}
 
 
 async def _look(domain: str, settings: Config, found: AtHand, nothing: Explanation, output: Output) -> Without:
@@ -196,7 +203,7 @@ def describe(
 ) -> Iterator[tuple[str, Status | None]]:
     """An exception, line by line, with the status of what would happen without it."""
     ends = f"ended {ago(exception.ends_at, now)}" if use["over"] else f"ends in {span(exception.ends_at - now)}"
-    where = "added by command" if exception.added else "in the configuration"
+    where = "added by command" if exception.added else "configured"
     dane = ", also for DANE" if exception.dane else ""
     yield f"{exception.domain}: until {exception.until} ({ends}), level {exception.level.value}{dane}, {where}", None
     yield f"reason: {exception.reason}", None

@@ -50,6 +50,7 @@ NOTHING: dict[str, Any] = {
     "note": None,
     "unread": False,
     "dane": [],
+    "exception": None,
 }
 NO_RECORD = "no _mta-sts TXT record"
 NOT_FOUND = "HTTP response: status 404"
@@ -748,9 +749,11 @@ def test_a_group_may_look_and_change_nothing(world: World) -> None:
         with Daemon(folder, world.configuration(folder, server=server)) as daemon:
             assert stat.S_IMODE((folder / "control").stat().st_mode) == 0o660
             assert as_user(daemon, "nobody", "nogroup", '{"request": "list"}') == ["forbidden"]
-            assert as_user(daemon, "nobody", "daemon", '{"request": "list"}') == [DONE]
-            for request in ("forget", "refresh"):
-                line = json.dumps({"request": request, "domain": "a.test"})
+            for request in ("list", "exceptions"):
+                assert as_user(daemon, "nobody", "daemon", json.dumps({"request": request})) == [DONE]
+            for request in ("forget", "refresh", "except", "unexcept"):
+                rest = {"until": "2099-12-31", "reason": "ticket"} if request == "except" else {}
+                line = json.dumps({"request": request, "domain": "a.test", **rest})
                 refused = {"error": f"only root and the daemon's user may {request} a domain"}
                 assert as_user(daemon, "nobody", "daemon", line) == [refused]
 
