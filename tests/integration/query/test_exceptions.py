@@ -6,12 +6,14 @@ import io
 import itertools
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
+from postfix_mtasts.config import parse
 from postfix_mtasts.query import command
 from postfix_mtasts.query.exceptions import AT_ONCE, Without, look_at_all
 from postfix_mtasts.query.output import Status
@@ -21,6 +23,7 @@ from tests.world.smtp import SmtpServer
 
 pytestmark = pytest.mark.usefixtures("namespace")
 
+DOCS = Path(__file__).parents[3] / "docs"
 TODAY = datetime.date.today()  # noqa: DTZ011 - the day of this machine
 UNTIL = TODAY + datetime.timedelta(30)
 CONFIGURED = f"""
@@ -334,3 +337,37 @@ async def test_domains_are_looked_at_some_at_a_time_and_those_that_hang_are_give
     assert seen == {name: Without(name, "fine", Status.OK) for name in fine} | {
         name: Without(name, gone, None) for name in hang
     }
+
+
+def test_the_commands_of_the_documentation(relay: Relay) -> None:
+    """In their order; `postqueue` is Postfix's."""
+    text = (DOCS / "operations.md").read_text()
+    section = text.split("## Deliver in spite of a policy\n")[1].split("\n## ")[0]
+    partner = relay.domain("partner.example")
+    commands = [shlex.split(line, comments=True) for line in section.splitlines() if line.startswith("    p")]
+    told = []
+    for name, *words in commands:
+        if name != "postqueue":
+            assert name == "postfix-mtasts-query"
+            found = relay.query(*(str(UNTIL) if word == "2026-12-31" else word for word in words))
+            told.append((found[0], found[1].partition(":")[0], relay.answer(partner)))
+    broken = "mail to partner.example is deferred"
+    assert told == [
+        (2, broken, secure(partner)),
+        (0, partner, "NOTFOUND"),
+        (0, "*.below.test", "NOTFOUND"),
+        (0, partner, secure(partner)),
+    ]
+    table = section.split("    [[exception]]\n")[1].split("\n\n")[0]
+    assert parse(f"[[exception]]\n{table}".encode(), "docs").exception[0].domain == partner
+    lines = [line[4:] for line in section.splitlines() if line.startswith(("    info: ", "    warning: "))]
+    reason, until = "their certificate has expired, ticket 4711", "2026-12-31"
+    assert lines == [
+        (
+            f'info: domain={partner}, an exception until {until}: Postfix is answered "NOTFOUND" instead of "OK secure": '
+            f"{reason}"
+        ),
+        f"warning: the exception for {partner} ends in 3 days, with {until}, and then the policy holds again: {reason}",
+    ]
+    log = "\n".join(relay.daemon.log).replace(str(UNTIL), until)
+    assert lines[0] in log.splitlines()
