@@ -364,8 +364,8 @@ def test_the_commands_of_the_documentation(relay: Relay) -> None:
     reason, until = "their certificate has expired, ticket 4711", "2026-12-31"
     assert lines == [
         (
-            f'info: domain={partner}, an exception until {until}: Postfix is answered "NOTFOUND" instead of "OK secure": '
-            f"{reason}"
+            f'info: domain={partner}, an exception until {until}: Postfix is answered "NOTFOUND" instead of '
+            f'"OK secure": {reason}'
         ),
         f"warning: the exception for {partner} ends in 3 days, with {until}, and then the policy holds again: {reason}",
     ]
