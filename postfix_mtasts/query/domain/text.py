@@ -101,7 +101,7 @@ class Text:
             self._print(f"  {'now':{_MARGIN - 2}}", f"{running.exception.value} ({running.exception.table})")
         self._print(f"  {'daemon' if running.exception else 'now':{_MARGIN - 2}}", running.reply)
         if running.exempt:
-            self._print(f"  {'without':{_MARGIN - 2}}", f"{running.exempt.without} (without the exception)")
+            self._print(f"  {'without':{_MARGIN - 2}}", running.exempt.without)
         if running.next:
             self._print(f"  {'then':{_MARGIN - 2}}", running.next)
         fresh = report.answer.tlsrpt if running.style == "tlsrpt" else report.answer.plain

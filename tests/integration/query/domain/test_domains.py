@@ -683,7 +683,9 @@ def exception_that_changes_nothing_signed(scene: Scene) -> None:
 
 
 EXCEPTIONS["exception-probed"] = exception("exception-probed.test", "none")
-EXCEPTIONS["exception-that-changes-nothing-signed"] = exception("*.signed", "encrypt")
+EXCEPTIONS["exception-that-changes-nothing-signed"] = exception(
+    "exception-that-changes-nothing-signed.signed", "encrypt"
+)
 
 
 # Before publishing
