@@ -25,7 +25,7 @@ def check_exceptions(daemon: Running, now: float) -> Iterator[Finding]:
         status = Status.WARNING if left <= WARN_WITHIN else Status.OK
         yield Finding("exception", status, what, f"{used}; {ends}", "run", _LIST)
     if exceptions["holding"] > len(shown):
-        what = f"{exceptions['holding'] - len(shown)} more exceptions hold"
+        what = f"further exceptions that hold: {exceptions['holding'] - len(shown)}"
         yield Finding("exception", Status.OK, what, "they end later", "run", _LIST)
     if exceptions["trouble"]:
         what = f"exceptions that were added by command: {exceptions['trouble']}"

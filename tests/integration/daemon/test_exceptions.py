@@ -20,7 +20,9 @@ from postfix_mtasts.cache import exceptions as file
 from postfix_mtasts.cache.exceptions import ExceptionsError
 from postfix_mtasts.config import DaneSetting, ExceptionSetting, Level, OnFailure
 from postfix_mtasts.daemon.exceptions import Exceptions, RefusedError, end_of, policy_exception
+from postfix_mtasts.daemon.known import print_exceptions, print_holding
 from postfix_mtasts.postfix.reply import ReplyRules, Style
+from postfix_mtasts.postfix.socketmap import Reply, Status
 from postfix_mtasts.sts.domain import PolicyDomain
 from tests.integration.conftest import filled, small_disk
 from tests.integration.daemon.test_ready import HAS, NOTFOUND, POLICY, SECURE, START, Service
@@ -118,6 +120,25 @@ async def test_the_log_tells_the_first_query_of_each_hour_that_is_changed(
     )
     assert told == [[line], [], [], [line], [line]]
     assert (use.count, use.last, list(use.domains)) == (5, hour + 3 * 3600, [HAS])
+
+
+async def test_the_last_domains_are_noted_and_the_status_names_those_that_end_first(tmp_path: Path) -> None:
+    known = Exceptions(tmp_path / "exceptions.json", lambda: START)
+    days = range(12, 0, -1)
+    await known.load(
+        [replace(SETTING, domain=f"*.n{day}.test", until=LAST_DAY + datetime.timedelta(day)) for day in days]
+    )
+    below = known.holding()[0]
+    told, without = (Reply(Status.OK, word) for word in ("may", "secure"))
+    for name in "abcdefc":
+        known.used(PolicyDomain(f"{name}.n1.test"), below, told, without)
+    listed = {one["domain"]: one for one in print_exceptions(known)}
+    assert listed["*.n1.test"]["domains"] == [f"{name}.n1.test" for name in "bdefc"]
+    assert (listed["*.n1.test"]["used"], listed["*.n2.test"]["used"]) == (7, 0)
+    holding = print_holding(known)
+    assert (holding["holding"], holding["trouble"]) == (12, None)
+    assert [one["domain"] for one in holding["first_to_end"]] == [f"*.n{day}.test" for day in range(1, 11)]
+    assert [one["used"] for one in holding["first_to_end"]] == [7, *[0] * 9]
 
 
 async def test_what_it_does_not_change_is_neither_told_nor_counted(
