@@ -142,6 +142,7 @@ def test_rows_come_as_they_are_stored(world: World, tmp_path: Path) -> None:
                 "note": None,
                 "unread": False,
                 "dane": [],
+                "exception": None,
             }
         ]
 
@@ -418,6 +419,7 @@ def test_the_status_at_first(daemon: Daemon) -> None:
         "policies": {"stored": 0, "in_memory": 0, "not_renewed": 0, "ending": 0, "first_ends_at": None},
         "no_policies_in_memory": 0,
         "discoveries": {"minutes": 10, "ended": 0, "failed": 0, "last_failure": None},
+        "exceptions": {"holding": 0, "first_to_end": [], "trouble": None},
     }
 
 
@@ -532,7 +534,8 @@ def test_the_status_tells_of_a_lock_that_nothing_waits_for(daemon: Daemon) -> No
 
 NO_OBJECT = {"error": "expected a JSON object on one line of at most 4096 bytes"}
 NO_REQUEST = {
-    "error": 'expected "request" to be "list" or "status", or "show", "explain", "forget" or "refresh" with a "domain"'
+    "error": 'expected "request" to be "list", "status" or "exceptions", or "show", "explain", "forget", "refresh", '
+    '"except" or "unexcept" with a "domain"'
 }
 
 
