@@ -3,20 +3,22 @@
 The daemon's user, root and the group `server.control_group` can connect to it. The group may not forget or refresh.
 
     request  one JSON object on one line of at most 4096 bytes, one per connection:
-             {"request": "list" | "status"}, or
+             {"request": "list" | "status" | "shadow"}, or
              {"request": "show" | "explain" | "forget" | "refresh", "domain": "example.com"}
     reply    JSON objects, one per line. The last one is {"done": true}, or {"error": "why"}. Without it, the reply is
              incomplete.
 
     list     for each policy, in any order: {"domain", "row"}, with the row as in the database (`cache.row`); and for
              each domain in memory whose policy could not be fetched, as for show
-    show     {"domain", "row" or null, "checked_at", "failed", "note" or null, "unread", "dane"}
+    show     {"domain", "row" or null, "checked_at", "failed", "note" or null, "unread", "withheld", "dane"}
     explain  what the daemon answers from, for postfix-mtasts-query (`daemon.explain`). Nothing is looked up or noted.
     forget   {"domain", "forgotten"}: whether there was anything to forget. The next query starts a new discovery.
     refresh  as for show, and {"fetched", "reason" or null}. The record is looked up and the policy is fetched now,
              regardless of its age and of failures. If that fails, `reason` says why, and a cached policy stays.
-    status   {"version", "pid", "started_at", "config", "configured_at", "sockets", "style", "dane", "database",
-             "policies", "no_policies_in_memory", "discoveries"}. `configured_at` is when style and dane were chosen.
+    shadow   {"since"}, null if policies are enforced; else also the counts, and then a document for each next hop that
+             would not be delivered to (`daemon.shadow`)
+    status   {"version", "pid", "started_at", "config", "configured_at", "sockets", "style", "dane", "shadow_since",
+             "database", "policies", "no_policies_in_memory", "discoveries"}. `configured_at` is when style and dane were chosen.
              Of the discoveries of new domains in the last minutes: {"minutes", "ended", "failed", "last_failure"}
 
 Times are seconds since the epoch. A client that neither sends nor reads for 30 seconds is disconnected.
@@ -37,12 +39,12 @@ from postfix_mtasts.cache.row import print_failed, print_row
 from postfix_mtasts.cache.store import Store, StoreError
 from postfix_mtasts.config import Endpoint
 from postfix_mtasts.daemon.dane import Dane
-from postfix_mtasts.daemon.explain import print_explanation
+from postfix_mtasts.daemon.explain import print_explanation, tlsa_document
 from postfix_mtasts.daemon.lookup import Lookup
+from postfix_mtasts.daemon.shadow import Shadow
 from postfix_mtasts.log import events
 from postfix_mtasts.sts.domain import PolicyDomain, PolicyDomainError, next_hop
 from postfix_mtasts.sts.entry import Apply, Entry, NoPolicy, Unavailable
-from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable
 
 MODE = 0o600  # The mode of the socket. Whoever makes the daemon forget a policy weakens the encryption of mail.
 GROUP_MODE = 0o660  # Its mode if a group may use it.
@@ -64,9 +66,16 @@ class Control:
     """Answers requests on the control socket. `clock` returns seconds since the epoch."""
 
     def __init__(
-        self, lookup: Lookup, store: Store, memory: Memory, dane: Dane, clock: Callable[[], float] = time.time
+        self,
+        lookup: Lookup,
+        store: Store,
+        memory: Memory,
+        dane: Dane,
+        shadow: Shadow,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
+        self._shadow = shadow
         self.config = ""  # The configuration file.
         self.sockets: Sequence[Endpoint] = ()  # Where Postfix can ask.
         self.chosen("", "")
@@ -148,6 +157,9 @@ class Control:
                 await send(await self._refresh(domain))
             case "status", None:
                 await send(await self._status())
+            case "shadow", None:
+                for document in self._shadow.documents():
+                    await send(document)
             case _:
                 await self._list(send)
 
@@ -194,8 +206,9 @@ class Control:
                 "until": entry.checked_at + note.ttl,
             },
             "unread": entry.unread,
+            "withheld": entry.cached is not None and self._lookup.rules.withholds(Apply(entry.cached.policy)),
             "dane": [
-                {"next_hop": str(hop), "seen_at": dane.at} | _tlsa_document(dane.observation)
+                {"next_hop": str(hop), "seen_at": dane.at} | tlsa_document(dane.observation)
                 for hop, dane in self._dane.known(domain)
             ],
         }
@@ -213,6 +226,7 @@ class Control:
             "sockets": [str(endpoint) for endpoint in self.sockets],
             "style": {"chosen": rules.style.value, "why": self._why_style},
             "dane": {"chosen": rules.dane.value, "why": self._why_dane},
+            "shadow_since": self._shadow.since,
             "database": {
                 "writable": store.trouble is None,
                 "trouble": store.trouble,
@@ -260,11 +274,11 @@ def parse_request(line: bytes) -> tuple[str, PolicyDomain | None]:
     except (ValueError, RecursionError) as error:
         raise RequestError(f"expected a JSON object on one line of at most {_MAX_REQUEST} bytes") from error
     match request:
-        case {"request": "list" | "status" as name}:
+        case {"request": "list" | "status" | "shadow" as name}:
             return name, None
         case {"request": "show" | "explain" | "forget" | "refresh" as name, "domain": str(domain)}:
             return name, _domain(domain)
-    alone, with_domain = '"list" or "status"', '"show", "explain", "forget" or "refresh"'
+    alone, with_domain = '"list", "status" or "shadow"', '"show", "explain", "forget" or "refresh"'
     raise RequestError(f'expected "request" to be {alone}, or {with_domain} with a "domain"')
 
 
@@ -277,13 +291,3 @@ def _domain(text: str) -> PolicyDomain:
 
 def _reason(answer: NoPolicy | Unavailable) -> str:
     return answer.reason if isinstance(answer, NoPolicy) else str(answer.failure)
-
-
-def _tlsa_document(observation: DaneObservation) -> JSON:
-    match observation:
-        case DaneUsable(hosts):
-            return {"tlsa": "usable", "hosts": list(hosts), "reason": None}
-        case DaneAbsent(reason):
-            return {"tlsa": "absent", "hosts": [], "reason": reason}
-        case DaneFailed(failure):
-            return {"tlsa": "failed", "hosts": [], "reason": str(failure)}

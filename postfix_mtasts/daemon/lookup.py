@@ -56,6 +56,8 @@ class Lookup:
         self.answer_within = answer_within
         self.at_once = memory.ready.get  # The reply to a request, both as they go over the wire, if it lies ready.
         self.discovered = Recent(_MINUTES)
+        # Called for each answer that did not lie ready, with the rules by which it is told.
+        self.on_reply: Callable[[NextHop, Answer, ReplyRules], None] = lambda hop, answer, rules: None
         self._rules = rules
         self._store = store
         self._memory = memory
@@ -89,7 +91,8 @@ class Lookup:
         rules = self.rules.of_map(request.name)
         answer, until = await self.answer(hop, rules)
         reply = reply_to(hop.domain, answer, rules)
-        if until:
+        self.on_reply(hop, answer, rules)
+        if until and not rules.withholds(answer):  # Of those that are withheld, each query counts.
             self._memory.ready.put(hop.domain, request.encode(), reply.encode(), until)
         return reply
 

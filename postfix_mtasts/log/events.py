@@ -39,6 +39,9 @@ class Event(enum.Enum):
     REPLY_RULES = "8e5c8d2b0d834b3db06625687be5feb4"
     NO_CONTROL = "c361808b4bc64a6bbf959b06d64b4eda"
     NO_CONTROL_GROUP = "5d0f1d4e7c3b4b5e9a6e2f0c8b7a4d31"
+    SHADOW = "b7d9a1f04c5e4f0f9c6a3d21e8f7b560"
+    WOULD_BE = "4e2c8f6a1b7d4d53a09e5c3f7b8d6e12"
+    SHADOW_TROUBLE = "c3a6e5d8f1b24709b8d4e6f2a1c3957d"
     RELOADED = "0f4d4a192b48499d825875c6c4f9ed70"
     NOT_RELOADED = "d6c5250d8ca940c9b99d2642373ca497"
     WATCHDOG = "a0142fac2321498888c58b6c2c4d19c5"
@@ -155,9 +158,34 @@ def reply_rules(chosen: ReplyRules, why_style: str, why_dane: str) -> None:
     _tell(Event.REPLY_RULES, logging.INFO, "reply.dane is %s: %s", chosen.dane.value, why_dane)
 
 
-def ready(line: str) -> None:
+def ready(line: str, *, enforce: bool = True) -> None:
     """The daemon answers queries. `line` is the setting for main.cf."""
-    _tell(Event.READY, logging.INFO, "ready; in main.cf: %s", line)
+    nothing = "" if enforce else "; no policy is enforced (reply.enforce = false)"
+    _tell(Event.READY, logging.INFO, "ready; in main.cf: %s%s", line, nothing)
+
+
+def shadow(since: str) -> None:
+    """Postfix is not told of enforced policies, since that day."""
+    text = "no policy is enforced since %s (reply.enforce = false); `postfix-mtasts-query shadow` says what would stop"
+    _tell(Event.SHADOW, logging.WARNING, text, since)
+
+
+def shadow_ended(since: str) -> None:
+    """Postfix is told of enforced policies again; it was not since that day."""
+    _tell(Event.SHADOW, logging.INFO, "policies are enforced; they were not since %s (reply.enforce = false)", since)
+
+
+def would_be(domain: PolicyDomain, next_hop: str, state: str, reason: str) -> None:
+    """What would have become of mail to a next hop, had its policy been enforced."""
+    words = {"dane": "nothing would change, DANE decides", "unclear": "what would become of mail is unclear"}
+    what = words.get(state, f"mail would be {state}") + (f": {reason}" if reason else "")
+    level = logging.WARNING if state == "deferred" else logging.INFO
+    _tell(Event.WOULD_BE, level, "if the policy were enforced for %s, %s", next_hop, what, domain=domain)
+
+
+def shadow_trouble(reason: str) -> None:
+    """What is needed in shadow mode does not work."""
+    _tell(Event.SHADOW_TROUBLE, logging.WARNING, "shadow mode: %s", reason)
 
 
 def no_control(reason: str) -> None:

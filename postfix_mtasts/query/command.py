@@ -6,6 +6,7 @@
     postfix-mtasts-query cache list | show DOMAIN... | forget DOMAIN... | refresh DOMAIN...
     postfix-mtasts-query doctor
     postfix-mtasts-query health
+    postfix-mtasts-query shadow [--all]
     postfix-mtasts-query warm FILE
 
 Each subcommand is a module with `arguments(parser)` and `run(arguments, output)`, which returns the exit status
@@ -24,10 +25,16 @@ from postfix_mtasts.config import ConfigError
 from postfix_mtasts.query.doctor import doctor
 from postfix_mtasts.query.domain import domains
 from postfix_mtasts.query.output import PROGRAM, Output, QueryError, Status, say
-from postfix_mtasts.query.running import cache, health, warm
+from postfix_mtasts.query.running import cache, health, shadow, warm
 from postfix_mtasts.remote.network import in_words
 
-SUBCOMMANDS: dict[str, ModuleType] = {"cache": cache, "doctor": doctor, "health": health, "warm": warm}
+SUBCOMMANDS: dict[str, ModuleType] = {
+    "cache": cache,
+    "doctor": doctor,
+    "health": health,
+    "shadow": shadow,
+    "warm": warm,
+}
 
 
 def run(words: list[str]) -> Status:

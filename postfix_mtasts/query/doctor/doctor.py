@@ -10,7 +10,7 @@ from postfix_mtasts.config_file import read_config
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.postfix.installation import PATH, NoPostfix, Postfix, choose_dane, choose_style
 from postfix_mtasts.postfix.reply import ReplyRules
-from postfix_mtasts.query.doctor.check_daemon import check_age, check_answers, check_running, is_outdated
+from postfix_mtasts.query.doctor.check_daemon import check_age, check_answers, check_running, check_shadow, is_outdated
 from postfix_mtasts.query.doctor.check_dane import check_dane
 from postfix_mtasts.query.doctor.check_dns import check_dns
 from postfix_mtasts.query.doctor.check_machine import check_ca_file, check_clock
@@ -74,7 +74,8 @@ def show(examination: Examination, output: Output) -> None:
         output.text(f"all is well: {examination.postfix} asks this daemon", Status.OK)
     if examination.daemon:
         told = _document(examination.daemon)
-        rules = f"style {told['style']}, dane {told['dane']}"
+        nothing = "" if told["enforce"] else ", and no policy is enforced"
+        rules = f"style {told['style']}, dane {told['dane']}{nothing}"
         output.text(f"the daemon runs since {told['started_at']}, on {', '.join(told['sockets'])}, with {rules}")
     if examination.main_cf:
         output.text(f"in main.cf: {examination.main_cf}")
@@ -91,6 +92,7 @@ async def examine(config: str | None, now: float, path: str = PATH) -> Examinati
         told = _ask(settings)
         findings += check_running(told, file)
         daemon = told if isinstance(told, Running) else None
+        findings += check_shadow(settings, daemon)
     except ConfigError as error:
         findings.append(Finding("config", Status.ERROR, str(error), "the daemon does not start"))
     postfix, scenes = None, list[Scene]()
@@ -126,7 +128,7 @@ async def _check(
     wanted = _rules(settings, usual, daemon)
     rules = wanted
     if daemon and not is_outdated(daemon, wanted, file, usual.folder):
-        rules = replace(wanted, style=daemon.style, dane=daemon.dane)
+        rules = replace(wanted, style=daemon.style, dane=daemon.dane, enforce=daemon.shadow_since is None)
     scene = await observe(postfix, settings, file, daemon, rules, routes)
     age = check_age(scene, wanted) if postfix is usual else ()
     found += [*age, *check_map(scene), *check_tables(scene), *check_dane(scene)]
@@ -153,7 +155,8 @@ def _rules(settings: Config, postfix: Installed, daemon: Running | None) -> Repl
     sockets = daemon.sockets if daemon else settings.server.listen
     style, _ = choose_style(settings.reply.style, seen, sockets)
     dane, _ = choose_dane(settings.reply.dane, seen, sockets)
-    return ReplyRules(style, settings.discovery.on_failure, settings.reply.testing, dane)
+    reply = settings.reply
+    return ReplyRules(style, settings.discovery.on_failure, reply.testing, dane, reply.enforce)
 
 
 def _document(daemon: Running) -> JSON:
@@ -163,4 +166,5 @@ def _document(daemon: Running) -> JSON:
         "sockets": [str(endpoint) for endpoint in daemon.sockets],
         "style": daemon.style.value,
         "dane": daemon.dane.value,
+        "enforce": daemon.shadow_since is None,
     }

@@ -49,6 +49,7 @@ def running_report(
         expires_in=live.expires_at() - now if live else None,
         because=tuple(_because(known, hop, outcome, now)) if no_daemon is None else (),
         exception=exempt,
+        withheld=exempt is None and known.rules.withholds(outcome.answer),
     )
 
 
@@ -61,6 +62,8 @@ def _because(known: Explanation, hop: NextHop, outcome: Outcome, now: float) -> 
     else:
         yield "the daemon answers at once"
     yield from _cached(known, now)
+    if known.rules.withholds(outcome.answer):
+        yield 'no policy is enforced (reply.enforce = false): Postfix is told "not found"'
     if isinstance(outcome.answer, YieldToDane):
         seen = "as it knows from DNS" if str(hop) in known.dane else "as DNS says now"
         yield f"DANE decides, {seen}: TLSA records of {short(list(outcome.answer.hosts))}"

@@ -13,6 +13,7 @@ Unless it is an item of a list, it also has these:
 
     note        {"no_policy", "reason", "until"}: why the last lookup led to no policy; null if it led to one
     unread      whether the database could not be read, so that it may have a policy
+    withheld    whether Postfix is not told of its enforced policy (reply.enforce = false)
     dane        [{"next_hop", "tlsa": "usable" | "absent" | "failed", "hosts": […], "reason", "seen_at"}, …]
 """
 
@@ -41,6 +42,7 @@ class Known:
     entry: Entry
     note: JSON | None = None
     unread: bool = False
+    withheld: bool = False
     dane: Sequence[JSON] = ()
 
     def status(self, now: float) -> Status:
@@ -65,7 +67,12 @@ def parse_known(document: JSON) -> Known:
         failed = tuple(parse_failed(one) for one in document["failed"])
         entry = Entry(failed=failed, checked_at=document["checked_at"])
     return Known(
-        document["domain"], entry, document.get("note"), document.get("unread", False), document.get("dane", ())
+        document["domain"],
+        entry,
+        document.get("note"),
+        document.get("unread", False),
+        document.get("withheld", False),
+        document.get("dane", ()),
     )
 
 
@@ -142,6 +149,8 @@ def summary(one: Known, now: float) -> str:
 
 def _facts(one: Known, now: float) -> Iterator[tuple[str, str]]:
     entry, cached = one.entry, one.entry.cached
+    if one.withheld:
+        yield "withheld", 'Postfix is told "not found": no policy is enforced (reply.enforce = false)'
     if cached:
         yield "max_age", f"{cached.policy.max_age} ({span(cached.policy.max_age)})"
         for number, pattern in enumerate(cached.policy.mx):
@@ -195,6 +204,7 @@ def document(one: Known, now: float, *, alone: bool) -> JSON:
     return listed | {
         "note": note,
         "unread": one.unread,
+        "withheld": one.withheld,
         "dane": [{**dane, "seen_at": iso(dane["seen_at"])} for dane in one.dane],
     }
 

@@ -5,16 +5,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from postfix_mtasts.query.domain.certificate import Certificate
+from postfix_mtasts.delivery.certificate import Certificate
+from postfix_mtasts.delivery.mx import MxReport, ProbeReport
 from postfix_mtasts.query.domain.remark import Remark
 from postfix_mtasts.query.domain.remarks import remarks
 from postfix_mtasts.query.domain.report import (
     AnswerReport,
     DaneReport,
-    MxReport,
     PolicyHostReport,
     PolicyReport,
-    ProbeReport,
     RecordReport,
     Report,
     RunningReport,
