@@ -14,9 +14,10 @@ import pathlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from postfix_mtasts.sts.domain import NextHop, PolicyDomain, PolicyDomainError, next_hop
+from postfix_mtasts.delivery.fate import State
+from postfix_mtasts.sts.domain import NextHop, PolicyDomain, next_hop
 
 MAX_HOPS = 10_000  # Next hops with an enforced policy; beyond that, those with the fewest queries make room.
 MAX_ASKED = 100_000  # Domains that are counted; of more is only known that there are more.
@@ -28,7 +29,8 @@ _UNUSED = 30 * _DAY  # Seconds without a query, after which a next hop is forgot
 _VERSION = 1
 _HASH = 8  # Octets that stand for a domain which is only counted.
 
-State = Literal["delivered", "deferred", "returned", "unclear", "dane"]
+# What is raised where the file is not as it was written.
+WRONG = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
 
 class WithheldError(Exception):
@@ -37,7 +39,7 @@ class WithheldError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What would have become of mail at a time, and why. `dane`: Postfix's own level decides, as it does now."""
+    """What would have become of mail at a time, and why."""
 
     state: State
     reason: str
@@ -128,7 +130,7 @@ def read(path: pathlib.Path) -> Gathered | None:
         raise WithheldError(f"larger than {MAX_FILE // 2**20} MiB")
     try:
         return _parse(json.loads(data))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, PolicyDomainError) as error:
+    except WRONG as error:
         raise WithheldError(f"not understood: {ascii(str(error)[:100])[1:-1]}") from error
 
 

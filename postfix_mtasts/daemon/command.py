@@ -258,9 +258,7 @@ async def _postfix() -> Postfix | NoPostfix:
         return none
 
 
-def _service(
-    settings: Config, tls: ssl.SSLContext, store: Store, rules: ReplyRules
-) -> tuple[Lookup, Shadow, Control]:
+def _service(settings: Config, tls: ssl.SSLContext, store: Store, rules: ReplyRules) -> tuple[Lookup, Shadow, Control]:
     cache, resolver = settings.cache, Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
     policies, notes, limit = cache.policies_in_memory, cache.no_policies_in_memory, cache.memory
     memory = Memory(policies=policies, notes=notes, limit=limit)

@@ -18,8 +18,9 @@ The daemon's user, root and the group `server.control_group` can connect to it. 
     shadow   {"since"}, null if policies are enforced; else also the counts, and then a document for each next hop that
              would not be delivered to (`daemon.shadow`)
     status   {"version", "pid", "started_at", "config", "configured_at", "sockets", "style", "dane", "shadow_since",
-             "database", "policies", "no_policies_in_memory", "discoveries"}. `configured_at` is when style and dane were chosen.
-             Of the discoveries of new domains in the last minutes: {"minutes", "ended", "failed", "last_failure"}
+             "database", "policies", "no_policies_in_memory", "discoveries"}. `configured_at` is when style and dane
+             were chosen. Of the discoveries of new domains in the last minutes: {"minutes", "ended", "failed",
+             "last_failure"}
 
 Times are seconds since the epoch. A client that neither sends nor reads for 30 seconds is disconnected.
 """

@@ -1,8 +1,9 @@
 """Shadow mode (`reply.enforce = false`): Postfix is not told of enforced policies, and the daemon finds out what would
 become of mail if it were.
 
-A next hop whose policy was withheld is probed once a day, if Postfix still asks for it: at most one a second, behind all
-answers, in turns between the owners of domains. What is gathered outlives the process, with the day on which it began.
+A next hop whose policy was withheld is probed once a day, if Postfix still asks for it: at most one a second, behind
+all answers, in turns between the owners of domains. What is gathered outlives the process, and so does the day on which
+it began.
 """
 
 import asyncio
@@ -54,6 +55,7 @@ class Shadow:
         dane: Dane,
         clock: Callable[[], float] = time.time,
         pause: float = PAUSE,
+        deadline: float = DEADLINE,
     ) -> None:
         self._path = pathlib.Path(f"{settings.cache.path}.shadow")
         self._fetch = settings.fetch
@@ -61,7 +63,7 @@ class Shadow:
         self._resolver = resolver
         self._dane = dane
         self._clock = clock
-        self._pause = pause
+        self._pause, self._deadline = pause, deadline
         self._gathered: Gathered | None = None  # If it is off.
         self._is_changed = False
         self._attempt: Attempt | None = None
@@ -233,25 +235,23 @@ class Shadow:
         if not live or live.policy.mode is not Mode.ENFORCE:
             gathered.forget(hop)
             return
-        fate = Fate("unclear", f"its MX hosts took longer than {DEADLINE:g} s")
-        is_dane = False
+        fate = Fate("unclear", f"its MX hosts took longer than {self._deadline:g} s")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DEADLINE):
-                found = await self._fate(hop, live.policy, style)
-                is_dane, fate = found is None, found or fate
-        known.result = withheld.result("dane" if is_dane else fate.state, "" if is_dane else fate.reason, self._clock())
+            async with asyncio.timeout(self._deadline):
+                fate = await self._fate(hop, live.policy, style)
+        known.result = withheld.result(fate.state, fate.reason, self._clock())
         self._is_changed = True
         events.would_be(hop.domain, str(hop), known.result.state, known.result.reason)
 
-    async def _fate(self, hop: NextHop, policy: Policy, style: Style) -> Fate | None:
-        """What becomes of mail if the policy is enforced. None if that changes nothing: DANE decides, as it does now."""
+    async def _fate(self, hop: NextHop, policy: Policy, style: Style) -> Fate:
+        """What becomes of mail if the policy is enforced."""
         rules = replace(self._lookup.rules, style=style, enforce=True)
         answer: Answer = Apply(policy)
         if rules.heeds_dane(answer):
             answer = beside_dane(answer, await self._dane.of(hop))
         told = reply_to(hop.domain, answer, rules)
         if told.status is Status.NOTFOUND:
-            return None
+            return Fate("dane")
         if told.status is not Status.OK:
             return Fate("deferred", told.text)
         if not self._attempt:

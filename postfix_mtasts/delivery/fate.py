@@ -11,24 +11,38 @@ _EXPIRED = "certificate has expired"  # In the words of OpenSSL.
 Judged = Sequence[tuple[str, Judgement]]  # The MX hosts, and what Postfix makes of each under an enforced policy.
 
 
+State = Literal["delivered", "deferred", "returned", "unclear", "dane"]
+
+
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """Mail is `delivered`, `deferred`, or `returned` to its senders, for a reason; or it is `unclear` from here."""
+    """Mail is `delivered`, `deferred`, or `returned` to its senders, for a reason; or it is `unclear` from here.
 
-    state: Literal["delivered", "deferred", "returned", "unclear"]
+    `dane`: Postfix's own level decides, with the policy as without.
+    """
+
+    state: State
     reason: str = ""
 
 
 def fate_of(judged: Judged) -> Fate:
-    """What becomes of mail. One MX host is enough to deliver it, and one that is unclear could be that."""
-    refused = [(host, one) for host, one in judged if one.state == "refused"]
+    """What becomes of mail. One MX host that is fine is enough to deliver it.
+
+    Hosts that are unclear do not help those that are refused: as a probe could not, Postfix cannot talk to them now.
+    """
+    refused = [(host, one) for host, one in judged if one.state == "refused" and not _is_lost(one)]
     unclear = [(host, one) for host, one in judged if one.state == "unclear"]
+    lost = [(host, one) for host, one in judged if _is_lost(one)]
     if any(one.state in ("fine", "unprobed") for _, one in judged):
         return Fate("delivered")
-    if unclear:
-        return Fate("unclear", faults(unclear))
-    is_lost = all(one.reason in (NO_ADDRESS, NOT_THERE) for _, one in refused)
-    return Fate("returned" if is_lost else "deferred", faults(refused))
+    if refused:
+        return Fate("deferred", faults([*refused, *lost]))
+    return Fate("unclear", faults(unclear)) if unclear else Fate("returned", faults(lost))
+
+
+def _is_lost(judgement: Judgement) -> bool:
+    """Whether Postfix passes over a host, with a policy or without."""
+    return judgement.reason in (NO_ADDRESS, NOT_THERE)
 
 
 def faults(faulty: Judged) -> str:

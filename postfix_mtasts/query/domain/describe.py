@@ -5,12 +5,12 @@ from dataclasses import replace
 
 from postfix_mtasts.daemon.explain import Explanation
 from postfix_mtasts.delivery import certificate
+from postfix_mtasts.delivery.certificate import Certificate
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import RRset
 from postfix_mtasts.postfix.reply import Style, beside_dane
 from postfix_mtasts.query.domain import asked
 from postfix_mtasts.query.domain.asked import Fresh
-from postfix_mtasts.delivery.certificate import Certificate
 from postfix_mtasts.query.domain.discovery import Seen, Tried
 from postfix_mtasts.query.domain.report import (
     AddressReport,

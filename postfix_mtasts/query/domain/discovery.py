@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from postfix_mtasts.daemon.dane import Dane
+from postfix_mtasts.delivery.hosts import MAX_HOSTS, lack
 from postfix_mtasts.dns import tlsa
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver, RRset
 from postfix_mtasts.query.domain.asked import Fresh
-from postfix_mtasts.delivery.hosts import MAX_HOSTS, lack
 from postfix_mtasts.remote.fetcher import Fetcher
 from postfix_mtasts.remote.network import HTTPS_PORT, is_global
 from postfix_mtasts.sts import tlsrpt

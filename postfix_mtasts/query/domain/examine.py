@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 
 from postfix_mtasts.config import Config, IpNetwork
 from postfix_mtasts.daemon.explain import Explanation
+from postfix_mtasts.delivery import certificate, mx
+from postfix_mtasts.delivery.hosts import MAX_HOSTS, probe_host
+from postfix_mtasts.delivery.mx import MxReport, ProbeReport, Rules, unprobed
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Pinned, Resolver
 from postfix_mtasts.postfix.reply import Style
@@ -17,9 +20,6 @@ from postfix_mtasts.query.domain import asked, describe, unpublished
 from postfix_mtasts.query.domain.asked import Outcome
 from postfix_mtasts.query.domain.at_hand import AtHand
 from postfix_mtasts.query.domain.discovery import Discovery, Progress, Seen, Sources
-from postfix_mtasts.delivery import certificate, mx
-from postfix_mtasts.delivery.hosts import MAX_HOSTS, probe_host
-from postfix_mtasts.delivery.mx import MxReport, ProbeReport, Rules, unprobed
 from postfix_mtasts.query.domain.now import differences, running_report
 from postfix_mtasts.query.domain.remark import Remark, warning
 from postfix_mtasts.query.domain.remarks import remarks

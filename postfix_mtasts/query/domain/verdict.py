@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from postfix_mtasts.log.events import span
-from postfix_mtasts.query.domain.asked import Outcome
 from postfix_mtasts.delivery.fate import Judged, fate_of, faults
 from postfix_mtasts.delivery.mx import NOT_ALLOWED, OUT_OF_DATE
+from postfix_mtasts.log.events import span
+from postfix_mtasts.query.domain.asked import Outcome
 from postfix_mtasts.query.domain.now import short
 from postfix_mtasts.query.domain.remark import Remark, error, note, warning
 from postfix_mtasts.query.domain.report import ExceptionReport, Report
@@ -116,7 +116,7 @@ def _enforced(report: Report, judged: Judged) -> Remark:
     fate = fate_of(judged)
     if fate.state == "returned":
         return error(f"{mail} is returned to its senders: {fate.reason}")
-    if fate.state == "deferred":
+    if fate.state == "deferred" and not unclear:
         if all(one.reason.startswith(NOT_ALLOWED) for _, one in refused) and len(refused) > 1:
             policy = refused[0][1].reason.removeprefix(NOT_ALLOWED).removesuffix(OUT_OF_DATE)
             return error(f"{mail} is deferred: {policy} allows none of its {len(refused)} MX hosts")

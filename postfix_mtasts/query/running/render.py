@@ -42,8 +42,8 @@ class Known:
     entry: Entry
     note: JSON | None = None
     unread: bool = False
-    withheld: bool = False
     dane: Sequence[JSON] = ()
+    withheld: bool = False
 
     def status(self, now: float) -> Status:
         """What this means for mail. ERROR if there may be a policy that could not be fetched."""
@@ -71,8 +71,8 @@ def parse_known(document: JSON) -> Known:
         entry,
         document.get("note"),
         document.get("unread", False),
-        document.get("withheld", False),
         document.get("dane", ()),
+        document.get("withheld", False),
     )
 
 
