@@ -92,8 +92,9 @@ class Shadow:
         self._checks_patterns = client.checks_patterns is not False
         if not self._gathered:
             self._gathered = await self._read() or Gathered(self._clock())
-            for hop in self._gathered.hops:
-                self._put(hop, self._lookup.rules.style)
+            for hop, known in self._gathered.hops.items():
+                if known.is_due(self._clock()):
+                    self._put(hop, self._lookup.rules.style)
             self._is_changed = True
             await self.save()
         events.shadow(_day(self._gathered.since))

@@ -108,7 +108,7 @@ class Prober:
         except ssl.SSLError as error:
             problem = in_words(error)
         except (OSError, NetworkError) as error:
-            unclear = in_words(error).removeprefix(f"{address}: ")
+            unclear = in_words(error).removeprefix(f"{address}: ").removeprefix(f"{host} ")
         finally:
             network.abort()
         seen = network.trace

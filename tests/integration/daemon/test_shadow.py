@@ -326,7 +326,7 @@ async def test_nothing_is_probed_when_it_is_off(scene: Scene) -> None:
     scene.know("on.test")
     scene.lookup.rules = replace(scene.lookup.rules, enforce=True)
     async with Running(scene.shadow()) as shadow:
-        assert await scene.ask("on.test") == b"40:OK secure match=.on.test servername=hostname,"
+        assert await scene.ask("on.test") == b"44:OK secure match=.on.test servername=hostname,"
         assert (shadow.since, list(shadow.documents()), shadow._due.pop()) == (None, [{"since": None}], None)
     assert list(scene.folder.glob("*.shadow")) == []
 

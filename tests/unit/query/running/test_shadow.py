@@ -36,7 +36,7 @@ def found(domain: str, state: str, reason: str, queries: int) -> dict[str, Any]:
     }
 
 
-LONG = f"{'x' * 60}.example"
+LONG = f"{'x' * 50}.example"
 DOMAINS = [
     found("few.example", "deferred", "its MX mx.few.example has an expired certificate", 2),
     found(LONG, "deferred", f"its MX mx.{LONG} is not allowed by the policy", 31),
