@@ -195,7 +195,9 @@ def test_what_shadow_mode_says_is_what_postfix_does_once_it_is_off(world: World,
             assert (before[domain], after[domain]) == ("deferred", "deferred"), name
         else:
             assert after[domain] == STATUS[case.state], name
-            assert before[domain] == ("bounced" if case.state == "returned" else "sent"), name
+            # At level may, Postfix goes without TLS that fails, but not before the second attempt.
+            unenforced = "deferred" if name == "no-handshake" else "sent"
+            assert before[domain] == ("bounced" if case.state == "returned" else unenforced), name
     assert (before["testing.test"], before["without.test"]) == ("sent", "sent")
     assert shadow(world) == (3, {"since": None, "domains": [], "status": "nothing"})
 
