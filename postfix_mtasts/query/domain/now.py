@@ -45,11 +45,11 @@ def running_report(
         style=known.rules.style.value,
         waits=outcome.waits,
         next=later if later != reply else None,
+        withheld=exempt is None and known.rules.withholds(outcome.answer),
         policy=policy.mode if policy else None,
         expires_in=live.expires_at() - now if live else None,
         because=tuple(_because(known, hop, outcome, now)) if no_daemon is None else (),
         exception=exempt,
-        withheld=exempt is None and known.rules.withholds(outcome.answer),
     )
 
 

@@ -146,11 +146,11 @@ class RunningReport:
     style: str
     waits: bool
     next: str | None
+    withheld: bool  # Postfix is not told of the enforced policy.
     policy: Mode | None
     expires_in: float | None
     because: tuple[str, ...]
     exception: ExceptionReport | None = None
-    withheld: bool = False  # Postfix is not told of the enforced policy.
 
 
 @dataclass(frozen=True, slots=True)
