@@ -17,6 +17,8 @@ from postfix_mtasts.sts.policy import Mode
 def verdict(report: Report, outcome: Outcome, judged: Judged, remarks: Sequence[Remark]) -> Remark:
     """The verdict, and the status of the whole report. If the policy is withheld, `outcome` is as if it were not."""
     found = _verdict(report, outcome, judged)
+    if report.running.withheld:  # Whatever is wrong with the domain stops no mail.
+        return found
     status = worst([found.status, *(remark.status for remark in remarks)])
     text = found.text
     if found.status is Status.OK and status in (Status.WARNING, Status.ERROR):
