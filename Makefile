@@ -16,8 +16,10 @@ VENV = .venv
 # This environment has the library versions of Debian 12, the oldest Debian that the package supports, and runs on asyncio's
 # event loop. The other one runs on uvloop's.
 OLDEST = .venv-debian12
-# What takes minutes, and depends on the versions of libraries only where unit tests try it.
-SLOW = --ignore=tests/integration/query/domain
+# What takes minutes, and depends on the versions of libraries only where other tests try it.
+SLOW = $(patsubst %,--ignore=tests/integration/%,query/domain publish/test_caddy.py publish/test_command.py publish/test_told.py)
+# The files of the tests are shared out among as many processes as there are processors, each in a namespace of its own.
+pytest = $(1)/bin/python -m pytest --dist loadfile --tx '$(shell nproc)*popen//python=tests/namespace $(1)/bin/python'
 # The Debian package is built here.
 DIST = dist
 STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/postfix-mtasts
@@ -42,8 +44,8 @@ test: lint $(if $(TESTS),,$(OLDEST)/.test)
 ifdef TESTS
 	tests/namespace $(VENV)/bin/python -m pytest $(TESTS)
 else
-	tests/namespace $(OLDEST)/bin/python -m pytest tests/unit tests/integration tests/hostile $(SLOW)
-	tests/namespace $(VENV)/bin/python -m pytest
+	$(call pytest,$(OLDEST)) tests/unit tests/integration tests/hostile $(SLOW)
+	$(call pytest,$(VENV))
 	$(MAKE) fuzz SECONDS=20
 endif
 

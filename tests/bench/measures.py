@@ -27,6 +27,7 @@ from tests.world.https import HttpsServer
 
 _T = TypeVar("_T")
 KINDS = ("tcp", "unix")
+LOOPS = {"ours": "uvloop", "ours on asyncio": "asyncio"}
 HITS, NEGATIVES = names("policy", 500), names("none", 500)
 WARM_SECONDS, WARM_TURNS = 1.0, 2  # In each round; short ones by turns, for the machine is not always the same.
 IDLE = 5000  # Connections.
@@ -47,10 +48,7 @@ def warm(bench: Bench, load: Load, notes: Notes, number: int) -> None:
         ("negative", NEGATIVES, "notfound"),
     )
     with ExitStack() as stack:
-        daemons = {
-            "ours": stack.enter_context(ours(bench)),
-            "ours on asyncio": stack.enter_context(ours(bench, loop="asyncio")),
-        }
+        daemons = {who: stack.enter_context(ours(bench, loop=loop)) for who, loop in LOOPS.items()}
         with_sqlite = stack.enter_context(peer(bench, "tcp", "sqlite"))
         for kind in KINDS:
             theirs = stack.enter_context(peer(bench, kind, "internal"))
@@ -102,8 +100,7 @@ def cold(bench: Bench, load: Load, notes: Notes, number: int) -> None:
     lonely = names("none", first + COLD_ALONE, first)
     with ExitStack() as stack:
         servers = {
-            "ours": stack.enter_context(ours(bench)),
-            "ours on asyncio": stack.enter_context(ours(bench, loop="asyncio")),
+            **{who: stack.enter_context(ours(bench, loop=loop)) for who, loop in LOOPS.items()},
             "peer": stack.enter_context(peer(bench, "tcp", "internal")),
         }
         for who, server in _in_turn(servers, number):
@@ -154,7 +151,7 @@ def start(bench: Bench, load: Load, notes: Notes, number: int) -> None:
 
 
 def hostile(bench: Bench, load: Load, notes: Notes, number: int) -> None:
-    """Twenty hosts of a costly kind at once, kind by kind: the longest waits beside them. In one round."""
+    """Twenty hosts of a costly kind at once, kind by kind, on each loop: the longest waits beside. In one round."""
     del load
     if number:
         return
@@ -163,7 +160,7 @@ def hostile(bench: Bench, load: Load, notes: Notes, number: int) -> None:
     ca, trusted = Ca(folder), folder / "both.pem"
     trusted.write_bytes(bench.ca.read_bytes() + ca.file.read_bytes())
     domains, new = names("hostile", HOSTILE), iter(names("policy", POLICIES, len(HITS)))
-    worst = {"ready": 0.0, "new": 0.0}
+    worst = dict.fromkeys(itertools.product(LOOPS, ("ready", "new")), 0.0)
     with HttpsServer(HOSTILE_HOST, 443) as server:
         for kind in COSTLY:
             site = named(kind).does
@@ -171,21 +168,22 @@ def hostile(bench: Bench, load: Load, notes: Notes, number: int) -> None:
                 continue  # unbound is the nameserver here.
             for host in (f"mta-sts.{domain}" for domain in domains):
                 server.site(host, site.tls(ca, host) if site.tls else None, *site.steps)
-            with ours(replace(bench, ca=trusted)) as daemon:
-                at = f"unix:{daemon.addresses['unix']}"
-                before = cpu_seconds(daemon.process)
-                with beside(at, REPLY, HITS[0], list(itertools.islice(new, NEW_BESIDE))) as waits:
-                    ask_all(at, domains)
-                if waits.wrong:
-                    raise AssertionError(waits.wrong)
-                measure = f"{HOSTILE} hosts: {kind}"
-                notes.add(measure, "ours", "CPU s", cpu_seconds(daemon.process) - before)
-                for what in worst:
-                    longest = max(getattr(waits, what), default=0.0)
-                    notes.add(measure, "ours", f"s {what}", longest)
-                    worst[what] = max(worst[what], longest)
-    for what, longest in worst.items():
-        notes.add(f"{HOSTILE} hosts of the worst kind, {what}", "ours", "seconds", longest)
+            for who, loop in LOOPS.items():
+                with ours(replace(bench, ca=trusted), loop=loop) as daemon:
+                    at = f"unix:{daemon.addresses['unix']}"
+                    before = cpu_seconds(daemon.process)
+                    with beside(at, REPLY, HITS[0], list(itertools.islice(new, NEW_BESIDE))) as waits:
+                        ask_all(at, domains)
+                    if waits.wrong:
+                        raise AssertionError(waits.wrong)
+                    measure = f"{HOSTILE} hosts: {kind}"
+                    notes.add(measure, who, "CPU s", cpu_seconds(daemon.process) - before)
+                    for what in ("ready", "new"):
+                        longest = max(getattr(waits, what), default=0.0)
+                        notes.add(measure, who, f"s {what}", longest)
+                        worst[who, what] = max(worst[who, what], longest)
+    for (who, what), longest in worst.items():
+        notes.add(f"{HOSTILE} hosts of the worst kind, {what}", who, "seconds", longest)
 
 
 def memory_hostile(bench: Bench, load: Load, notes: Notes, number: int) -> None:

@@ -151,6 +151,17 @@ def test_a_machine_without_mail_gets_a_postfix_that_does_nothing(machine: Root) 
     assert machine.run(".ci/need", "demo", folder=str(PROJECT)) == ""
 
 
+def test_what_a_package_starts_there_ends_with_it() -> None:
+    """Or a Postfix in it would get a share of the connections to port 25 in later tests."""
+    if why := missing(MACHINE):
+        pytest.skip(why)
+    with changeable(MACHINE) as root:
+        started = subprocess.Popen(["chroot", root.path, "sleep", "infinity"], stdout=subprocess.PIPE)
+        while (Path("/proc") / str(started.pid) / "root").readlink() != root.path:
+            pass
+    assert started.wait(timeout=30) == -signal.SIGKILL
+
+
 def ready(root: Root) -> str:
     """What `make run` prints for main.cf, until Ctrl-C ends it."""
     command = ["chroot", str(root.path), "env", "--chdir", str(PROJECT), "make", "--no-print-directory", "run"]

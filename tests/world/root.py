@@ -1,5 +1,8 @@
 """A Debian for one test: a root that tests/package-roots made, below a layer in memory that takes all changes."""
 
+import contextlib
+import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -69,9 +72,18 @@ def changeable(name: str) -> Iterator[Root]:
                 _mount("--rbind", f"/{place}", str(root / place))
             yield Root(root)
         finally:
-            # Lazily: a process may outlive its test for a moment.
+            _end_all_in(root)
+            # Lazily: what was killed may take a moment to go.
             subprocess.run(["umount", "--recursive", "--lazy", root], check=False)
             subprocess.run(["umount", "--lazy", layer], check=True)
+
+
+def _end_all_in(root: Path) -> None:
+    """Kill what a package started there, such as a Postfix: it would go on taking connections to its ports."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # It has ended.
+            if (process / "root").readlink() == root:
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _mount(*words: str) -> None:

@@ -28,13 +28,18 @@ def check_running(told: Running | NoDaemon | None, file: str) -> Iterator[Findin
         yield Finding("config", Status.ERROR, what, "the file that is checked here does not configure it", "run", line)
 
 
-def check_answers(scene: Scene, *, is_outside: bool) -> Iterator[Finding]:
-    """Sockets that do not answer. `is_outside` if a chroot is known to be the reason for those that are not ours."""
+def check_sockets(scene: Scene) -> Iterator[Finding]:
+    """Sockets of this daemon that do not answer."""
     for endpoint, (what, why) in scene.failing.items():
-        if is_outside and not scene.listens(endpoint):
-            continue
-        fix = ("run", scene.control("start")) if scene.listens(endpoint) else ("", "")
-        yield Finding("daemon", Status.ERROR, what, why, *fix)
+        if scene.listens(endpoint):
+            yield Finding("daemon", Status.ERROR, what, why, "run", scene.control("start"))
+
+
+def check_other_sockets(scene: Scene) -> Iterator[Finding]:
+    """Sockets of others, in tables of Postfix, that do not answer."""
+    for endpoint, (what, why) in scene.failing.items():
+        if not scene.listens(endpoint):
+            yield Finding("daemon", Status.ERROR, what, why)
 
 
 def check_shadow(settings: Config, running: Running | None) -> Iterator[Finding]:

@@ -10,7 +10,14 @@ from postfix_mtasts.config_file import read_config
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.postfix.installation import PATH, NoPostfix, Postfix, choose_dane, choose_style
 from postfix_mtasts.postfix.reply import ReplyRules
-from postfix_mtasts.query.doctor.check_daemon import check_age, check_answers, check_running, check_shadow, is_outdated
+from postfix_mtasts.query.doctor.check_daemon import (
+    check_age,
+    check_other_sockets,
+    check_running,
+    check_shadow,
+    check_sockets,
+    is_outdated,
+)
 from postfix_mtasts.query.doctor.check_dane import check_dane
 from postfix_mtasts.query.doctor.check_dns import check_dns
 from postfix_mtasts.query.doctor.check_machine import check_ca_file, check_clock
@@ -78,7 +85,7 @@ def show(examination: Examination, output: Output) -> None:
         rules = f"style {told['style']}, dane {told['dane']}{nothing}"
         output.text(f"the daemon runs since {told['started_at']}, on {', '.join(told['sockets'])}, with {rules}")
     if examination.main_cf:
-        output.text(f"in main.cf: {examination.main_cf}")
+        output.text(f"for main.cf: {examination.main_cf}")
 
 
 async def examine(config: str | None, now: float, path: str = PATH) -> Examination:
@@ -131,9 +138,11 @@ async def _check(
         rules = replace(wanted, style=daemon.style, dane=daemon.dane, enforce=daemon.shadow_since is None)
     scene = await observe(postfix, settings, file, daemon, rules, routes)
     age = check_age(scene, wanted) if postfix is usual else ()
-    found += [*age, *check_map(scene), *check_tables(scene), *check_dane(scene)]
-    is_outside = any(finding.check == "chroot" for finding in found)
-    return scene, [*found, *check_answers(scene, is_outside=is_outside)]
+    asked = [*age, *check_map(scene), *check_tables(scene), *check_dane(scene)]
+    is_outside = any(finding.check == "chroot" for finding in asked)  # That is why others are not reached.
+    others = () if is_outside else check_other_sockets(scene)
+    # First a daemon that answers, then a Postfix that asks it: the other way round, all mail would wait in between.
+    return scene, [*found, *check_sockets(scene), *asked, *others]
 
 
 def _ask(settings: Config) -> Running | NoDaemon | None:

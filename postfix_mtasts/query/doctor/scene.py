@@ -20,6 +20,7 @@ from postfix_mtasts.query.running.client import Running, ask_as_postfix
 
 PARAMETER = "smtp_tls_policy_maps"
 ALL_DEFERRED = "Postfix gets no answer and defers all mail"
+_NONE_ASKS = "Postfix does not ask there yet; if it did, it would defer all mail"
 _MAX_REPLY = 100  # Characters.
 _WITHIN = 5.0  # Seconds.
 _KEY = ".doctor"  # A key that begins with a dot has no policy, so the daemon answers without a lookup.
@@ -130,8 +131,14 @@ async def observe(
     """Send a test query to the daemon, and to every table of Postfix."""
     listed = [(client, table) for client in postfix.clients for table in tables(client[PARAMETER])]
     asked: dict[Endpoint, str] = dict.fromkeys(running.sockets if running else settings.server.listen[:1], "postfix")
-    asked |= {endpoint: table.map_name for client, table in listed if (endpoint := _reached(postfix, client, table))}
-    answers = await asyncio.gather(*(_failure(endpoint, name) for endpoint, name in asked.items()))
+    named = {endpoint: table.map_name for client, table in listed if (endpoint := _reached(postfix, client, table))}
+    asked |= named
+    answers = await asyncio.gather(
+        *(
+            _failure(endpoint, name, ALL_DEFERRED if endpoint in named else _NONE_ASKS)
+            for endpoint, name in asked.items()
+        )
+    )
     others = list(dict.fromkeys(table for _, table in listed if table.kind != "socketmap"))
     samples, broken = await _look_up(postfix, others)
     return Scene(
@@ -191,12 +198,15 @@ def _reached(postfix: Installed, client: Client, table: Table) -> Endpoint | Non
     return UnixEndpoint(str(postfix.queue / endpoint.path.lstrip("/")))
 
 
-async def _failure(endpoint: Endpoint, map_name: str) -> tuple[str, str] | None:
-    """Why a socket does not answer as this daemon does, and what follows from that. None if it does."""
+async def _failure(endpoint: Endpoint, map_name: str, silence: str) -> tuple[str, str] | None:
+    """Why a socket does not answer as this daemon does, and what follows from that: `silence` if it says nothing.
+
+    None if it does.
+    """
     try:
         answer = await ask_as_postfix(endpoint, _KEY, _WITHIN, map_name)
     except QueryError as error:
-        return str(error), ALL_DEFERRED
+        return str(error), silence
     if answer.reply == "NOTFOUND ":
         return None
     return (
