@@ -136,6 +136,7 @@ class Reply:
     style: StyleSetting = _key(StyleSetting.AUTO, StyleSetting, '"auto", "plain" or "tlsrpt"')
     dane: DaneSetting = _key(DaneSetting.AUTO, DaneSetting, '"auto", "yield", "dane-only" or "off"')
     testing: OnTesting = _key(OnTesting.IGNORE, OnTesting, '"ignore" or "report"')
+    enforce: bool = _key(True, values.boolean, "true or false")
 
 
 @dataclass(frozen=True, slots=True)

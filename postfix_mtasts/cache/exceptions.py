@@ -1,15 +1,14 @@
 """The file with the exceptions that were added by command, beside the database: JSON, written anew as a whole.
 
-It is written to another name, synced and renamed. So after a crash it is the old one or the new one, and where the disk
-is full it stays as it is. A file that cannot be understood is never overwritten.
+Where the disk is full, it stays as it is. A file that cannot be understood is never overwritten.
 """
 
-import contextlib
 import json
 import os
 import pathlib
 from collections.abc import Sequence
 
+from postfix_mtasts import durable
 from postfix_mtasts.config import ConfigError, ExceptionSetting
 from postfix_mtasts.config_table import parse_table
 from postfix_mtasts.config_values import Day
@@ -51,19 +50,8 @@ def read(path: pathlib.Path) -> tuple[ExceptionSetting, ...]:
 def write(path: pathlib.Path, exceptions: Sequence[ExceptionSetting]) -> None:
     """Replace the file. When this returns, it survives a power cut. Raises ExceptionsError."""
     document = {"version": _VERSION, "exceptions": [printed(one) for one in exceptions]}
-    new = path.with_name(f"{path.name}.new")
     try:
-        try:
-            with new.open("wb") as file:
-                file.write(json.dumps(document, ensure_ascii=False, indent=1).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                new.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+        durable.replace(path, json.dumps(document, ensure_ascii=False, indent=1).encode())
     except OSError as error:
         raise ExceptionsError(f"{path} cannot be written: {os.strerror(error.errno or 0).lower()}") from error
 
@@ -92,12 +80,3 @@ def printed(exception: ExceptionSetting) -> dict[str, object]:
         "level": exception.level.value,
         "dane": exception.dane,
     }
-
-
-def _sync_folder(folder: pathlib.Path) -> None:
-    """Have a renaming survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

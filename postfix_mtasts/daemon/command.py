@@ -40,6 +40,7 @@ from postfix_mtasts.daemon.listen import endpoint_of, reachable, remove_file
 from postfix_mtasts.daemon.lookup import Lookup
 from postfix_mtasts.daemon.server import Server
 from postfix_mtasts.daemon.service import Passed
+from postfix_mtasts.daemon.shadow import Shadow
 from postfix_mtasts.daemon.sockets import StartError
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.log import events
@@ -138,9 +139,11 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> int:
         store = await _store(settings)
         stack.push_async_callback(store.aclose)
         rules, *why = await choose_reply_rules(settings, served)
-        lookup, control = _service(settings, tls, store, rules)
+        lookup, shadow, control = _service(settings, tls, store, rules)
         await lookup.exceptions.load(settings.exception)
         stack.push_async_callback(lookup.aclose)
+        stack.push_async_callback(shadow.aclose)
+        await shadow.follow()
         listeners = [*passed.socketmap, *sockets.listen_on(own, settings.server.socket_mode, theirs)]
         server = Server(lookup.at_once, lookup.reply)
         server.start(listeners)
@@ -149,8 +152,8 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> int:
             stack.callback(remove_file, listener)
         await _start_control(stack, control, sockets.control_of(settings.server, passed.control), passed)
         reporter = _StatusReporter(control, served, path or config.DEFAULT_PATH)
-        work = [store.run(), refresh.run(store, lookup, time.time), _reload(path, settings, lookup, reporter, hang_up)]
-        work.append(lookup.exceptions.run())
+        reload = _reload(path, settings, lookup, shadow, reporter, hang_up)
+        work = [store.run(), refresh.run(store, lookup, time.time), shadow.run(), lookup.exceptions.run(), reload]
         if period := service.watchdog_period():
             work.append(service.feed_watchdog(period, listeners))
         background = [asyncio.create_task(one) for one in work]
@@ -158,7 +161,7 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> int:
         events.event_loop(type(asyncio.get_running_loop()).__module__.partition(".")[0])
         reporter.chosen(rules, *why)
         sockets.warn_of_open(served)
-        events.ready(f"smtp_tls_policy_maps = socketmap:{reachable(served[0])}:postfix")
+        events.ready(f"smtp_tls_policy_maps = socketmap:{reachable(served[0])}:postfix", enforce=rules.enforce)
         reporter.ready()
         stopping = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
@@ -195,7 +198,8 @@ class _StatusReporter:
         """Report the rules by which Postfix is answered from now on."""
         events.reply_rules(rules, why_style, why_dane)
         self._control.chosen(why_style, why_dane)
-        self._rules = f"style {rules.style.value}, dane {rules.dane.value}"
+        nothing = "" if rules.enforce else "; no policy is enforced"
+        self._rules = f"style {rules.style.value}, dane {rules.dane.value}{nothing}"
 
     def ready(self, trouble: str = "") -> None:
         """Report to systemd that the daemon has started, or has read its configuration again."""
@@ -204,7 +208,12 @@ class _StatusReporter:
 
 
 async def _reload(
-    path: str | None, running: Config, lookup: Lookup, reporter: _StatusReporter, hang_up: asyncio.Event
+    path: str | None,
+    running: Config,
+    lookup: Lookup,
+    shadow: Shadow,
+    reporter: _StatusReporter,
+    hang_up: asyncio.Event,
 ) -> None:
     """After each SIGHUP, read the tables [reply], [discovery] and [[exception]] again. Others need a restart."""
     while True:
@@ -223,6 +232,7 @@ async def _reload(
         await lookup.exceptions.load(taken.exception)
         lookup.rules, *why = await choose_reply_rules(taken, reporter.served)
         reporter.chosen(lookup.rules, *why)
+        await shadow.follow()
         reporter.ready()
 
 
@@ -231,7 +241,9 @@ async def choose_reply_rules(settings: Config, served: Sequence[Endpoint]) -> tu
     found = await _postfix()
     style, why_style = choose_style(settings.reply.style, found, served)
     dane, why_dane = choose_dane(settings.reply.dane, found, served)
-    return ReplyRules(style, settings.discovery.on_failure, settings.reply.testing, dane), why_style, why_dane
+    reply = settings.reply
+    rules = ReplyRules(style, settings.discovery.on_failure, reply.testing, dane, reply.enforce)
+    return rules, why_style, why_dane
 
 
 async def _store(settings: Config) -> Store:
@@ -251,7 +263,7 @@ async def _postfix() -> Postfix | NoPostfix:
         return none
 
 
-def _service(settings: Config, tls: ssl.SSLContext, store: Store, rules: ReplyRules) -> tuple[Lookup, Control]:
+def _service(settings: Config, tls: ssl.SSLContext, store: Store, rules: ReplyRules) -> tuple[Lookup, Shadow, Control]:
     cache, resolver = settings.cache, Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
     policies, notes, limit = cache.policies_in_memory, cache.no_policies_in_memory, cache.memory
     memory = Memory(policies=policies, notes=notes, limit=limit)
@@ -266,7 +278,8 @@ def _service(settings: Config, tls: ssl.SSLContext, store: Store, rules: ReplyRu
         Exceptions(path_beside(cache.path)),
         answer_within=settings.server.answer_within,
     )
-    return lookup, Control(lookup, store, memory, dane)
+    shadow = Shadow(settings, lookup, resolver, dane)
+    return lookup, shadow, Control(lookup, store, memory, dane, shadow)
 
 
 async def _start_control(

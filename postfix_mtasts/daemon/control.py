@@ -3,7 +3,7 @@
 The daemon's user, root and the group `server.control_group` can connect to it. The group may only look.
 
     request  one JSON object on one line of at most 4096 bytes, one per connection:
-             {"request": "list" | "status" | "exceptions"}, or
+             {"request": "list" | "status" | "exceptions" | "shadow"}, or
              {"request": "show" | "explain" | "forget" | "refresh", "domain": "example.com"}, or
              {"request": "except", "domain", "until": "2026-12-31", "reason", "level", "dane"}, where the last two may
              be left out, or {"request": "unexcept", "domain"}
@@ -12,7 +12,7 @@ The daemon's user, root and the group `server.control_group` can connect to it. 
 
     list     for each policy, in any order: {"domain", "row"}, with the row as in the database (`cache.row`); and for
              each domain in memory whose policy could not be fetched, as for show
-    show     {"domain", "row" or null, "checked_at", "failed", "note" or null, "unread", "dane",
+    show     {"domain", "row" or null, "checked_at", "failed", "note" or null, "unread", "withheld", "dane",
              "exception" or null}
     explain  what the daemon answers from, for postfix-mtasts-query (`daemon.explain`). Nothing is looked up or noted.
     forget   {"domain", "forgotten"}: whether there was anything to forget. The next query starts a new discovery.
@@ -24,10 +24,12 @@ The daemon's user, root and the group `server.control_group` can connect to it. 
              and for which domains it last did
     except   {"domain", "replaced"}: the exception was added, in place of one that had been added for the same domain
     unexcept {"domain", "removed"}: whether there was one that had been added
-    status   {"version", "pid", "started_at", "config", "configured_at", "sockets", "style", "dane", "database",
-             "policies", "no_policies_in_memory", "discoveries", "exceptions": {"holding", "first_to_end", "trouble"}}.
-             `configured_at` is when style and dane were chosen. Of the discoveries of new domains in the last minutes:
-             {"minutes", "ended", "failed", "last_failure"}
+    shadow   {"since"}, null if policies are enforced; else also the counts, and then a document for each next hop that
+             would not be delivered to (`daemon.shadow`)
+    status   {"version", "pid", "started_at", "config", "configured_at", "sockets", "style", "dane", "shadow_since",
+             "database", "policies", "no_policies_in_memory", "discoveries", "exceptions": {"holding", "first_to_end",
+             "trouble"}}. `configured_at` is when style and dane were chosen. Of the discoveries of new domains in the
+             last minutes: {"minutes", "ended", "failed", "last_failure"}
 
 Times are seconds since the epoch. A client that neither sends nor reads for 30 seconds is disconnected.
 """
@@ -42,23 +44,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from postfix_mtasts import __version__
-from postfix_mtasts.cache.exceptions import parsed
 from postfix_mtasts.cache.memory import Memory
 from postfix_mtasts.cache.row import print_row
 from postfix_mtasts.cache.store import Store, StoreError
-from postfix_mtasts.config import ConfigError, Endpoint, ExceptionSetting
+from postfix_mtasts.config import Endpoint, ExceptionSetting
 from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.daemon.exceptions import RefusedError
 from postfix_mtasts.daemon.explain import print_explanation
 from postfix_mtasts.daemon.known import print_exceptions, print_holding, print_known, reason_of
 from postfix_mtasts.daemon.lookup import Lookup
+from postfix_mtasts.daemon.request import MAX_REQUEST, About, RequestError, parse_request
+from postfix_mtasts.daemon.shadow import Shadow
 from postfix_mtasts.log import events
-from postfix_mtasts.sts.domain import PolicyDomain, PolicyDomainError, next_hop
+from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import Apply, Entry, NoPolicy, Unavailable
 
 MODE = 0o600  # The mode of the socket. Whoever makes the daemon forget a policy weakens the encryption of mail.
 GROUP_MODE = 0o660  # Its mode if a group may use it.
-_MAX_REQUEST = 4096  # Bytes.
 _UCRED = struct.Struct("iII")  # Process, user and group (unix(7)).
 _TIMEOUT = 30.0  # Seconds for a client to send its request, or to read one line of the reply.
 _CHANGES = ("forget", "refresh", "except", "unexcept")
@@ -66,20 +68,22 @@ _ROWS_AT_ONCE = 100  # Rows that are sent before other tasks may run.
 
 JSON = dict[str, Any]
 Send = Callable[[JSON], Awaitable[None]]
-About = PolicyDomain | ExceptionSetting | str | None  # What a request is about.
-
-
-class RequestError(ValueError):
-    """The request is not valid. The message says why."""
 
 
 class Control:
     """Answers requests on the control socket. `clock` returns seconds since the epoch."""
 
     def __init__(
-        self, lookup: Lookup, store: Store, memory: Memory, dane: Dane, clock: Callable[[], float] = time.time
+        self,
+        lookup: Lookup,
+        store: Store,
+        memory: Memory,
+        dane: Dane,
+        shadow: Shadow,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
+        self._shadow = shadow
         self.config = ""  # The configuration file.
         self.sockets: Sequence[Endpoint] = ()  # Where Postfix can ask.
         self.chosen("", "")
@@ -99,7 +103,7 @@ class Control:
     async def start(self, listener: socket.socket) -> None:
         """Start to accept connections on `listener`."""
         # start_unix_server would remove the file at the end (since Python 3.13), but it may belong to systemd.
-        self._server = await asyncio.start_server(self._connected, sock=listener, limit=_MAX_REQUEST)
+        self._server = await asyncio.start_server(self._connected, sock=listener, limit=MAX_REQUEST)
 
     async def aclose(self) -> None:
         """Stop, and close all connections."""
@@ -168,6 +172,9 @@ class Control:
                 await send({"domain": domain, "removed": await self._lookup.exceptions.remove(domain)})
             case "status", None:
                 await send(await self._status())
+            case "shadow", None:
+                for document in self._shadow.documents():
+                    await send(document)
             case _:
                 await self._list(send)
 
@@ -201,7 +208,8 @@ class Control:
         return print_explanation(entry, lookup.rules, lookup.answer_within, self._dane.known(domain), exception)
 
     def _document(self, domain: PolicyDomain, entry: Entry) -> JSON:
-        return print_known(domain, entry, self._dane.known(domain), self._lookup.exceptions.of(domain))
+        rules, exceptions = self._lookup.rules, self._lookup.exceptions
+        return print_known(domain, entry, self._dane.known(domain), exceptions.of(domain), rules)
 
     async def _status(self) -> JSON:
         store = await self._store.status()
@@ -216,6 +224,7 @@ class Control:
             "sockets": [str(endpoint) for endpoint in self.sockets],
             "style": {"chosen": rules.style.value, "why": self._why_style},
             "dane": {"chosen": rules.dane.value, "why": self._why_dane},
+            "shadow_since": self._shadow.since,
             "database": {
                 "writable": store.trouble is None,
                 "trouble": store.trouble,
@@ -255,37 +264,3 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
         return await reader.readline()
     except ValueError:  # The line is too long. For an empty line, `parse_request` raises an error that says so.
         return b"\n"
-
-
-def parse_request(line: bytes) -> tuple[str, About]:
-    """Return the request in a line, and what it is about. Raises RequestError."""
-    try:
-        request = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"expected a JSON object on one line of at most {_MAX_REQUEST} bytes") from error
-    match request:
-        case {"request": "list" | "status" | "exceptions" as name}:
-            return name, None
-        case {"request": "except" as name}:
-            return name, _exception({key: value for key, value in request.items() if key != "request"})
-        case {"request": "unexcept" as name, "domain": str(domain)}:
-            return name, domain.lower()
-        case {"request": "show" | "explain" | "forget" | "refresh" as name, "domain": str(domain)}:
-            return name, _domain(domain)
-    alone = '"list", "status" or "exceptions"'
-    with_domain = '"show", "explain", "forget", "refresh", "except" or "unexcept" with a "domain"'
-    raise RequestError(f'expected "request" to be {alone}, or {with_domain}')
-
-
-def _exception(fields: JSON) -> ExceptionSetting:
-    try:
-        return parsed(fields, "except")
-    except ConfigError as error:
-        raise RequestError(str(error)) from error
-
-
-def _domain(text: str) -> PolicyDomain:
-    try:
-        return next_hop(text.encode("utf-8", "surrogatepass")).domain
-    except PolicyDomainError as error:
-        raise RequestError(f"{text!a} cannot have a policy: {error}") from error

@@ -57,6 +57,7 @@ def print_explanation(
         "on_failure": rules.on_failure.value,
         "testing": rules.testing.value,
         "dane": rules.dane.value,
+        "enforce": rules.enforce,
         "answer_within": answer_within,
         "next_hops": {str(hop): _print_dane(seen.observation) for hop, seen in dane},
         "exception": exception and print_exception(exception),
@@ -81,6 +82,7 @@ def parse_explanation(document: JSON) -> Explanation:
             OnFailure(document["on_failure"]),
             OnTesting(document["testing"]),
             DaneSetting(document["dane"]),
+            bool(document["enforce"]),
         )
         dane = {hop: _parse_dane(seen) for hop, seen in document["next_hops"].items()}
         exception = document["exception"] and parse_exception(document["exception"])
@@ -138,3 +140,14 @@ def _print_failure(failure: Failure) -> JSON:
 def _parse_failure(fields: JSON) -> Failure:
     failure = parse_failed(fields).failure
     return Failure(failure.stage, failure.reason, failure.result_type, fields["is_local"])
+
+
+def tlsa_document(observation: DaneObservation) -> JSON:
+    """What DNS says of TLSA records, for people."""
+    match observation:
+        case DaneUsable(hosts):
+            return {"tlsa": "usable", "hosts": list(hosts), "reason": None}
+        case DaneAbsent(reason):
+            return {"tlsa": "absent", "hosts": [], "reason": reason}
+        case DaneFailed(failure):
+            return {"tlsa": "failed", "hosts": [], "reason": str(failure)}

@@ -6,11 +6,11 @@ from typing import Any
 from postfix_mtasts.cache.row import print_failed, print_row
 from postfix_mtasts.daemon.dane import DaneEntry
 from postfix_mtasts.daemon.exceptions import Exceptions
-from postfix_mtasts.daemon.explain import print_exception
+from postfix_mtasts.daemon.explain import print_exception, tlsa_document
+from postfix_mtasts.postfix.reply import ReplyRules
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
-from postfix_mtasts.sts.entry import Entry, NoPolicy, Unavailable
+from postfix_mtasts.sts.entry import Apply, Entry, NoPolicy, Unavailable
 from postfix_mtasts.sts.exception import PolicyException
-from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable
 
 JSON = dict[str, Any]
 
@@ -18,7 +18,11 @@ _MAX_SHOWN = 10  # Exceptions in the status.
 
 
 def print_known(
-    domain: PolicyDomain, entry: Entry, dane: Iterable[tuple[NextHop, DaneEntry]], exception: PolicyException | None
+    domain: PolicyDomain,
+    entry: Entry,
+    dane: Iterable[tuple[NextHop, DaneEntry]],
+    exception: PolicyException | None,
+    rules: ReplyRules,
 ) -> JSON:
     """All that is known about a domain, as for `show`."""
     note = entry.note
@@ -34,7 +38,8 @@ def print_known(
             "until": entry.checked_at + note.ttl,
         },
         "unread": entry.unread,
-        "dane": [{"next_hop": str(hop), "seen_at": seen.at} | _print_dane(seen.observation) for hop, seen in dane],
+        "withheld": entry.cached is not None and rules.withholds(Apply(entry.cached.policy)),
+        "dane": [{"next_hop": str(hop), "seen_at": seen.at} | tlsa_document(seen.observation) for hop, seen in dane],
         "exception": exception and print_exception(exception),
     }
 
@@ -64,13 +69,3 @@ def print_holding(exceptions: Exceptions) -> JSON:
     holding = exceptions.holding()
     first = [print_exception(one) | {"used": exceptions.use_of(one).count} for one in holding[:_MAX_SHOWN]]
     return {"holding": len(holding), "first_to_end": first, "trouble": exceptions.trouble or None}
-
-
-def _print_dane(observation: DaneObservation) -> JSON:
-    match observation:
-        case DaneUsable(hosts):
-            return {"tlsa": "usable", "hosts": list(hosts), "reason": None}
-        case DaneAbsent(reason):
-            return {"tlsa": "absent", "hosts": [], "reason": reason}
-        case DaneFailed(failure):
-            return {"tlsa": "failed", "hosts": [], "reason": str(failure)}

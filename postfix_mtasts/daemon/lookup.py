@@ -60,6 +60,8 @@ class Lookup:
         self.at_once = memory.ready.get  # The reply to a request, both as they go over the wire, if it lies ready.
         self.discovered = Recent(_MINUTES)
         self.exceptions = exceptions
+        # Called for each answer that did not lie ready, with the rules by which it is told.
+        self.on_reply: Callable[[NextHop, Answer, ReplyRules], None] = lambda hop, answer, rules: None
         self._rules = rules
         self._store = store
         self._memory = memory
@@ -96,8 +98,10 @@ class Lookup:
         answer, until = await self.answer(hop, rules)
         reply = reply_to(hop.domain, answer, rules)
         if exception := self.exceptions.of(hop.domain):
+            self.on_reply(hop, Exempt(exception), rules)
             return await self._under(exception, hop, rules, reply, end)
-        if until:
+        self.on_reply(hop, answer, rules)
+        if until and not rules.withholds(answer):  # Of those that are withheld, each query counts.
             self._memory.ready.put(hop.domain, request.encode(), reply.encode(), until)
         return reply
 

@@ -47,5 +47,10 @@ def by_turns(domains: Sequence[PolicyDomain]) -> list[PolicyDomain]:
     """The same domains: the first of each owner, in their order, then the second of each, and so on."""
     owners: dict[tuple[str, ...], list[PolicyDomain]] = {}
     for domain in domains:
-        owners.setdefault(tuple(domain.name.split(".")[-_OWNER_LABELS:]), []).append(domain)
+        owners.setdefault(owner(domain), []).append(domain)
     return [domain for turn in itertools.zip_longest(*owners.values()) for domain in turn if domain]
+
+
+def owner(domain: PolicyDomain) -> tuple[str, ...]:
+    """Whose domain it is, near enough."""
+    return tuple(domain.name.split(".")[-_OWNER_LABELS:])

@@ -5,12 +5,13 @@ a discovery has MTASTS_RESULT (docs/log.md). Text from other machines is printed
 the line nor control a terminal.
 """
 
-import enum
 import logging
 from collections.abc import Sequence
 
 from postfix_mtasts.config import Endpoint
 from postfix_mtasts.log.begin import begin as begin
+from postfix_mtasts.log.event import Event as Event
+from postfix_mtasts.log.event import tell
 from postfix_mtasts.postfix.reply import ReplyRules
 from postfix_mtasts.postfix.socketmap import Reply, Status
 from postfix_mtasts.sts.decide import HadExpired, Notice, NotRenewed, PolicyChanged
@@ -21,63 +22,11 @@ from postfix_mtasts.sts.policy import Finding, Mode, Policy
 
 # Of what other people list, such as the mx of a policy, which may be thousands of 255 characters.
 _MAX_LISTED, _MAX_LENGTH = 10, 250  # Items in a line of the log, and characters of them.
-_log = logging.getLogger("postfix_mtasts")
-
-
-class Event(enum.Enum):
-    """The kinds of events. The values are their MESSAGE_ID in the journal, and never change."""
-
-    NOT_STARTED = "36f8f8bb1664488ebdd36e632c32fe0d"
-    EVENT_LOOP = "e390f3c653174a279a4647a0d424ae0f"
-    READY = "8aa94aa9b0a2420bb1a7f4f7c8ed39c9"
-    LISTENER_NOT_PASSED = "89e8e12eda3d42288486316962cdeeb6"
-    LISTENER_NOT_CONFIGURED = "189c9cd4923d4b7b99c0642d299964b0"
-    OPEN_TO_ALL = "7a1c52c5f0c24b1f9d0e7f1e3b1f2a66"
-    REPLY_RULES = "8e5c8d2b0d834b3db06625687be5feb4"
-    NO_CONTROL = "c361808b4bc64a6bbf959b06d64b4eda"
-    NO_CONTROL_GROUP = "5d0f1d4e7c3b4b5e9a6e2f0c8b7a4d31"
-    RELOADED = "0f4d4a192b48499d825875c6c4f9ed70"
-    NOT_RELOADED = "d6c5250d8ca940c9b99d2642373ca497"
-    WATCHDOG = "a0142fac2321498888c58b6c2c4d19c5"
-    STOPPING = "0e5d50bcfb6f4f2194bdf18c6919c311"
-    DECIDED = "34c5c6f1a2644ba583b1e06399d21485"
-    POLICY_FINDINGS = "dde752ccb3b349fb90f03ee3d1b558d2"
-    POLICY_CHANGED = "32c890003ecd48d1ad4a59d3069726dd"
-    POLICY_NOT_RENEWED = "b023244078274f20bb8a90abfad83b82"
-    POLICY_EXPIRED = "5b2c7e07b6fc410ea7b55e751f217ba5"
-    NOT_SOCKETMAP = "5ef5c33a468f4db1a31b9d92a88141d4"
-    ROW_IGNORED = "5e6736c49d3a43609b9d61f865abbb7e"
-    DATABASE_TROUBLE = "2a395ca7ae104d7fa66971b707dda055"
-    EXCEPTION_USED = "8063242969184424aff8528b7a89a266"
-    EXCEPTION_ENDS = "1e9c37fce4dd4224a4983735bdf00b2c"
-    EXCEPTION_ENDED = "bb97d89480b04869b455421528d4ad83"
-    EXCEPTION_CHANGED = "fe47de57be724e7eb10a06570c3dfed6"
-    EXCEPTION_TROUBLE = "223054b2305c4fa382f0d061bb2fe043"
-    INTERNAL_ERROR = "32abc457a2b4439e9be8c2962e6d89c3"
-
-
-def _tell(
-    event: Event,
-    level: int,
-    text: str,
-    *arguments: object,
-    domain: PolicyDomain | None = None,
-    result: str = "",
-    error: BaseException | None = None,
-) -> None:
-    fields = {"MESSAGE_ID": event.value}
-    if domain:
-        fields["MTASTS_DOMAIN"] = str(domain)
-        text = "domain=%s, " + text
-        arguments = (domain, *arguments)
-    if result:
-        fields["MTASTS_RESULT"] = result
-    _log.log(level, text, *arguments, extra={"journal": fields}, exc_info=error)
 
 
 def not_started(reason: str) -> None:
     """The daemon cannot start."""
-    _tell(Event.NOT_STARTED, logging.ERROR, "%s", reason)
+    tell(Event.NOT_STARTED, logging.ERROR, "%s", reason)
 
 
 def listener_not_passed(endpoint: Endpoint) -> None:
@@ -86,7 +35,7 @@ def listener_not_passed(endpoint: Endpoint) -> None:
         "%s is in server.listen but not in the socket unit, so connections to it are refused while the daemon "
         "restarts; add it to the socket unit as ListenStream=, or remove it from server.listen"
     )
-    _tell(Event.LISTENER_NOT_PASSED, logging.WARNING, text, endpoint)
+    tell(Event.LISTENER_NOT_PASSED, logging.WARNING, text, endpoint)
 
 
 def listener_not_configured(endpoint: Endpoint, setting: str) -> None:
@@ -94,7 +43,7 @@ def listener_not_configured(endpoint: Endpoint, setting: str) -> None:
     text = (
         "%s is in the socket unit but not in %s, and is served anyway; name it in %s, or remove it from the socket unit"
     )
-    _tell(Event.LISTENER_NOT_CONFIGURED, logging.WARNING, text, endpoint, setting, setting)
+    tell(Event.LISTENER_NOT_CONFIGURED, logging.WARNING, text, endpoint, setting, setting)
 
 
 def open_to_all(endpoint: Endpoint, address: Endpoint) -> None:
@@ -103,58 +52,83 @@ def open_to_all(endpoint: Endpoint, address: Endpoint) -> None:
         "%s is open: whoever reaches this machine, as at %s, can ask without authentication; if Postfix is on this "
         "machine, listen on 127.0.0.1, otherwise let a firewall admit your mail servers only"
     )
-    _tell(Event.OPEN_TO_ALL, logging.WARNING, text, endpoint, address)
+    tell(Event.OPEN_TO_ALL, logging.WARNING, text, endpoint, address)
 
 
 def not_answered(endpoint: Endpoint, reason: str) -> None:
     """The daemon's test query to itself failed. If this goes on, the watchdog of systemd restarts the daemon."""
     text = "test query on %s failed: %s; if this goes on, systemd restarts the daemon"
-    _tell(Event.WATCHDOG, logging.ERROR, text, endpoint, reason)
+    tell(Event.WATCHDOG, logging.ERROR, text, endpoint, reason)
 
 
 def event_loop(which: str) -> None:
     """The event loop that the daemon runs on."""
-    _tell(Event.EVENT_LOOP, logging.INFO, "event loop is %s", which)
+    tell(Event.EVENT_LOOP, logging.INFO, "event loop is %s", which)
 
 
 def reply_rules(chosen: ReplyRules, why_style: str, why_dane: str) -> None:
     """The reply style and the use of DANE from now on. The name of a map may still choose another style."""
-    _tell(Event.REPLY_RULES, logging.INFO, "reply.style is %s: %s", chosen.style.value, why_style)
-    _tell(Event.REPLY_RULES, logging.INFO, "reply.dane is %s: %s", chosen.dane.value, why_dane)
+    tell(Event.REPLY_RULES, logging.INFO, "reply.style is %s: %s", chosen.style.value, why_style)
+    tell(Event.REPLY_RULES, logging.INFO, "reply.dane is %s: %s", chosen.dane.value, why_dane)
 
 
-def ready(line: str) -> None:
+def ready(line: str, *, enforce: bool = True) -> None:
     """The daemon answers queries. `line` is the setting for main.cf."""
-    _tell(Event.READY, logging.INFO, "ready; in main.cf: %s", line)
+    nothing = "" if enforce else "; no policy is enforced (reply.enforce = false)"
+    tell(Event.READY, logging.INFO, "ready; for main.cf: %s%s", line, nothing)
+
+
+def shadow(since: str) -> None:
+    """Postfix is not told of enforced policies, since that day."""
+    text = "no policy is enforced since %s (reply.enforce = false); `postfix-mtasts-query shadow` says what would stop"
+    tell(Event.SHADOW, logging.WARNING, text, since)
+
+
+def shadow_ended(since: str) -> None:
+    """Postfix is told of enforced policies again; it was not since that day."""
+    tell(Event.SHADOW, logging.INFO, "policies are enforced; they were not since %s (reply.enforce = false)", since)
+
+
+def would_be(domain: PolicyDomain, next_hop: str, state: str, reason: str) -> None:
+    """What would have become of mail to a next hop, had its policy been enforced."""
+    words = {"dane": "nothing would change, DANE decides", "unclear": "what would become of mail is unclear"}
+    what = words.get(state, f"mail would be {state}") + (f": {reason}" if reason else "")
+    level = logging.WARNING if state == "deferred" else logging.INFO
+    tell(Event.WOULD_BE, level, "if the policy were enforced for %s, %s", next_hop, what, domain=domain)
+
+
+def shadow_trouble(reason: str) -> None:
+    """What is needed in shadow mode does not work."""
+    tell(Event.SHADOW_TROUBLE, logging.WARNING, "shadow mode: %s", reason)
 
 
 def no_control(reason: str) -> None:
     """The default control socket could not be created, and the daemon runs without it."""
     text = "no control socket, so postfix-mtasts-query cannot reach the daemon: %s"
-    _tell(Event.NO_CONTROL, logging.INFO, text, reason)
+    tell(Event.NO_CONTROL, logging.INFO, text, reason)
 
 
 def no_control_group(group: str, reason: str) -> None:
     """The group that may use the control socket could not be set, and the daemon runs without it."""
     text = "server.control_group = %s: %s; only root and the daemon's user can use the control socket"
-    _tell(Event.NO_CONTROL_GROUP, logging.WARNING, text, group, reason)
+    tell(Event.NO_CONTROL_GROUP, logging.WARNING, text, group, reason)
 
 
 def reloaded(restart_for: Sequence[str]) -> None:
     """The configuration was read again. Changes in the tables `restart_for` need a restart."""
     tables = ", ".join(f"[{table}]" for table in restart_for)
     later = f"; restart the daemon to apply the changes in {tables}" if restart_for else ""
-    _tell(Event.RELOADED, logging.INFO, "configuration reloaded%s", later)
+    tell(Event.RELOADED, logging.INFO, "configuration reloaded%s", later)
 
 
 def not_reloaded(reason: str) -> None:
     """The configuration has an error, and the previous one stays in effect."""
-    _tell(Event.NOT_RELOADED, logging.ERROR, "configuration not reloaded, the previous one stays in effect: %s", reason)
+    tell(Event.NOT_RELOADED, logging.ERROR, "configuration not reloaded, the previous one stays in effect: %s", reason)
 
 
 def stopping() -> None:
     """The daemon was told to stop."""
-    _tell(Event.STOPPING, logging.INFO, "stopping")
+    tell(Event.STOPPING, logging.INFO, "stopping")
 
 
 def decided(domain: PolicyDomain, answer: Answer) -> None:
@@ -172,18 +146,18 @@ def decided(domain: PolicyDomain, answer: Answer) -> None:
             text = f"{'mail is deferred' if defer else 'policy unavailable'}: {failure}{kind}"
             result = "deferred" if defer else "unavailable"
     level = logging.WARNING if isinstance(answer, Unavailable) else logging.INFO
-    _tell(Event.DECIDED, level, "%s", text, domain=domain, result=result)
+    tell(Event.DECIDED, level, "%s", text, domain=domain, result=result)
 
 
 def found_in_policy(domain: PolicyDomain, findings: tuple[Finding, ...]) -> None:
     """A policy is valid, but the domain's owner should correct its file."""
     text = "policy is valid, but its file should be corrected: %s"
-    _tell(Event.POLICY_FINDINGS, logging.WARNING, text, _some(findings, "; "), domain=domain)
+    tell(Event.POLICY_FINDINGS, logging.WARNING, text, _some(findings, "; "), domain=domain)
 
 
 def not_socketmap(peer: str, reason: str) -> None:
     """A client does not speak socketmap, and its connection is closed."""
-    _tell(Event.NOT_SOCKETMAP, logging.ERROR, "client=%s does not speak socketmap: %s", peer, reason)
+    tell(Event.NOT_SOCKETMAP, logging.ERROR, "client=%s does not speak socketmap: %s", peer, reason)
 
 
 def noticed(domain: PolicyDomain, notice: Notice) -> None:
@@ -199,18 +173,18 @@ def noticed(domain: PolicyDomain, notice: Notice) -> None:
         case HadExpired(policy, since):
             event, level = Event.POLICY_EXPIRED, logging.WARNING
             text = f"its policy expired {span(since)} ago: {_policy(policy)}"
-    _tell(event, level, "%s", text, domain=domain)
+    tell(event, level, "%s", text, domain=domain)
 
 
 def row_ignored(domain: PolicyDomain, reason: str) -> None:
     """The stored data of a domain cannot be parsed. It is ignored, and overwritten by the next policy."""
-    _tell(Event.ROW_IGNORED, logging.WARNING, "its row in cache.path cannot be understood: %s", reason, domain=domain)
+    tell(Event.ROW_IGNORED, logging.WARNING, "its row in cache.path cannot be understood: %s", reason, domain=domain)
 
 
 def database_trouble(reason: str) -> None:
     """The database cannot be read or written. The daemon answers queries without it."""
     text = "cache.path: %s; queries are still answered, and writes are tried again"
-    _tell(Event.DATABASE_TROUBLE, logging.ERROR, text, reason)
+    tell(Event.DATABASE_TROUBLE, logging.ERROR, text, reason)
 
 
 def excepted(domain: PolicyDomain, exception: PolicyException, told: Reply, without: Reply) -> None:
@@ -218,14 +192,14 @@ def excepted(domain: PolicyDomain, exception: PolicyException, told: Reply, with
     text = "an exception%s until %s: Postfix is answered %s instead of %s: %s"
     whose = "" if exception.domain == domain.name else f" for {exception.domain}"
     words = (whose, exception.until, _reply(told), _reply(without), exception.reason)
-    _tell(Event.EXCEPTION_USED, logging.INFO, text, *words, domain=domain)
+    tell(Event.EXCEPTION_USED, logging.INFO, text, *words, domain=domain)
 
 
 def exception_ends(exception: PolicyException, within: float) -> None:
     """An exception ends in so many seconds, a few days at most."""
     text = "the exception for %s ends in %s, with %s, and then the policy holds again: %s"
     words = (exception.domain, span(within), exception.until, exception.reason)
-    _tell(Event.EXCEPTION_ENDS, logging.WARNING, text, *words)
+    tell(Event.EXCEPTION_ENDS, logging.WARNING, text, *words)
 
 
 def exception_ended(exception: PolicyException) -> None:
@@ -233,31 +207,31 @@ def exception_ended(exception: PolicyException) -> None:
     text = "the exception for %s has ended with %s, and the policy holds again: %s%s"
     rest = "" if exception.added else "; remove it from the configuration"
     words = (exception.domain, exception.until, exception.reason, rest)
-    _tell(Event.EXCEPTION_ENDED, logging.WARNING, text, *words)
+    tell(Event.EXCEPTION_ENDED, logging.WARNING, text, *words)
 
 
 def exception_added(exception: PolicyException) -> None:
     """An administrator has added an exception by command."""
     text = "exception added for %s, until %s, level %s: %s"
     words = (exception.domain, exception.until, exception.level.value, exception.reason)
-    _tell(Event.EXCEPTION_CHANGED, logging.INFO, text, *words)
+    tell(Event.EXCEPTION_CHANGED, logging.INFO, text, *words)
 
 
 def exception_removed(exception: PolicyException) -> None:
     """An administrator has removed an exception by command."""
     text = "exception removed for %s, which was until %s: %s"
-    _tell(Event.EXCEPTION_CHANGED, logging.INFO, text, exception.domain, exception.until, exception.reason)
+    tell(Event.EXCEPTION_CHANGED, logging.INFO, text, exception.domain, exception.until, exception.reason)
 
 
 def exceptions_trouble(reason: str) -> None:
     """The file with the exceptions that were added by command cannot be used."""
     text = "exceptions that were added by command: %s; those that are known hold, and no others"
-    _tell(Event.EXCEPTION_TROUBLE, logging.ERROR, text, reason)
+    tell(Event.EXCEPTION_TROUBLE, logging.ERROR, text, reason)
 
 
 def internal_error(error: BaseException) -> None:
     """A bug in this program. Postfix was told to defer the mail, or a control client gets an incomplete reply."""
-    _tell(Event.INTERNAL_ERROR, logging.ERROR, "internal error", error=error)
+    tell(Event.INTERNAL_ERROR, logging.ERROR, "internal error", error=error)
 
 
 def _reply(reply: Reply) -> str:

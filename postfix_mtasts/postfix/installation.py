@@ -12,7 +12,8 @@ import pathlib
 import re
 import shutil
 import signal
-from collections.abc import Sequence
+import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from postfix_mtasts.config import DaneSetting, Endpoint, InetEndpoint, StyleSetting
@@ -23,6 +24,7 @@ _MAX_OUTPUT = 2**20  # Octets of what a command prints.
 _END_WITHIN = 1.0  # Seconds for a command to end when it was killed.
 PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
 DANE_LEVELS = ("dane", "dane-only")
+CLIENT_SETTINGS = ("smtp_helo_name", "smtp_tls_CAfile", "smtp_tls_enforce_sts_mx_patterns")
 TLSRPT_SINCE = (3, 10)  # The first version that supports policy_type= and the like. Earlier ones defer the mail.
 
 
@@ -68,6 +70,35 @@ async def _values(command: str, option: str, *, names: Sequence[str]) -> list[st
     """Return the values that postconf prints for parameters, and an empty text for each that it does not print."""
     lines = [line.strip() for line in (await run(command, option, "-h", *names)).output.split("\n")]
     return (lines + [""] * len(names))[: len(names)]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """How Postfix connects to MX hosts, by main.cf. Without a Postfix, `helo` is this machine's name."""
+
+    helo: str
+    ca_file: str = ""
+    checks_patterns: bool | None = None  # Whether it checks MX names against the patterns that it is sent.
+
+
+def client_of(values: Mapping[str, str]) -> Client:
+    """The client that these values of `CLIENT_SETTINGS` make."""
+    helo = values.get("smtp_helo_name") or socket.gethostname()
+    checks = values.get("smtp_tls_enforce_sts_mx_patterns") == "yes" if values else None
+    return Client(helo, values.get("smtp_tls_CAfile", ""), checks)
+
+
+async def settings(names: Sequence[str], path: str = PATH) -> dict[str, str]:
+    """Ask the first postconf(1) in the folders of `path` for settings. One that does not answer is taken for none."""
+    command = shutil.which("postconf", path=path)
+    if not command:
+        return {}
+    try:
+        # A parameter that this version of Postfix does not know is left out.
+        lines = (await run(command, "-x", *names)).output.splitlines()
+    except (OSError, TimeoutError):
+        return {}
+    return {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
 
 
 @dataclass(frozen=True, slots=True)

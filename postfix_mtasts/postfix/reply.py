@@ -43,6 +43,7 @@ class ReplyRules:
     on_failure: OnFailure = OnFailure.NOTFOUND
     testing: OnTesting = OnTesting.IGNORE
     dane: DaneSetting = DaneSetting.OFF
+    enforce: bool = True  # If false, Postfix is told "not found" in place of an enforced policy (shadow mode).
 
     def of_map(self, name: bytes) -> "ReplyRules":
         """Return the rules for a map with this name. An unknown name is accepted, so that a typo does not stop mail."""
@@ -62,9 +63,13 @@ class ReplyRules:
             case DaneSetting.YIELD, Exempt(exception):
                 return exception.level is not Level.NONE
             case DaneSetting.YIELD, Apply(policy):
-                return policy.mode is Mode.ENFORCE or self.reports(policy)
+                return (policy.mode is Mode.ENFORCE and self.enforce) or self.reports(policy)
             case _:
                 return False
+
+    def withholds(self, answer: Answer) -> bool:
+        """Whether Postfix is not told of an enforced policy. DANE, which is not MTA-STS's, is not withheld."""
+        return not self.enforce and isinstance(answer, Apply) and answer.policy.mode is Mode.ENFORCE
 
     def reports(self, policy: Policy) -> bool:
         """Whether this policy is sent to Postfix for TLS reports only."""
@@ -92,6 +97,8 @@ def reply_to(domain: PolicyDomain, answer: Answer, rules: ReplyRules) -> Reply:
     mail. A stricter level in main.cf does not apply to these domains.
     """
     match answer:
+        case Apply() if rules.withholds(answer):
+            return NOTFOUND
         case Apply(policy) if policy.mode is Mode.ENFORCE:
             return _enforce(domain, policy, rules.style)
         case Apply(policy) if rules.reports(policy):

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 
+from postfix_mtasts.durable import sync
 from postfix_mtasts.publish.state import body
 from postfix_mtasts.remote.network import in_words
 from postfix_mtasts.sts import policy as parser
@@ -55,7 +56,7 @@ def _write(path: pathlib.Path, policy: Policy) -> bool:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync(path.parent)
     return True
 
 
@@ -67,7 +68,7 @@ def _remove(path: pathlib.Path) -> bool:
         with contextlib.suppress(OSError):  # It does not exist, or the administrator has put something else there.
             folder.rmdir()
     with contextlib.suppress(FileNotFoundError):
-        _sync(path.parent.parent.parent)
+        sync(path.parent.parent.parent)
     return existed
 
 
@@ -77,12 +78,4 @@ def _make_folder(folder: pathlib.Path) -> None:
     for one in reversed(missing):
         one.mkdir(exist_ok=True)
         one.chmod(0o755)  # The web server is another user, whatever the umask is.
-        _sync(one.parent)
-
-
-def _sync(folder: pathlib.Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(one.parent)

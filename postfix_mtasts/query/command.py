@@ -7,6 +7,7 @@
     postfix-mtasts-query except add DOMAIN --until DATE --reason TEXT | list | remove DOMAIN
     postfix-mtasts-query doctor
     postfix-mtasts-query health
+    postfix-mtasts-query shadow [--all]
     postfix-mtasts-query warm FILE
 
 Each subcommand is a module with `arguments(parser)` and `run(arguments, output)`, which returns the exit status
@@ -26,7 +27,7 @@ from postfix_mtasts.query import exceptions
 from postfix_mtasts.query.doctor import doctor
 from postfix_mtasts.query.domain import domains
 from postfix_mtasts.query.output import PROGRAM, Output, QueryError, Status, say
-from postfix_mtasts.query.running import cache, health, warm
+from postfix_mtasts.query.running import cache, health, shadow, warm
 from postfix_mtasts.remote.network import in_words
 
 SUBCOMMANDS: dict[str, ModuleType] = {
@@ -34,6 +35,7 @@ SUBCOMMANDS: dict[str, ModuleType] = {
     "except": exceptions,
     "doctor": doctor,
     "health": health,
+    "shadow": shadow,
     "warm": warm,
 }
 

@@ -17,8 +17,9 @@ from postfix_mtasts.dns.resolver import Pinned, Resolver
 from postfix_mtasts.remote.network import HTTPS_PORT, Network, in_words
 from postfix_mtasts.remote.stream import NetworkError, Stream
 from postfix_mtasts.sts.observation import Stage
+from postfix_mtasts.turns import Turns
 
-# Like Postfix, a probe connects to any address that an MX host has.
+# Like Postfix, the probe of an administrator connects to any address that an MX host has. The daemon's does not.
 EVERYWHERE = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
 DEADLINE = 10.0  # Seconds for all of one connection.
 _MAX_REPLY = 10_000  # Bytes.
@@ -65,21 +66,28 @@ class Prober:
     """Connects to hosts, and verifies certificates of MX hosts with `tls`, which must not check names.
 
     `helo` is the name that it sends to MX hosts in EHLO. Policy hosts must have a public address, or one in the
-    networks `allow_addresses`.
+    networks `allow_addresses`; MX hosts one in `mail_addresses`, or a public one.
     """
 
     def __init__(
-        self, resolver: Resolver, tls: ssl.SSLContext, helo: str, allow_addresses: Sequence[IpNetwork] = ()
+        self,
+        resolver: Resolver,
+        tls: ssl.SSLContext,
+        helo: str,
+        allow_addresses: Sequence[IpNetwork] = (),
+        mail_addresses: Sequence[IpNetwork] = EVERYWHERE,
     ) -> None:
         self._resolver = resolver
         self._tls = tls
         self._helo = helo
         self._allow_addresses = allow_addresses
+        self._mail_addresses = mail_addresses
+        self._turns = Turns()
 
     async def probe(self, host: str, address: str, port: int) -> Probe:
         """Connect to an address of an MX host and start TLS."""
         begun = time.monotonic()
-        network = Network(Pinned(address), EVERYWHERE, keep_certificate=True)
+        network = self._to(address)
         dialogue = _Dialogue()
         problem = unclear = None
         untrusted = False
@@ -100,7 +108,7 @@ class Prober:
         except ssl.SSLError as error:
             problem = in_words(error)
         except (OSError, NetworkError) as error:
-            unclear = in_words(error).removeprefix(f"{address}: ")
+            unclear = in_words(error).removeprefix(f"{address}: ").removeprefix(f"{host} ")
         finally:
             network.abort()
         seen = network.trace
@@ -122,9 +130,13 @@ class Prober:
             network.abort()
         return network.trace.certificate
 
+    def _to(self, address: str) -> Network:
+        """What connects to one address of an MX host."""
+        return Network(Pinned(address), self._mail_addresses, self._turns, keep_certificate=True)
+
     async def _shown(self, failed: Network, host: str, port: int, address: str) -> tuple[bytes, tuple[bytes, ...]]:
         """The certificate of an MX host that could not be verified, and its chain. It is only shown, never trusted."""
-        network = Network(Pinned(address), EVERYWHERE, keep_certificate=True)
+        network = self._to(address)
         try:
             async with asyncio.timeout(DEADLINE):
                 established = await self._start_tls(network, _Dialogue(), host, port, _unverified())

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from postfix_mtasts.durable import sync
 from postfix_mtasts.reports.files import MAX_FILE
 from postfix_mtasts.rights import give_to_owner
 
@@ -41,7 +42,7 @@ class Spool:
                     raise
             else:
                 give_to_owner(path.parent, path)
-                _sync(path.parent)
+                sync(path.parent)
 
     def save(self, source: IO[bytes], now: int, label: str = "") -> str:
         """Save a mail, or a file with a name, and return its name here.
@@ -62,7 +63,7 @@ class Spool:
                     os.fsync(file.fileno())
             draft.rename(final)
             if not label:
-                _sync(final.parent)
+                sync(final.parent)
         except OSError:
             draft.unlink(missing_ok=True)
             raise
@@ -150,11 +151,3 @@ def _for_owner(path: str, flags: int) -> int:
     file = os.open(path, flags | os.O_NOFOLLOW, 0o600)
     give_to_owner(Path(path).parent, file)
     return file
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

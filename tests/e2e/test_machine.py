@@ -178,8 +178,8 @@ def ready(root: Root) -> str:
             lines = []
             while line := process.stdout.readline():
                 lines.append(line)
-                if "ready; in main.cf: " in line:
-                    return str(line.partition("ready; in main.cf: ")[2].strip())
+                if "ready; for main.cf: " in line:
+                    return str(line.partition("ready; for main.cf: ")[2].strip())
             raise AssertionError(lines)
         finally:
             os.killpg(process.pid, signal.SIGINT)

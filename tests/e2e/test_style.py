@@ -100,7 +100,7 @@ def test_auto_follows_postfix(
             f"info: event loop is {EVENT_LOOP}",
             f"info: reply.style is {(TLSRPT if version >= (3, 10) else PLAIN).format('.'.join(map(str, version)))}",
             f"info: reply.dane is {dane.format('.'.join(map(str, version)))}",
-            f"info: ready; in main.cf: smtp_tls_policy_maps = socketmap:{endpoint}:postfix",
+            f"info: ready; for main.cf: smtp_tls_policy_maps = socketmap:{endpoint}:postfix",
         ]
         main_cf.write("smtp_tls_security_level = encrypt\n")
         daemon.hang_up()

@@ -52,7 +52,7 @@ DEFAULTS = Config(
     ),
     dns=Dns(nameservers=(), timeout=5.0),
     fetch=Fetch(timeout=60.0, ca_file="", allow_addresses=()),
-    reply=Reply(style=StyleSetting.AUTO, dane=DaneSetting.AUTO, testing=OnTesting.IGNORE),
+    reply=Reply(style=StyleSetting.AUTO, dane=DaneSetting.AUTO, testing=OnTesting.IGNORE, enforce=True),
     discovery=Discovery(on_failure=OnFailure.NOTFOUND),
     exception=(),
     reports=Reports(path="/var/lib/postfix-mtasts-reports/reports.sqlite", domains=(), keep_mails=30, keep_facts=400),
@@ -115,6 +115,7 @@ allow_addresses = ["10.0.0.0/8", "2001:db8::/32", "192.0.2.1"]
 style = "tlsrpt"
 dane = "dane-only"
 testing = "report"
+enforce = false
 [discovery]
 on_failure = "temp"
 [[exception]]
@@ -222,7 +223,7 @@ def test_file_with_every_key() -> None:
                 ipaddress.ip_network("192.0.2.1/32"),
             ),
         ),
-        reply=Reply(style=StyleSetting.TLSRPT, dane=DaneSetting.DANE_ONLY, testing=OnTesting.REPORT),
+        reply=Reply(style=StyleSetting.TLSRPT, dane=DaneSetting.DANE_ONLY, testing=OnTesting.REPORT, enforce=False),
         discovery=Discovery(on_failure=OnFailure.TEMP),
         exception=(
             ExceptionSetting(

@@ -14,6 +14,7 @@ from postfix_mtasts.query.doctor.check_daemon import (
     check_age,
     check_other_sockets,
     check_running,
+    check_shadow,
     check_sockets,
     is_outdated,
 )
@@ -81,7 +82,8 @@ def show(examination: Examination, output: Output) -> None:
         output.text(f"all is well: {examination.postfix} asks this daemon", Status.OK)
     if examination.daemon:
         told = _document(examination.daemon)
-        rules = f"style {told['style']}, dane {told['dane']}"
+        nothing = "" if told["enforce"] else ", and no policy is enforced"
+        rules = f"style {told['style']}, dane {told['dane']}{nothing}"
         output.text(f"the daemon runs since {told['started_at']}, on {', '.join(told['sockets'])}, with {rules}")
     if examination.main_cf:
         output.text(f"for main.cf: {examination.main_cf}")
@@ -98,6 +100,7 @@ async def examine(config: str | None, now: float, path: str = PATH) -> Examinati
         told = _ask(settings)
         findings += check_running(told, file)
         daemon = told if isinstance(told, Running) else None
+        findings += check_shadow(settings, daemon)
         findings += check_exceptions(daemon, now) if daemon else ()
     except ConfigError as error:
         findings.append(Finding("config", Status.ERROR, str(error), "the daemon does not start"))
@@ -134,7 +137,7 @@ async def _check(
     wanted = _rules(settings, usual, daemon)
     rules = wanted
     if daemon and not is_outdated(daemon, wanted, file, usual.folder):
-        rules = replace(wanted, style=daemon.style, dane=daemon.dane)
+        rules = replace(wanted, style=daemon.style, dane=daemon.dane, enforce=daemon.shadow_since is None)
     scene = await observe(postfix, settings, file, daemon, rules, routes)
     age = check_age(scene, wanted) if postfix is usual else ()
     asked = [*age, *check_map(scene), *check_tables(scene), *check_dane(scene)]
@@ -163,7 +166,8 @@ def _rules(settings: Config, postfix: Installed, daemon: Running | None) -> Repl
     sockets = daemon.sockets if daemon else settings.server.listen
     style, _ = choose_style(settings.reply.style, seen, sockets)
     dane, _ = choose_dane(settings.reply.dane, seen, sockets)
-    return ReplyRules(style, settings.discovery.on_failure, settings.reply.testing, dane)
+    reply = settings.reply
+    return ReplyRules(style, settings.discovery.on_failure, reply.testing, dane, reply.enforce)
 
 
 def _document(daemon: Running) -> JSON:
@@ -173,4 +177,5 @@ def _document(daemon: Running) -> JSON:
         "sockets": [str(endpoint) for endpoint in daemon.sockets],
         "style": daemon.style.value,
         "dane": daemon.dane.value,
+        "enforce": daemon.shadow_since is None,
     }

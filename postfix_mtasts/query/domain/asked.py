@@ -1,6 +1,6 @@
 """What Postfix is answered if it asks now: by the daemon's own rules, from what it knows and what DNS and HTTPS say."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from postfix_mtasts.daemon.explain import Explanation
 from postfix_mtasts.daemon.lookup import too_late
@@ -69,6 +69,12 @@ def ask(known: Explanation, hop: NextHop, fresh: Fresh, now: float) -> Outcome:
     seen = fresh.record
     held = holds_off(known.entry, seen.record.id, now) if isinstance(seen, RecordFound) else None
     return Outcome(left, found, True, False, left, held)
+
+
+def if_enforced(outcome: Outcome, known: Explanation, hop: NextHop, fresh: Fresh) -> Outcome:
+    """The same, if an enforced policy were not withheld: DANE may decide then."""
+    enforcing = replace(known, rules=replace(known.rules, enforce=True))
+    return replace(outcome, answer=_left(outcome.policy_answer, enforcing, known.dane.get(str(hop), fresh.dane)))
 
 
 def reply(answer: Answer, known: Explanation, hop: NextHop) -> str:

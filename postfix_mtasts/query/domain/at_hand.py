@@ -7,22 +7,15 @@ ahead of that.
 import contextlib
 import pathlib
 import shutil
-import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from postfix_mtasts.config import Endpoint, UnixEndpoint
-from postfix_mtasts.postfix.installation import PATH, run
+from postfix_mtasts.postfix.installation import CLIENT_SETTINGS, PATH, client_of, run, settings
 from postfix_mtasts.postfix.tables import Table, is_same, tables
 from postfix_mtasts.query.domain.report import ExceptionReport
 
-_NAMES = (
-    "queue_directory",
-    "smtp_helo_name",
-    "smtp_tls_CAfile",
-    "smtp_tls_enforce_sts_mx_patterns",
-    "smtp_tls_policy_maps",
-)
+_NAMES = ("queue_directory", "smtp_tls_policy_maps", *CLIENT_SETTINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +67,8 @@ class AtHand:
 
 async def at_hand(path: str = PATH) -> AtHand:
     """Ask the first postconf(1) in the folders of `path`. A Postfix that does not answer is taken for none."""
-    values: dict[str, str] = {}
-    command = shutil.which("postconf", path=path)
-    if command:
-        with contextlib.suppress(OSError, TimeoutError):
-            # A parameter that this version of Postfix does not know is left out.
-            lines = (await run(command, "-x", *_NAMES)).output.splitlines()
-            pairs = [line.partition("=") for line in lines]
-            values = {name.strip(): value.strip() for name, _, value in pairs}
-    helo = values.get("smtp_helo_name") or socket.gethostname()
-    checks = values.get("smtp_tls_enforce_sts_mx_patterns") == "yes" if values else None
+    values = await settings(_NAMES, path)
+    client = client_of(values)
     queue = pathlib.Path(values["queue_directory"]) if values.get("queue_directory") else None
     listed = tables(values.get("smtp_tls_policy_maps", ""))
-    return AtHand(helo, values.get("smtp_tls_CAfile", ""), checks, listed, queue, path)
+    return AtHand(client.helo, client.ca_file, client.checks_patterns, listed, queue, path)

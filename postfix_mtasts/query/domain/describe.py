@@ -4,12 +4,13 @@ import itertools
 from dataclasses import replace
 
 from postfix_mtasts.daemon.explain import Explanation
+from postfix_mtasts.delivery import certificate
+from postfix_mtasts.delivery.certificate import Certificate
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import RRset
 from postfix_mtasts.postfix.reply import Style, beside_dane
-from postfix_mtasts.query.domain import asked, certificate
+from postfix_mtasts.query.domain import asked
 from postfix_mtasts.query.domain.asked import Fresh
-from postfix_mtasts.query.domain.certificate import Certificate
 from postfix_mtasts.query.domain.discovery import Seen, Tried
 from postfix_mtasts.query.domain.report import (
     AddressReport,
@@ -18,7 +19,6 @@ from postfix_mtasts.query.domain.report import (
     LineReport,
     PolicyHostReport,
     PolicyReport,
-    ProbeReport,
     RecordReport,
     SlipReport,
     TlsrptReport,
@@ -123,11 +123,6 @@ def policy_report(fetched: PolicyFetched | PolicyInvalid) -> PolicyReport:
         return PolicyReport(None, None, (), lines, file, fetched.fault)
     valid = fetched.policy
     return PolicyReport(valid.mode, valid.max_age, tuple(map(str, valid.mx)), lines, file, None)
-
-
-def unprobed(problem: str | None = None, unclear: str | None = None) -> ProbeReport:
-    """An MX host without an address to connect to."""
-    return ProbeReport(None, None, None, problem, unclear, None, 0.0)
 
 
 def dane_report(seen: DaneObservation) -> DaneReport:

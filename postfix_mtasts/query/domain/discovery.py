@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from postfix_mtasts.daemon.dane import Dane
+from postfix_mtasts.delivery.hosts import MAX_HOSTS, lack
 from postfix_mtasts.dns import tlsa
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver, RRset
 from postfix_mtasts.query.domain.asked import Fresh
-from postfix_mtasts.query.domain.mx import NO_ADDRESS, NOT_THERE
 from postfix_mtasts.remote.fetcher import Fetcher
 from postfix_mtasts.remote.network import HTTPS_PORT, is_global
 from postfix_mtasts.sts import tlsrpt
@@ -31,7 +31,6 @@ from postfix_mtasts.sts.observation import (
 )
 
 _T = TypeVar("_T")
-MAX_HOSTS = 20  # MX hosts that are looked at, the most preferred ones.
 _OTHER_NAME = "example.com"  # It is reserved, and exists (RFC 2606, 3).
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -193,15 +192,8 @@ class Discovery:
         if isinstance(hosts, DnsError) or not (hosts.exists or not hop.mx):
             return hosts, {}
         first = hosts.records[:MAX_HOSTS]
-        lacks = await asyncio.gather(*(self._within("", self._lack(host), None) for host in first))
+        lacks = await asyncio.gather(*(self._within("", lack(self._sources.resolver, host), None) for host in first))
         return hosts, {host: lack for host, lack in zip(first, lacks, strict=True) if lack}
-
-    async def _lack(self, host: str) -> str | None:
-        try:
-            found = await self._sources.resolver.host(host)
-        except DnsError:
-            return None
-        return None if found.records else NO_ADDRESS if found.exists else NOT_THERE
 
     async def _hosts(self, hop: NextHop) -> RRset[str] | DnsError:
         try:

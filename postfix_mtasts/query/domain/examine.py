@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import datetime
-import socket
 import ssl
 import time
 from collections.abc import Awaitable, Sequence
@@ -11,24 +10,23 @@ from dataclasses import dataclass, replace
 
 from postfix_mtasts.config import Config, IpNetwork
 from postfix_mtasts.daemon.explain import Explanation
+from postfix_mtasts.delivery import certificate, mx
+from postfix_mtasts.delivery.hosts import MAX_HOSTS, probe_host
+from postfix_mtasts.delivery.mx import MxReport, ProbeReport, Rules, unprobed
 from postfix_mtasts.dns.nameservers import DnsError
-from postfix_mtasts.dns.resolver import Pinned, Resolver, Tlsa
-from postfix_mtasts.dns.tlsa import is_usable
+from postfix_mtasts.dns.resolver import Pinned, Resolver
 from postfix_mtasts.postfix.reply import Style
-from postfix_mtasts.query.domain import asked, certificate, describe, mx, unpublished
+from postfix_mtasts.query.domain import asked, describe, unpublished
 from postfix_mtasts.query.domain.asked import Outcome
 from postfix_mtasts.query.domain.at_hand import AtHand
-from postfix_mtasts.query.domain.discovery import MAX_HOSTS, Discovery, Progress, Seen, Sources
-from postfix_mtasts.query.domain.mx import Rules
+from postfix_mtasts.query.domain.discovery import Discovery, Progress, Seen, Sources
 from postfix_mtasts.query.domain.now import differences, running_report
 from postfix_mtasts.query.domain.remark import Remark, warning
 from postfix_mtasts.query.domain.remarks import remarks
 from postfix_mtasts.query.domain.report import (
     AnswerReport,
     ExceptionReport,
-    MxReport,
     PolicyHostReport,
-    ProbeReport,
     Report,
     RunningReport,
 )
@@ -124,6 +122,8 @@ class Examiner:
         if is_old and publish:
             publish = unpublished.to_publish(hop.domain, unpublished.new_record(time.time()))
         said = (*said, *is_old)
+        if running.withheld:
+            without = asked.if_enforced(without, known, hop, seen.fresh)
         judgement = verdict(report, without, judged, (*said, *differs))
         if self._options.is_unpublished:
             judgement = replace(judgement, text=f"once published: {judgement.text}")
@@ -211,21 +211,11 @@ class Examiner:
     async def _probe(self, host: str, hop: NextHop, seen: Seen, rules: Rules) -> tuple[ProbeReport, ...]:
         """Probe each address of an MX host, if it has any, and if that is wanted."""
         if host in seen.lacking:
-            return (describe.unprobed(problem=seen.lacking[host]),)
+            return (unprobed(problem=seen.lacking[host]),)
         if not self._options.probe:
             return ()
-        try:
-            port = int(hop.port) if hop.port.isdigit() else socket.getservbyname(hop.port, "tcp")
-            addresses = await self._resolver.addresses(host)
-        except (DnsError, OSError) as error:
-            return (describe.unprobed(unclear=f"address lookup: {error}"),)
-        records: Sequence[Tlsa] = ()
-        if isinstance(seen.fresh.dane, DaneUsable) and host in seen.fresh.dane.hosts:
-            with contextlib.suppress(DnsError):
-                found = await self._resolver.tlsa(f"_{port}._tcp.{host}")
-                records = [record for record in found.records if is_usable(record)]
-        probes = await asyncio.gather(*(self._prober.probe(host, address, port) for address in addresses))
-        return tuple(mx.probe_report(host, probe, rules, records) for probe in probes)
+        has_tlsa = isinstance(seen.fresh.dane, DaneUsable) and host in seen.fresh.dane.hosts
+        return await probe_host(self._resolver, self._prober, host, hop, rules, has_tlsa=has_tlsa)
 
     async def _show(self, progress: Progress) -> None:
         """Show on a terminal what the command waits for."""

@@ -49,6 +49,7 @@ def running_report(
         style=known.rules.style.value,
         waits=outcome.waits,
         next=later if later != reply else None,
+        withheld=exempt is None and known.rules.withholds(without.answer),
         policy=policy.mode if policy else None,
         expires_in=live.expires_at() - now if live else None,
         because=tuple(_because(known, hop, outcome, now)) if no_daemon is None else (),
@@ -77,6 +78,8 @@ def _because(known: Explanation, hop: NextHop, outcome: Outcome, now: float) -> 
     if known.exception:
         yield f"exception {exception_words(known.exception, now)}"
     yield from _cached(known, now)
+    if known.rules.withholds(outcome.answer):
+        yield 'no policy is enforced (reply.enforce = false): Postfix is told "not found"'
     if isinstance(outcome.answer, YieldToDane):
         seen = "as it knows from DNS" if str(hop) in known.dane else "as DNS says now"
         yield f"DANE decides, {seen}: TLSA records of {short(list(outcome.answer.hosts))}"

@@ -3,13 +3,13 @@
 import datetime
 from collections.abc import Iterator
 
+from postfix_mtasts.delivery.certificate import Certificate
+from postfix_mtasts.delivery.mx import NO_ADDRESS, NOT_THERE, MxReport, unmatched
 from postfix_mtasts.log.events import span
-from postfix_mtasts.query.domain.certificate import Certificate
-from postfix_mtasts.query.domain.mx import NO_ADDRESS, NOT_THERE, unmatched
 from postfix_mtasts.query.domain.now import short
 from postfix_mtasts.query.domain.remark import Remark, error, note, warning
 from postfix_mtasts.query.domain.remedy import ASK, DOMAINS_DNS, STAGES, probe_remedy, remedy_for
-from postfix_mtasts.query.domain.report import MxReport, PolicyReport, Report
+from postfix_mtasts.query.domain.report import PolicyReport, Report
 from postfix_mtasts.sts.policy import Mode, Protection
 
 _EXPIRES_SOON = datetime.timedelta(days=14)  # Certificates are usually renewed a month before they expire.

@@ -8,7 +8,8 @@ tlsa, discovery.
 
 from dataclasses import dataclass
 
-from postfix_mtasts.query.domain.certificate import Certificate
+from postfix_mtasts.delivery.certificate import Certificate
+from postfix_mtasts.delivery.mx import MxReport
 from postfix_mtasts.sts.policy import Mode
 
 
@@ -91,33 +92,6 @@ class PolicyReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeReport:
-    """A connection to one address of an MX host. `problem` is what Postfix would not accept.
-
-    `unclear` is why it could not be judged from here: mail servers refuse and defer for reasons of their own.
-    `tlsa` says whether a TLSA record matches the certificate, if the host has any.
-    """
-
-    address: str | None
-    tls: str | None
-    certificate: Certificate | None
-    problem: str | None
-    unclear: str | None
-    tlsa: bool | None
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class MxReport:
-    """An MX host, and the mx patterns that allow it: of the fresh policy, and of the policy that is in force now."""
-
-    host: str
-    pattern: str | None
-    pattern_in_force: str | None
-    probes: tuple[ProbeReport, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class DaneReport:
     """Whether DANE applies. `state` is `usable`, with `hosts` that have TLSA records, or `absent` or `failed`, with the
     reason.
@@ -188,6 +162,7 @@ class RunningReport:
     style: str
     waits: bool
     next: str | None
+    withheld: bool  # Postfix is not told of the enforced policy.
     policy: Mode | None
     expires_in: float | None
     because: tuple[str, ...]

@@ -7,11 +7,11 @@ import datetime
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from postfix_mtasts.query.domain.certificate import Certificate
+from postfix_mtasts.delivery.certificate import Certificate
+from postfix_mtasts.delivery.mx import MxReport
 from postfix_mtasts.query.domain.remark import Remark
 from postfix_mtasts.query.domain.remedy import STAGES
 from postfix_mtasts.query.domain.report import (
-    MxReport,
     PolicyHostReport,
     PolicyReport,
     RecordReport,

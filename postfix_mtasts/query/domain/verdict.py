@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from postfix_mtasts.delivery.fate import Judged, fate_of, faults
+from postfix_mtasts.delivery.mx import NOT_ALLOWED, OUT_OF_DATE
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.domain.asked import Outcome
-from postfix_mtasts.query.domain.mx import NO_ADDRESS, NOT_ALLOWED, NOT_THERE, OUT_OF_DATE, Judgement
 from postfix_mtasts.query.domain.now import short
 from postfix_mtasts.query.domain.remark import Remark, error, note, warning
 from postfix_mtasts.query.domain.report import ExceptionReport, ExemptReport, Report
@@ -12,16 +13,17 @@ from postfix_mtasts.query.output import Status, worst
 from postfix_mtasts.sts.entry import Apply, NoPolicy, Unavailable, YieldToDane
 from postfix_mtasts.sts.policy import Mode
 
-_EXPIRED = "certificate has expired"  # In the words of OpenSSL.
-
-Judged = Sequence[tuple[str, Judgement]]  # The MX hosts, and what Postfix makes of each under an enforced policy.
-
 
 def verdict(report: Report, outcome: Outcome, judged: Judged, remarks: Sequence[Remark]) -> Remark:
-    """The verdict, and the status of the whole report. `outcome` is the one without the daemon's own exception."""
+    """The verdict, and the status of the whole report.
+
+    `outcome` is the one without the daemon's own exception, and with the policy if that is withheld.
+    """
     found = _verdict(report, outcome, judged)
     if report.running.exempt and not report.running.exception:
         return _exempt(report.running.exempt, report.next_hop, found)
+    if report.running.withheld:  # Whatever is wrong with the domain stops no mail.
+        return found
     status = worst([found.status, *(remark.status for remark in remarks)])
     text = found.text
     if found.status is Status.OK and status in (Status.WARNING, Status.ERROR):
@@ -47,6 +49,13 @@ def _verdict(report: Report, outcome: Outcome, judged: Judged) -> Remark:
         return error(f"{mail} is deferred: {report.running.reply.removeprefix('TEMP ')}")
     if outcome.late:
         return _late(report, outcome)
+    found = _of_answer(report, outcome, judged, mail)
+    if report.running.withheld:
+        return warning(f"{mail} is sent without its policy (reply.enforce = false); if it were enforced: {found.text}")
+    return found
+
+
+def _of_answer(report: Report, outcome: Outcome, judged: Judged, mail: str) -> Remark:
     match outcome.answer:
         case YieldToDane(hosts, only):
             return _dane(mail, hosts, judged, only=only)
@@ -104,7 +113,7 @@ def _dane(mail: str, hosts: tuple[str, ...], judged: Judged, *, only: bool) -> R
     refused = [(host, one) for host, one in judged if host in hosts and one.state == "refused" and one.reason]
     tlsa = [(host, one) for host, one in refused if "TLSA" in one.reason or "STARTTLS" in one.reason]
     if tlsa and len(tlsa) == len(hosts):
-        return error(f"{mail} is deferred: {_faults(tlsa)}")
+        return error(f"{mail} is deferred: {faults(tlsa)}")
     if only and len(hosts) < len(judged):
         which = f"those of its MX hosts that have TLSA records ({len(hosts)} of {len(judged)})"
         return note(f"fine: DANE decides: mail goes only to {which}: {short(list(hosts))}")
@@ -118,20 +127,21 @@ def _enforced(report: Report, judged: Judged) -> Remark:
     refused = [(host, one) for host, one in judged if one.state == "refused"]
     unclear = [(host, one) for host, one in judged if one.state == "unclear"]
     fine = [host for host, one in judged if one.state in ("fine", "unprobed")]
-    if refused and not fine and not unclear:
-        if all(one.reason in (NO_ADDRESS, NOT_THERE) for _, one in refused):
-            return error(f"{mail} is returned to its senders: {_faults(refused)}")
+    fate = fate_of(judged)
+    if fate.state == "returned":
+        return error(f"{mail} is returned to its senders: {fate.reason}")
+    if fate.state == "deferred" and not unclear:
         if all(one.reason.startswith(NOT_ALLOWED) for _, one in refused) and len(refused) > 1:
             policy = refused[0][1].reason.removeprefix(NOT_ALLOWED).removesuffix(OUT_OF_DATE)
             return error(f"{mail} is deferred: {policy} allows none of its {len(refused)} MX hosts")
-        return error(f"{mail} is deferred: {_faults(refused)}")
+        return error(f"{mail} is deferred: {fate.reason}")
     if refused:
         rest = f"its {_others(len(judged) - len(refused))}" if len(judged) > 1 else ""
-        return error(f"{mail} goes to {rest} {'at best' if unclear else 'only'}: {_faults(refused)}")
+        return error(f"{mail} goes to {rest} {'at best' if unclear else 'only'}: {faults(refused)}")
     if unclear and not fine:
-        return warning(f"enforced, but none of its MX hosts could be judged from here: {_faults(unclear)}")
+        return warning(f"enforced, but none of its MX hosts could be judged from here: {faults(unclear)}")
     if unclear:
-        return warning(f"enforced, but not all MX hosts could be judged from here: {_faults(unclear)}")
+        return warning(f"enforced, but not all MX hosts could be judged from here: {faults(unclear)}")
     probed = all(one.state == "fine" for _, one in judged)
     are = "is" if len(judged) == 1 else "are"
     what = "verified" if probed else f"{are} allowed by the policy (--probe verifies certificates)"
@@ -151,15 +161,6 @@ def _fresh_fault(report: Report) -> str:
     if host and host.problem:
         return f"its policy host fails: {host.problem}"
     return "its policy file is not valid"
-
-
-def _faults(faulty: Judged) -> str:
-    """What is wrong with the first of these hosts, and how many more there are."""
-    host, judgement = faulty[0]
-    others = len(faulty) - 1
-    more = f" ({others} more MX {'hosts fail' if others > 1 else 'host fails'} too)" if others else ""
-    reason = "has an expired certificate" if judgement.reason == _EXPIRED else judgement.reason
-    return f"its MX {host}{' ' if reason.startswith(('is ', 'has ', 'does ')) else ': '}{reason}{more}"
 
 
 def _all(count: int) -> str:

@@ -86,13 +86,14 @@ class Running:
     sockets: tuple[Endpoint, ...]
     style: Style
     dane: DaneSetting
+    shadow_since: float | None  # None if policies are enforced.
     status: JSON = field(repr=False)  # The whole document (`daemon.control`).
 
 
 def running(settings: Config) -> Running:
     """Ask the running daemon what it does. Raises NoDaemon and QueryError."""
     (status,) = ask(settings.server.control, {"request": "status"}, _CONTROL_WITHIN)
-    if "exceptions" not in status:
+    if not {"exceptions", "shadow_since"} <= status.keys():
         raise NoDaemon(f"the running daemon is version {status['version']}: restart it")
     return Running(
         pid=status["pid"],
@@ -102,6 +103,7 @@ def running(settings: Config) -> Running:
         sockets=tuple(map(_endpoint, status["sockets"])),
         style=Style(status["style"]["chosen"]),
         dane=DaneSetting(status["dane"]["chosen"]),
+        shadow_since=status["shadow_since"],
         status=status,
     )
 

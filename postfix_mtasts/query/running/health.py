@@ -6,8 +6,9 @@
                  nameservers do not answer; or three quarters of the discoveries in the last ten minutes have failed
     WARNING   1  a quarter of these discoveries has failed; or a policy that could not be renewed is about to expire:
                  less than a quarter of its max_age is left, and the log has an error; or the daemon cannot write the
-                 database, or has begun it anew within a day; or an exception ends within a week; or the file with
-                 exceptions cannot be used; or the control socket does not work
+                 database, or has begun it anew within a day; or no policy is enforced (reply.enforce = false); or an
+                 exception ends within a week; or the file with exceptions cannot be used; or the control socket does
+                 not work
     OK        0  none of these; other policies that could not be renewed are only counted, because usually only the
                  owner of the domain can help
     UNKNOWN   3  the configuration is wrong
@@ -129,6 +130,9 @@ def _discoveries(counts: JSON) -> str:
 def _troubles(status: JSON, now: float) -> list[str]:
     database, policies = status["database"], status["policies"]
     troubles = []
+    if since := status["shadow_since"]:
+        hint = "`postfix-mtasts-query shadow` says what would stop"
+        troubles.append(f"no policy is enforced since {(iso(since) or '')[:10]} (reply.enforce = false): {hint}")
     if ending := policies["ending"]:
         left = policies["first_ends_at"] - now
         when = f"in {span(left)}" if left > 0 else "now"
@@ -228,6 +232,7 @@ def _document(status: JSON) -> JSON:
         **status,
         "started_at": iso(status["started_at"]),
         "configured_at": iso(status["configured_at"]),
+        "shadow_since": iso(status["shadow_since"]),
         "database": {
             **database,
             "trouble_since": iso(database["trouble_since"]),

@@ -13,6 +13,7 @@ Unless it is an item of a list, it also has these:
 
     note        {"no_policy", "reason", "until"}: why the last lookup led to no policy; null if it led to one
     unread      whether the database could not be read, so that it may have a policy
+    withheld    whether Postfix is not told of its enforced policy (reply.enforce = false)
     dane        [{"next_hop", "tlsa": "usable" | "absent" | "failed", "hosts": […], "reason", "seen_at"}, …]
     exception   {"domain", "until", "ends_at", "reason", "level", "dane", "added"}: the exception that holds, or null
 """
@@ -46,6 +47,7 @@ class Known:
     unread: bool = False
     dane: Sequence[JSON] = ()
     exception: PolicyException | None = None
+    withheld: bool = False
 
     def status(self, now: float) -> Status:
         """What this means for mail. ERROR if there may be a policy that could not be fetched."""
@@ -75,6 +77,7 @@ def parse_known(document: JSON) -> Known:
         document.get("unread", False),
         document.get("dane", ()),
         parse_exception(document["exception"]) if document.get("exception") else None,
+        document.get("withheld", False),
     )
 
 
@@ -151,6 +154,8 @@ def summary(one: Known, now: float) -> str:
 
 def _facts(one: Known, now: float) -> Iterator[tuple[str, str]]:
     entry, cached = one.entry, one.entry.cached
+    if one.withheld:
+        yield "withheld", 'Postfix is told "not found": no policy is enforced (reply.enforce = false)'
     if cached:
         yield "max_age", f"{cached.policy.max_age} ({span(cached.policy.max_age)})"
         for number, pattern in enumerate(cached.policy.mx):
@@ -214,6 +219,7 @@ def document(one: Known, now: float, *, alone: bool) -> JSON:
     return listed | {
         "note": note,
         "unread": one.unread,
+        "withheld": one.withheld,
         "dane": [{**dane, "seen_at": iso(dane["seen_at"])} for dane in one.dane],
         "exception": one.exception and exception_document(one.exception),
     }

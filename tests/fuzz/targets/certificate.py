@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from postfix_mtasts.query.domain.certificate import parse
+from postfix_mtasts.delivery.certificate import parse
 from tests.world.ca import Ca
 
 _NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from postfix_mtasts.daemon.control import RequestError, parse_request
+from postfix_mtasts.daemon.request import RequestError, parse_request
 from postfix_mtasts.sts.domain import PolicyDomain
 from tests.fuzz.targets import cases
 

@@ -80,7 +80,7 @@ def ready(listen: str) -> list[str]:
         f"info: event loop is {EVENT_LOOP}",
         "info: reply.style is plain: configured",
         "info: reply.dane is off: configured",
-        f"info: ready; in main.cf: smtp_tls_policy_maps = socketmap:{listen}:postfix",
+        f"info: ready; for main.cf: smtp_tls_policy_maps = socketmap:{listen}:postfix",
     ]
 
 
@@ -690,7 +690,7 @@ def test_all_addresses_are_warned_of_and_one_that_others_reach_is_printed(world:
             "without authentication; if Postfix is on this machine, listen on 127.0.0.1, otherwise let a firewall "
             "admit your mail servers only"
         )
-        line = f"info: ready; in main.cf: smtp_tls_policy_maps = socketmap:inet:{address}:8461:postfix"
+        line = f"info: ready; for main.cf: smtp_tls_policy_maps = socketmap:inet:{address}:8461:postfix"
         assert daemon.log[-2:] == [warning, line]
         assert ask(f"inet:{address}:8461", "none.test") == "NOTFOUND "
 

@@ -49,6 +49,7 @@ NOTHING: dict[str, Any] = {
     "failed": [],
     "note": None,
     "unread": False,
+    "withheld": False,
     "dane": [],
     "exception": None,
 }
@@ -141,6 +142,7 @@ def test_rows_come_as_they_are_stored(world: World, tmp_path: Path) -> None:
                 ],
                 "note": None,
                 "unread": False,
+                "withheld": False,
                 "dane": [],
                 "exception": None,
             }
@@ -415,6 +417,7 @@ def test_the_status_at_first(daemon: Daemon) -> None:
         "sockets": [endpoint(daemon)],
         "style": {"chosen": "plain", "why": "configured"},
         "dane": {"chosen": "off", "why": "configured"},
+        "shadow_since": None,
         "database": {"writable": True, "trouble": None, "trouble_since": None, "pending_writes": 0} | NOT_ANEW,
         "policies": {"stored": 0, "in_memory": 0, "not_renewed": 0, "ending": 0, "first_ends_at": None},
         "no_policies_in_memory": 0,
@@ -534,8 +537,8 @@ def test_the_status_tells_of_a_lock_that_nothing_waits_for(daemon: Daemon) -> No
 
 NO_OBJECT = {"error": "expected a JSON object on one line of at most 4096 bytes"}
 NO_REQUEST = {
-    "error": 'expected "request" to be "list", "status" or "exceptions", or "show", "explain", "forget", "refresh", '
-    '"except" or "unexcept" with a "domain"'
+    "error": 'expected "request" to be "list", "status", "exceptions" or "shadow", or "show", "explain", "forget", '
+    '"refresh", "except" or "unexcept" with a "domain"'
 }
 
 

@@ -70,7 +70,7 @@ def at_the_start(daemon: Daemon) -> list[str]:
 
 
 def ready(endpoint: str) -> str:
-    return f"info: ready; in main.cf: smtp_tls_policy_maps = socketmap:{endpoint}:postfix"
+    return f"info: ready; for main.cf: smtp_tls_policy_maps = socketmap:{endpoint}:postfix"
 
 
 def open_to_all(endpoint: str) -> list[str]:

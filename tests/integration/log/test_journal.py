@@ -68,7 +68,7 @@ def start(endpoint: str) -> list[dict[str, str]]:
         record(Event.EVENT_LOOP, 6, f"info: event loop is {EVENT_LOOP}"),
         record(Event.REPLY_RULES, 6, "info: reply.style is plain: configured"),
         record(Event.REPLY_RULES, 6, "info: reply.dane is off: configured"),
-        record(Event.READY, 6, f"info: ready; in main.cf: smtp_tls_policy_maps = socketmap:{endpoint}:postfix"),
+        record(Event.READY, 6, f"info: ready; for main.cf: smtp_tls_policy_maps = socketmap:{endpoint}:postfix"),
     ]
 
 

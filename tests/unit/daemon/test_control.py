@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postfix_mtasts.config import ExceptionSetting, Level
-from postfix_mtasts.daemon.control import About, RequestError, parse_request
+from postfix_mtasts.daemon.request import About, RequestError, parse_request
 from postfix_mtasts.sts.domain import PolicyDomain
 from tests.unit.strategies import near
 

@@ -116,7 +116,62 @@ EVENTS: list[tuple[Callable[[], None], list[str], Fields]] = [
         ],
         fields(Event.EXCEPTION_TROUBLE),
     ),
-    (partial(events.ready, "x = y"), ["INFO ready; in main.cf: x = y"], fields(Event.READY)),
+    (partial(events.ready, "x = y"), ["INFO ready; for main.cf: x = y"], fields(Event.READY)),
+    (
+        partial(events.ready, "x = y", enforce=False),
+        ["INFO ready; for main.cf: x = y; no policy is enforced (reply.enforce = false)"],
+        fields(Event.READY),
+    ),
+    (
+        partial(events.shadow, "2026-11-29"),
+        [
+            (
+                "WARNING no policy is enforced since 2026-11-29 (reply.enforce = false); "
+                "`postfix-mtasts-query shadow` says what would stop"
+            )
+        ],
+        fields(Event.SHADOW),
+    ),
+    (
+        partial(events.shadow_ended, "2026-11-29"),
+        ["INFO policies are enforced; they were not since 2026-11-29 (reply.enforce = false)"],
+        fields(Event.SHADOW),
+    ),
+    (
+        partial(events.would_be, DOMAIN, "[example.com]:587", "deferred", "its MX x has no address"),
+        [
+            (
+                "WARNING domain=example.com, if the policy were enforced for [example.com]:587, "
+                "mail would be deferred: its MX x has no address"
+            )
+        ],
+        fields(Event.WOULD_BE, domain=True),
+    ),
+    (
+        partial(events.would_be, DOMAIN, "example.com", "delivered", ""),
+        ["INFO domain=example.com, if the policy were enforced for example.com, mail would be delivered"],
+        fields(Event.WOULD_BE, domain=True),
+    ),
+    (
+        partial(events.would_be, DOMAIN, "example.com", "unclear", "why"),
+        [
+            (
+                "INFO domain=example.com, if the policy were enforced for example.com, "
+                "what would become of mail is unclear: why"
+            )
+        ],
+        fields(Event.WOULD_BE, domain=True),
+    ),
+    (
+        partial(events.would_be, DOMAIN, "example.com", "dane", ""),
+        ["INFO domain=example.com, if the policy were enforced for example.com, nothing would change, DANE decides"],
+        fields(Event.WOULD_BE, domain=True),
+    ),
+    (
+        partial(events.shadow_trouble, "/x: why"),
+        ["WARNING shadow mode: /x: why"],
+        fields(Event.SHADOW_TROUBLE),
+    ),
     (
         partial(events.listener_not_passed, TCP),
         [

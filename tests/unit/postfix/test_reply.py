@@ -294,6 +294,23 @@ def test_a_policy_in_mode_testing_is_reported_where_postfix_can_take_it_in() -> 
     }
 
 
+@pytest.mark.parametrize("dane", DaneSetting)
+@pytest.mark.parametrize("style", Style)
+def test_in_shadow_mode_enforced_policies_are_withheld_and_nothing_else(style: Style, dane: DaneSetting) -> None:
+    enforcing = ReplyRules(style, OnFailure.TEMP, OnTesting.REPORT, dane)
+    shadow = replace(enforcing, enforce=False)
+    too_short = Apply(_policy(Mode.ENFORCE, 1, "mx"))
+    withheld: tuple[Answer, ...] = (ENFORCED, too_short)
+    for answer in withheld:
+        assert reply_to(DOMAIN, answer, shadow) == Reply(Status.NOTFOUND)
+        assert (shadow.withholds(answer), enforcing.withholds(answer)) == (True, False)
+        # With dane-only, Postfix does not look for TLSA records by itself, whatever the policy.
+        assert shadow.heeds_dane(answer) is (dane is DaneSetting.DANE_ONLY)
+    for answer in (IN_TESTING, *REST, YieldToDane(("mx.example.com",)), Unavailable(DNS_FAILURE, defer=True)):
+        assert reply_to(DOMAIN, answer, shadow) == reply_to(DOMAIN, answer, enforcing)
+        assert (shadow.withholds(answer), shadow.heeds_dane(answer)) == (False, enforcing.heeds_dane(answer))
+
+
 @pytest.mark.parametrize(
     "policy", [_policy(Mode.ENFORCE, 1, "a.example"), _policy(Mode.NONE, 1)], ids=["enforce", "none"]
 )

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from postfix_mtasts.delivery.certificate import Certificate
+from postfix_mtasts.delivery.mx import MxReport, ProbeReport
 from postfix_mtasts.query.command import SUBCOMMANDS, parser
 from postfix_mtasts.query.doctor.doctor import Examination
 from postfix_mtasts.query.doctor.finding import Finding
 from postfix_mtasts.query.domain import report
-from postfix_mtasts.query.domain.certificate import Certificate
 from postfix_mtasts.query.domain.remark import Remark
 from postfix_mtasts.query.output import Status
 
@@ -66,9 +67,9 @@ SHAPES = [
     report.PolicyHostReport,
     report.PolicyReport,
     report.LineReport,
-    report.ProbeReport,
+    ProbeReport,
     Certificate,
-    report.MxReport,
+    MxReport,
     report.DaneReport,
     report.AnswerReport,
     report.ExemptReport,

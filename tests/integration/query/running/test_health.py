@@ -94,6 +94,7 @@ def test_json(daemon: Daemon) -> None:
                 "sockets": [f"unix:{daemon.config.parent / 'socket'}"],
                 "style": {"chosen": "plain", "why": "configured"},
                 "dane": {"chosen": "off", "why": "configured"},
+                "shadow_since": None,
                 "database": {
                     "writable": True,
                     "trouble": None,

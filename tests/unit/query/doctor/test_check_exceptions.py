@@ -20,7 +20,7 @@ LATER = SOON | {"domain": "*.example", "ends_at": NOW + 8 * 86400, "used": 12}
 
 def running(**exceptions: object) -> Running:
     status: dict[str, Any] = {"exceptions": {"holding": 0, "first_to_end": [], "trouble": None} | exceptions}
-    return Running(1, NOW - 5, "/etc/x.toml", NOW - 5, (), Style.PLAIN, DaneSetting.OFF, status)
+    return Running(1, NOW - 5, "/etc/x.toml", NOW - 5, (), Style.PLAIN, DaneSetting.OFF, None, status)
 
 
 def shown(domain: str, status: Status, used: str, ends: str) -> Finding:

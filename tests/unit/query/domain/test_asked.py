@@ -11,7 +11,7 @@ from postfix_mtasts.config import DaneSetting, Level, OnFailure, OnTesting
 from postfix_mtasts.daemon.dane import DaneEntry
 from postfix_mtasts.daemon.explain import Explanation, ExplanationError, parse_explanation, print_explanation
 from postfix_mtasts.postfix.reply import ReplyRules, Style
-from postfix_mtasts.query.domain.asked import Fresh, Outcome, ask, reply
+from postfix_mtasts.query.domain.asked import Fresh, Outcome, ask, if_enforced, reply
 from postfix_mtasts.sts.decide import FetchPolicy as Fetch
 from postfix_mtasts.sts.decide import LookUpRecord
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
@@ -125,6 +125,16 @@ def test_dane_as_the_daemon_knows_it(at_hand: DaneObservation | None, fresh: Dan
     assert reply(Apply(POLICY), known, HOP) == "OK secure match=mx.example.com servername=hostname"
 
 
+def test_a_policy_that_is_withheld() -> None:
+    """Postfix is told nothing of it; enforced, DANE might decide."""
+    entry = Entry(CachedPolicy(POLICY, str(POLICY), "1", NOW - 60), checked_at=NOW - 60)
+    known = told(entry, ReplyRules(Style.PLAIN, dane=DaneSetting.YIELD, enforce=False))
+    seen = Fresh(RecordAbsent(60.0), None, DaneUsable(("mx.example.com",), 60.0), 0.1)
+    outcome = ask(known, HOP, seen, NOW)
+    assert (outcome.answer, reply(outcome.answer, known, HOP)) == (Apply(POLICY), "NOTFOUND")
+    assert if_enforced(outcome, known, HOP, seen) == replace(outcome, answer=YieldToDane(("mx.example.com",)))
+
+
 notes = st.builds(
     Note, st.builds(NoPolicy, st.text(max_size=20)) | st.builds(Unavailable, failures), st.floats(60, 3600)
 )
@@ -137,6 +147,7 @@ danes = st.sampled_from(
 rules = st.builds(
     ReplyRules,
     *(st.sampled_from(kind) for kind in (Style, OnFailure, OnTesting, DaneSetting)),
+    st.booleans(),
 )
 
 

@@ -5,16 +5,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from postfix_mtasts.query.domain.certificate import Certificate
+from postfix_mtasts.delivery.certificate import Certificate
+from postfix_mtasts.delivery.mx import MxReport, ProbeReport
 from postfix_mtasts.query.domain.remark import Remark
 from postfix_mtasts.query.domain.remarks import remarks
 from postfix_mtasts.query.domain.report import (
     AnswerReport,
     DaneReport,
-    MxReport,
     PolicyHostReport,
     PolicyReport,
-    ProbeReport,
     RecordReport,
     Report,
     RunningReport,
@@ -42,7 +41,7 @@ def report(
     return Report(
         domain="a.test",
         next_hop="a.test",
-        running=RunningReport(False, "", "", "plain", True, None, mode, None, ()),
+        running=RunningReport(False, "", "", "plain", True, None, False, mode, None, ()),
         record=RecordReport(("_mta-sts.a.test",), ("v=STSv1; id=1;",), 300.0, False, "1", None, False, True, (), 0.1),
         policy_host=PolicyHostReport(name, None, (), None, None, host, 200, {}, None, None, None, {}, ()),
         policy=PolicyReport(mode, max_age, ("mx.a.test",), (), "", None),

@@ -8,6 +8,7 @@ from postfix_mtasts.query.running.health import Health, Level, judge
 
 NOW = 1_700_000_000.0
 STATUS: dict[str, Any] = {
+    "shadow_since": None,
     "database": {
         "writable": True,
         "trouble": None,
@@ -104,6 +105,14 @@ def status(table: str, **changes: object) -> dict[str, Any]:
             "added by command: /x: permission denied; answers Postfix; 12 policies, 2 exceptions"
             f"|time=0.002s policies=12 not_renewed=0 ending=0 pending_writes=0{MORE[:-1]}2",
             id="an exception ends within a week, and the file is broken",
+        ),
+        pytest.param(
+            [],
+            STATUS | {"shadow_since": NOW - 4 * 86400},
+            "MTA-STS WARNING - no policy is enforced since 2023-11-10 (reply.enforce = false): "
+            "`postfix-mtasts-query shadow` says what would stop; answers Postfix; 12 policies"
+            f"|time=0.002s policies=12 not_renewed=0 ending=0 pending_writes=0{MORE}",
+            id="shadow mode",
         ),
         pytest.param(
             [],

@@ -132,6 +132,11 @@ def test_a_policy_that_nobody_uses() -> None:
     assert ("refresh" in facts, "    last used   never" in describe(Known("a.test", unused), NOW)) == (False, True)
 
 
+def test_a_policy_that_is_withheld() -> None:
+    line = '    withheld    Postfix is told "not found": no policy is enforced (reply.enforce = false)'
+    assert list(describe(Known("a.test", FAILING, withheld=True), NOW))[1] == line
+
+
 def test_document() -> None:
     dane = {"next_hop": "a.test", "tlsa": "absent", "hosts": [], "reason": "none", "seen_at": NOW}
     one = Known("a.test", FAILING, note=NO_RECORD, dane=[dane])
@@ -165,6 +170,7 @@ def test_document() -> None:
     assert document(one, NOW, alone=True) == listed | {
         "note": NO_RECORD | {"until": "2023-11-14T22:14:20Z"},
         "unread": False,
+        "withheld": False,
         "dane": [dane | {"seen_at": "2023-11-14T22:13:20Z"}],
         "exception": None,
     }
@@ -180,6 +186,7 @@ def test_document_of_nothing() -> None:
         "failed": [],
         "note": None,
         "unread": False,
+        "withheld": False,
         "dane": [],
         "exception": None,
     }
@@ -209,6 +216,7 @@ def test_what_the_daemon_says_is_read_back() -> None:
     shown = {"row": None, "checked_at": NOW, "failed": [print_failed(FAILED)], "note": NO_RECORD, "unread": True}
     entry = Entry(failed=(FAILED,), checked_at=NOW)
     assert parse_known(listed | shown | {"dane": []}) == Known("a.test", entry, NO_RECORD, True, [])
+    assert parse_known(listed | {"withheld": True}) == Known("a.test", FAILING, withheld=True)
     with pytest.raises(RowError):
         parse_known({"domain": "a.test", "row": "{}"})
 

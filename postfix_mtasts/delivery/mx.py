@@ -1,14 +1,14 @@
-"""Judges MX hosts as the Postfix at hand would: their names, and with --probe their certificates."""
+"""Judges MX hosts as the Postfix at hand would: their names, and what probes saw of their certificates."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from postfix_mtasts.delivery import certificate
+from postfix_mtasts.delivery.certificate import Certificate
 from postfix_mtasts.dns.resolver import Tlsa
 from postfix_mtasts.postfix.peer import accepts
-from postfix_mtasts.query.domain import certificate
-from postfix_mtasts.query.domain.report import MxReport, ProbeReport
 from postfix_mtasts.remote.probe import Probe
 from postfix_mtasts.sts.policy import MxPattern, Policy
 
@@ -20,6 +20,33 @@ _FOR_OTHERS = "its certificate is for "
 _DANE_EE = 3  # The certificate usage for the certificate of the host itself (RFC 6698, 2.1.1).
 _SPKI = 1  # The selector for its public key.
 _DIGESTS = {1: hashlib.sha256, 2: hashlib.sha512}
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReport:
+    """A connection to one address of an MX host. `problem` is what Postfix would not accept.
+
+    `unclear` is why it could not be judged from here: mail servers refuse and defer for reasons of their own.
+    `tlsa` says whether a TLSA record matches the certificate, if the host has any.
+    """
+
+    address: str | None
+    tls: str | None
+    certificate: Certificate | None
+    problem: str | None
+    unclear: str | None
+    tlsa: bool | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class MxReport:
+    """An MX host, and the mx patterns that allow it: of the fresh policy, and of the policy that is in force now."""
+
+    host: str
+    pattern: str | None
+    pattern_in_force: str | None
+    probes: tuple[ProbeReport, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +105,11 @@ def probe_report(host: str, probe: Probe, rules: Rules, records: Sequence[Tlsa])
         matches,
         probe.seconds,
     )
+
+
+def unprobed(problem: str | None = None, unclear: str | None = None) -> ProbeReport:
+    """An MX host without an address to connect to."""
+    return ProbeReport(None, None, None, problem, unclear, None, 0.0)
 
 
 def match_names(policy: Policy) -> list[str]:

@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from postfix_mtasts.delivery.mx import Judgement, MxReport, Rules, judge, probe_report, unmatched
 from postfix_mtasts.dns.resolver import Tlsa
-from postfix_mtasts.query.domain.mx import Judgement, Rules, judge, probe_report, unmatched
-from postfix_mtasts.query.domain.report import MxReport
 from postfix_mtasts.remote.probe import Probe
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from postfix_mtasts.query.domain.certificate import Certificate, parse
+from postfix_mtasts.delivery.certificate import Certificate, parse
 from tests.world.ca import Ca
 
 NOW = datetime(2026, 11, 25, 22, 30, tzinfo=UTC)
