@@ -16,6 +16,7 @@ from tests.bench.contestants import Bench, Contestant, alone, limit, ours, peer
 from tests.bench.load import DISCOVERIES, Expected, Load, Result
 from tests.bench.notes import Notes
 from tests.bench.process import connect, cpu_seconds, resident_megabytes
+from tests.bench.published import publish
 from tests.bench.stored import database
 from tests.bench.world import HANGING, HOSTILE, HOSTILE_HOST, LARGE, NAMELESS, POLICIES, REPLY, names
 from tests.hostile.case import Site
@@ -219,7 +220,8 @@ def memory(bench: Bench, load: Load, notes: Notes, number: int) -> None:
 
 
 GROUPS = {
-    function.__name__: function for function in (warm, connections, cold, burst, start, memory, hostile, memory_hostile)
+    function.__name__: function
+    for function in (warm, connections, cold, burst, start, memory, hostile, memory_hostile, publish)
 }
 
 

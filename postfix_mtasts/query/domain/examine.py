@@ -38,6 +38,7 @@ from postfix_mtasts.remote.probe import EVERYWHERE, Prober
 from postfix_mtasts.sts.domain import NextHop
 from postfix_mtasts.sts.entry import Apply
 from postfix_mtasts.sts.observation import DaneUsable, FetchFailed, PolicyFetched, PolicyInvalid, RecordFound, Stage
+from postfix_mtasts.sts.policy import Policy
 
 _TELL_AFTER = 2.0  # Seconds. What takes longer shows its stage on a terminal.
 
@@ -69,13 +70,17 @@ class RunningDaemon:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """The report and what is to be said of it. `publish` is the record to publish, if that was asked for."""
+    """The report and what is to be said of it. `publish` is the record to publish, if that was asked for.
+
+    `served` are the different valid policies that the addresses of the policy host serve.
+    """
 
     report: Report
     verdict: Remark
     differences: tuple[Remark, ...]
     remarks: tuple[Remark, ...]
     publish: str | None
+    served: tuple[Policy, ...]
 
 
 class Examiner:
@@ -127,7 +132,7 @@ class Examiner:
         judgement = verdict(report, without, judged, (*said, *differs))
         if self._options.is_unpublished:
             judgement = replace(judgement, text=f"once published: {judgement.text}")
-        return Examined(report, judgement, differs, said, publish)
+        return Examined(report, judgement, differs, said, publish, _served(seen))
 
     async def _published_id(self, hop: NextHop, record_id: str | None) -> tuple[Remark, ...]:
         if not self._options.policy:
@@ -231,6 +236,11 @@ def _tls(ca_file: str, setting: str) -> ssl.SSLContext:
         return tls_context(ca_file)
     except CaError as error:
         raise QueryError(f'{setting} = "{ca_file}": {error}', status=Status.CONFIG) from error
+
+
+def _served(seen: Seen) -> tuple[Policy, ...]:
+    fetched = [seen.fresh.fetched, *(one.fetched for one in seen.tried)]
+    return tuple(dict.fromkeys(one.policy for one in fetched if isinstance(one, PolicyFetched)))
 
 
 def _report(
