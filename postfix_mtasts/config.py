@@ -17,6 +17,7 @@ from postfix_mtasts import config_values as values
 from postfix_mtasts.config_values import Endpoint as Endpoint
 from postfix_mtasts.config_values import InetEndpoint as InetEndpoint
 from postfix_mtasts.config_values import IpNetwork as IpNetwork
+from postfix_mtasts.config_values import ProxyUrl as ProxyUrl
 from postfix_mtasts.config_values import UnixEndpoint as UnixEndpoint
 
 DEFAULT_PATH = "/etc/postfix-mtasts.toml"
@@ -120,7 +121,8 @@ class Dns:
 class Fetch:
     """How policies are fetched. Without a CA file, the system's CAs are trusted.
 
-    A policy host must have a public address, or one in `allow_addresses`.
+    A policy host must have a public address, or one in `allow_addresses`. With a proxy, that is the proxy's to see to:
+    it looks up the host, and connects to it.
     """
 
     timeout: float = _key(60.0, values.seconds, _SECONDS)
@@ -128,6 +130,8 @@ class Fetch:
     allow_addresses: tuple[IpNetwork, ...] = _key(
         (), values.networks, 'a list of networks such as "192.0.2.0/24", "2001:db8::/32" and "192.0.2.1"'
     )
+    proxy: ProxyUrl | None = _key(None, values.proxy, '"http://HOST:PORT", "socks5://HOST:PORT" or "" for no proxy')
+    proxy_credentials: str = _key("", values.optional_path, f'{_PATH} of a file with USER:PASSWORD, or ""')
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,15 @@ class Discovery:
     """What happens if a discovery fails."""
 
     on_failure: OnFailure = _key(OnFailure.NOTFOUND, OnFailure, '"notfound" or "temp"')
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Where Prometheus reads the metrics of the daemon. Without an address, there are none."""
+
+    listen: Endpoint | None = _key(
+        None, values.optional_endpoint, '"inet:ADDRESS:PORT", "inet:[IPV6-ADDRESS]:PORT", "unix:/PATH" or ""'
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +217,7 @@ class Config:
     fetch: Fetch = Fetch()
     reply: Reply = Reply()
     discovery: Discovery = Discovery()
+    metrics: Metrics = Metrics()
     reports: Reports = Reports()
     publish: Publish = Publish()
 
@@ -248,7 +262,8 @@ def _table(kind: Any, table_name: str, table: dict[str, Any], source: str) -> An
         except ValueError as error:
             wrong = isinstance(error, values.WrongError)
             why = str(error) if wrong else f"must be {fields[key].metadata['allowed']}"
-            raise ConfigError(f"{source}: {table_name}.{key} = {_shown(value)}: {why}") from None
+            shown = '"..."' if isinstance(error, values.SecretError) else _shown(value)
+            raise ConfigError(f"{source}: {table_name}.{key} = {shown}: {why}") from None
     return kind(**parsed)
 
 

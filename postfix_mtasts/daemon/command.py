@@ -29,12 +29,13 @@ from postfix_mtasts.cache.foreign import foreign
 from postfix_mtasts.cache.memory import DANE, Memory
 from postfix_mtasts.cache.store import Store, StoreError
 from postfix_mtasts.config import Config, ConfigError, Endpoint
-from postfix_mtasts.config_file import read_config
+from postfix_mtasts.config_file import Proxy, read_config, read_proxy
 from postfix_mtasts.daemon import refresh, service, sockets
 from postfix_mtasts.daemon.control import Control
 from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.daemon.listen import endpoint_of, reachable, remove_file
 from postfix_mtasts.daemon.lookup import Lookup
+from postfix_mtasts.daemon.monitoring import require_library, serve_metrics
 from postfix_mtasts.daemon.server import Server
 from postfix_mtasts.daemon.service import Passed
 from postfix_mtasts.daemon.sockets import StartError
@@ -44,6 +45,7 @@ from postfix_mtasts.postfix.installation import NoPostfix, Postfix, choose_dane,
 from postfix_mtasts.postfix.reply import ReplyRules
 from postfix_mtasts.remote.fetcher import Fetcher
 from postfix_mtasts.remote.network import CaError, tls_context
+from postfix_mtasts.remote.proxy import GUARD
 from postfix_mtasts.rights import in_the_way
 
 PROGRAM = "postfix-mtasts-daemon"
@@ -71,15 +73,18 @@ def run(words: list[str]) -> int:
     file = arguments.config or config.DEFAULT_PATH
     try:
         settings = read_config(arguments.config)
-        tls = _tls(settings, file)
+        tls, proxy = _tls(settings, file), _proxy(settings, file)
         if whose := foreign(pathlib.Path(settings.cache.path)):
             raise ConfigError(f'{file}: cache.path = "{settings.cache.path}": the file is {whose}; name another')
+        require_library(settings)
         if arguments.check:
             print(f"{file}: ok" if pathlib.Path(file).exists() else f"no {file}; the defaults: ok")  # noqa: T201 - a result
+            if proxy:
+                print(f'note: fetch.proxy = "{proxy.url}": {GUARD}')  # noqa: T201 - a result
             return os.EX_OK
         _allow_many_connections()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_run(arguments.config, settings, tls))
+            return runner.run(_run(arguments.config, settings, tls, proxy))
     except ConfigError as error:
         return _fail(str(error), os.EX_CONFIG, journal=journal)
     except StartError as error:
@@ -108,6 +113,13 @@ def _tls(settings: Config, file: str) -> ssl.SSLContext:
         ) from error
 
 
+def _proxy(settings: Config, file: str) -> Proxy | None:
+    try:
+        return read_proxy(settings.fetch)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
 def _allow_many_connections() -> None:
     """Raise the limit of open files, because each Postfix service may keep a hundred connections or more open."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -126,7 +138,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return new_event_loop
 
 
-async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> int:
+async def _run(path: str | None, settings: Config, tls: ssl.SSLContext, proxy: Proxy | None) -> int:
     stop, hang_up, interrupted = _handle_signals()
     async with contextlib.AsyncExitStack() as stack:
         passed = sockets.passed()
@@ -135,7 +147,7 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> int:
         store = await _store(settings)
         stack.push_async_callback(store.aclose)
         rules, *why = await choose_reply_rules(settings, served)
-        lookup, control = _service(settings, tls, store, rules)
+        lookup, control = _service(settings, tls, proxy, store, rules)
         stack.push_async_callback(lookup.aclose)
         listeners = [*passed.socketmap, *sockets.listen_on(own, settings.server.socket_mode, theirs)]
         server = Server(lookup.at_once, lookup.reply)
@@ -144,6 +156,7 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> int:
         for listener in listeners[len(passed.socketmap) :]:
             stack.callback(remove_file, listener)
         await _start_control(stack, control, sockets.control_of(settings.server, passed.control), passed)
+        await serve_metrics(stack, settings, passed.metrics, lookup, store, listeners)
         reporter = _StatusReporter(control, served, path or config.DEFAULT_PATH)
         work = [store.run(), refresh.run(store, lookup, time.time), _reload(path, settings, lookup, reporter, hang_up)]
         if period := service.watchdog_period():
@@ -245,8 +258,11 @@ async def _postfix() -> Postfix | NoPostfix:
         return none
 
 
-def _service(settings: Config, tls: ssl.SSLContext, store: Store, rules: ReplyRules) -> tuple[Lookup, Control]:
-    cache, resolver = settings.cache, Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
+def _service(
+    settings: Config, tls: ssl.SSLContext, proxy: Proxy | None, store: Store, rules: ReplyRules
+) -> tuple[Lookup, Control]:
+    cache, fetch, dns = settings.cache, settings.fetch, settings.dns
+    resolver = Resolver(dns.nameservers, timeout=dns.timeout)
     policies, notes, limit = cache.policies_in_memory, cache.no_policies_in_memory, cache.memory
     memory = Memory(policies=policies, notes=notes, limit=limit)
     dane = Dane(resolver, notes, octets=limit * DANE)
@@ -254,7 +270,7 @@ def _service(settings: Config, tls: ssl.SSLContext, store: Store, rules: ReplyRu
         store,
         memory,
         resolver,
-        Fetcher(resolver, tls, timeout=settings.fetch.timeout, allow_addresses=settings.fetch.allow_addresses),
+        Fetcher(resolver, tls, timeout=fetch.timeout, allow_addresses=fetch.allow_addresses, proxy=proxy),
         dane,
         rules,
         answer_within=settings.server.answer_within,

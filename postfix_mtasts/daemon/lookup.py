@@ -16,6 +16,7 @@ from postfix_mtasts.cache.memory import Bounded, Memory
 from postfix_mtasts.cache.store import Store, StoreError
 from postfix_mtasts.config import DaneSetting
 from postfix_mtasts.daemon.dane import Dane
+from postfix_mtasts.daemon.tally import Tally
 from postfix_mtasts.daemon.work import Recent, SingleFlight
 from postfix_mtasts.dns.nameservers import MAX_LATE
 from postfix_mtasts.dns.resolver import Resolver
@@ -26,7 +27,16 @@ from postfix_mtasts.remote.fetcher import Fetcher
 from postfix_mtasts.sts.decide import Action, Decision, FetchPolicy, LookUpRecord, RefreshRequested, decide
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain, PolicyDomainError, next_hop
 from postfix_mtasts.sts.entry import Answer, Apply, Entry, Unavailable
-from postfix_mtasts.sts.observation import Asked, Due, Failure, Observation, PolicyFetched, Stage
+from postfix_mtasts.sts.observation import (
+    Asked,
+    Due,
+    Failure,
+    FetchObservation,
+    Observation,
+    PolicyFetched,
+    RecordObservation,
+    Stage,
+)
 from postfix_mtasts.turns import Turns
 
 # At most so many known policies are looked up again at once; the next query will, when DNS is well again. New domains,
@@ -56,6 +66,7 @@ class Lookup:
         self.answer_within = answer_within
         self.at_once = memory.ready.get  # The reply to a request, both as they go over the wire, if it lies ready.
         self.discovered = Recent(_MINUTES)
+        self.tally = Tally()
         self._rules = rules
         self._store = store
         self._memory = memory
@@ -68,6 +79,11 @@ class Lookup:
         self._unread: Bounded[PolicyDomain, Entry] = Bounded(_MAX_UNREAD)
         self._turns = Turns()
         store.on_anew = self._store_all
+
+    @property
+    def under_way(self) -> int:
+        """How many discoveries are under way."""
+        return len(self._discoveries)
 
     @property
     def rules(self) -> ReplyRules:
@@ -84,13 +100,19 @@ class Lookup:
         try:
             hop = next_hop(request.key)
         except PolicyDomainError:
-            self._memory.ready.put(None, request.encode(), NOTFOUND.encode(), math.inf)
+            count = self.tally.answered(NOTFOUND)
+            self._memory.ready.put(None, request.encode(), NOTFOUND.encode(), math.inf, count)
             return NOTFOUND
+        clock = asyncio.get_running_loop().time
+        begun = clock()
         rules = self.rules.of_map(request.name)
         answer, until = await self.answer(hop, rules)
         reply = reply_to(hop.domain, answer, rules)
+        count = self.tally.answered(reply)
         if until:
-            self._memory.ready.put(hop.domain, request.encode(), reply.encode(), until)
+            self._memory.ready.put(hop.domain, request.encode(), reply.encode(), until, count)
+        else:
+            self.tally.waits.observe(clock() - begun)
         return reply
 
     async def answer(self, hop: NextHop, rules: ReplyRules) -> tuple[Answer, float]:
@@ -188,10 +210,14 @@ class Lookup:
 
     async def _run(self, domain: PolicyDomain, decision: Decision) -> Answer:
         """Perform the action of a decision, decide upon what it observed, and so on until there is no action."""
+        clock = asyncio.get_running_loop().time
+        begun, observation = clock(), None
         while decision.action:
             observation = await self._perform(domain, decision.action)
             entry = self._memory.get(domain) or decision.entry or Entry()
             decision = self._decide(domain, entry, observation)
+        if observation:
+            self.tally.discovered(observation, clock() - begun)
         if not decision.answer:
             raise AssertionError("neither an answer nor an action")
         if not isinstance(decision.answer, Apply) or decision.answer.fetched:
@@ -204,7 +230,7 @@ class Lookup:
         request = RefreshRequested(await self._resolver.record(domain))
         return await self._run(domain, self._decide(domain, self._memory.get(domain) or entry, request))
 
-    async def _perform(self, domain: PolicyDomain, action: Action) -> Observation:
+    async def _perform(self, domain: PolicyDomain, action: Action) -> RecordObservation | FetchObservation:
         # Steps take turns, so that known domains are answered meanwhile, however many are new.
         match action:
             case LookUpRecord():

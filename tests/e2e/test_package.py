@@ -149,7 +149,7 @@ def test_the_units_are_where_the_release_has_them(suite: str, builder: Root, bui
     folder = "./lib" if suite == "bookworm" else "./usr/lib"
     listed = builder.run("dpkg-deb", "--contents", f"{BUILD}/{built.deb}").splitlines()
     units = sorted(line.split()[-1] for line in listed if re.search(r"\.(service|socket)$", line))
-    names = ("-chroot.service", "-chroot.socket", ".service", ".socket")
+    names = ("-chroot.service", "-chroot.socket", "-metrics.service", "-metrics.socket", ".service", ".socket")
     assert units == [f"{folder}/systemd/system/postfix-mtasts{name}" for name in names]
 
 
@@ -173,7 +173,8 @@ def test_the_profile_is_understood(builder: Root, built: Built) -> None:
 def test_the_units_are_understood_and_the_service_is_locked_up(installed: Root, built: Built) -> None:
     install(installed, *(f"/tmp/packages/{name}" for name in built.debs.values()))
     service, reports = "postfix-mtasts.service", [f"postfix-mtasts-reports@{name}.service" for name in REPORTS]
-    units = (service, "postfix-mtasts.socket", "postfix-mtasts-chroot.socket", "postfix-mtasts-chroot.service")
+    others = (f"postfix-mtasts-{name}.{kind}" for name in ("chroot", "metrics") for kind in ("socket", "service"))
+    units = (service, "postfix-mtasts.socket", *others)
     timers = [f"postfix-mtasts-reports-{name}.timer" for name in REPORTS]
     verified = installed.run("systemd-analyze", "verify", "--man=no", *units, *reports, *timers)
     assert verified == ""
@@ -194,11 +195,14 @@ def test_an_upgrade_restarts_the_service_and_leaves_its_sockets_alone(suite: str
     assert invoked == [
         ("postinst", "start", "postfix-mtasts.socket"),  # Does nothing if it is there.
         ("postinst", "$_dh_action", "postfix-mtasts.service"),
-        ("prerm", "stop", "postfix-mtasts.socket postfix-mtasts-chroot.socket"),
+        ("prerm", "stop", "postfix-mtasts.socket postfix-mtasts-chroot.socket postfix-mtasts-metrics.socket"),
         ("prerm", "stop", "postfix-mtasts.service"),
         # Debian 14 also stops a unit that the package does not start.
         *(
-            [("prerm", "stop", "postfix-mtasts-chroot.service postfix-mtasts-chroot.socket")]
+            [
+                ("prerm", "stop", "postfix-mtasts-metrics.service postfix-mtasts-metrics.socket"),
+                ("prerm", "stop", "postfix-mtasts-chroot.service postfix-mtasts-chroot.socket"),
+            ]
             if suite == "forky"
             else []
         ),

@@ -18,8 +18,10 @@ from postfix_mtasts.config import (
     Endpoint,
     Fetch,
     InetEndpoint,
+    Metrics,
     OnFailure,
     OnTesting,
+    ProxyUrl,
     Publish,
     PublishDns,
     Reply,
@@ -48,9 +50,10 @@ DEFAULTS = Config(
         memory=268_435_456,
     ),
     dns=Dns(nameservers=(), timeout=5.0),
-    fetch=Fetch(timeout=60.0, ca_file="", allow_addresses=()),
+    fetch=Fetch(timeout=60.0, ca_file="", allow_addresses=(), proxy=None, proxy_credentials=""),
     reply=Reply(style=StyleSetting.AUTO, dane=DaneSetting.AUTO, testing=OnTesting.IGNORE),
     discovery=Discovery(on_failure=OnFailure.NOTFOUND),
+    metrics=Metrics(listen=None),
     reports=Reports(path="/var/lib/postfix-mtasts-reports/reports.sqlite", domains=(), keep_mails=30, keep_facts=400),
     publish=Publish(
         path="/var/lib/postfix-mtasts-publish/publish.sqlite",
@@ -104,12 +107,16 @@ timeout = 90
 timeout = 0.1
 ca_file = "/etc/ssl/ca.pem"
 allow_addresses = ["10.0.0.0/8", "2001:db8::/32", "192.0.2.1"]
+proxy = "socks5://[2001:DB8:0::1]:1080"
+proxy_credentials = "/etc/proxy"
 [reply]
 style = "tlsrpt"
 dane = "dane-only"
 testing = "report"
 [discovery]
 on_failure = "temp"
+[metrics]
+listen = "inet:[2001:db8::1]:9461"
 [reports]
 path = "/srv/reports.sqlite"
 domains = ["example.com", "Xn--Bcher-Kva.Example"]
@@ -204,9 +211,12 @@ def test_file_with_every_key() -> None:
                 ipaddress.ip_network("2001:db8::/32"),
                 ipaddress.ip_network("192.0.2.1/32"),
             ),
+            proxy=ProxyUrl("socks5", "2001:db8::1", 1080),
+            proxy_credentials="/etc/proxy",
         ),
         reply=Reply(style=StyleSetting.TLSRPT, dane=DaneSetting.DANE_ONLY, testing=OnTesting.REPORT),
         discovery=Discovery(on_failure=OnFailure.TEMP),
+        metrics=Metrics(listen=InetEndpoint("2001:db8::1", 9461)),
         reports=Reports(
             path="/srv/reports.sqlite",
             domains=("example.com", "xn--bcher-kva.example"),

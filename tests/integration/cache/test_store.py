@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from postfix_mtasts.cache.database import Counts
+from postfix_mtasts.cache.counts import Counts, StoreStatus
 from postfix_mtasts.cache.row import parse_row, print_row
-from postfix_mtasts.cache.store import BATCH, Store, StoreError, StoreStatus
+from postfix_mtasts.cache.store import BATCH, Store, StoreError
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
 from postfix_mtasts.sts.observation import Failure, ResultType, Stage

@@ -224,7 +224,7 @@ WRONG_CONFIGURATION = {
     ),
     "an unknown table": (
         "[log]\n",
-        "unknown table log: allowed are server, cache, dns, fetch, reply, discovery, reports, publish",
+        "unknown table log: allowed are server, cache, dns, fetch, reply, discovery, metrics, reports, publish",
     ),
     "a wrong type": (
         '[dns]\ntimeout = "5"\n',
