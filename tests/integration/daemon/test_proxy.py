@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shlex
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +20,7 @@ from tests.world.https import HANG, Flood, answer
 from tests.world.postfix import nameserver
 from tests.world.proxies import proxy
 
+ROOT = Path(__file__).parents[3]
 RESOLVER = "127.0.0.3"  # The daemon's; the proxies ask another one.
 PROXY, CLOSED = "127.0.3.1", "127.0.3.2"  # The latter asks for credentials.
 CREDENTIALS = "me:secret"
@@ -207,6 +210,30 @@ def test_a_dead_proxy(site: Site, scheme: str) -> None:
     said = " ".join(text.split())
     assert f"mail to {domain} is sent without a policy: proxy: {why}" in said
     assert f"error: the policy could not be fetched: proxy: {why}; that is not the domain's fault; {remedy}" in said
+
+
+def test_the_commands_of_the_manual(site: Site, urls: dict[str, tuple[str, str]]) -> None:
+    section = (ROOT / "docs/operations.md").read_text().split("## Through a proxy\n")[1].split("\n## ")[0]
+    blocks = [block.splitlines() for block in re.findall(r"(?:^ {4}.*\n)+", section, re.MULTILINE)]
+    settings, (install, edit, check, doctor) = ([line.strip() for line in block] for block in blocks)
+    file = site.folder / "postfix-mtasts-proxy"
+    assert edit == "editor /etc/postfix-mtasts-proxy"
+    made = install.replace("/etc/postfix-mtasts-proxy", str(file)).replace("-g _postfix-mtasts", "-g 0")
+    subprocess.run(shlex.split(made), check=True)
+    file.write_text(CREDENTIALS)
+    ours = "\n".join(settings).replace("/etc/postfix-mtasts-proxy", str(file))
+    ours = ours.replace("http://proxy.example:3128", urls["http"][1])
+    tables = site.configuration("")
+    tables["fetch"] = {"ca_file": tables["fetch"]["ca_file"], **tomllib.loads(ours)["fetch"]}
+    site.publish("manual.test")
+    with Daemon(site.folder, tables) as daemon:
+        assert ask(f"unix:{site.folder}/socket", "manual.test") == secure("manual.test")
+        assert check == "postfix-mtasts-daemon --check && systemctl restart postfix-mtasts"
+        subprocess.run([COMMAND, "--config", daemon.config, "--check"], check=True, capture_output=True)
+        assert doctor == "postfix-mtasts-query doctor"
+        _, text, _ = query("doctor", "--config", daemon.config)
+        # example.com is not in our DNS.
+        assert f"warning: proxy {urls['http'][1]} did not connect to example.com:443: status 5" in text
 
 
 def test_credentials_that_cannot_be_used_stop_the_start(site: Site) -> None:
