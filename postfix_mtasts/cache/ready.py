@@ -28,10 +28,11 @@ class Ready:
 
     def get(self, request: bytes) -> bytes | None:
         """The reply to a request, if one is ready. It is counted."""
-        found = self._replies.get(request)
-        if found and found[0] <= self._clock() < found[1]:
-            found[3][0] += 1
-            return found[2]
+        if found := self._replies.get(request):
+            since, until, reply, count = found
+            if since <= self._clock() < until:
+                count[0] += 1
+                return reply
         return None
 
     def put(
