@@ -85,7 +85,7 @@ async def _http(stream: Stream, proxy: Proxy, host: str, port: int) -> None:
     if response.status in (401, 407):  # tinyproxy answers 401 to wrong credentials.
         raise NetworkError(f"{_WRONG_CREDENTIALS if proxy.user else _WANTS_CREDENTIALS} (status {response.status})")
     if not 200 <= response.status <= 299:
-        phrase = response.extensions.get("reason_phrase", b"")[:_MAX_PHRASE].decode("ascii", "replace")
+        phrase = ascii(response.extensions.get("reason_phrase", b"")[:_MAX_PHRASE].decode("latin-1"))[1:-1]
         raise RefusedError(f"status {response.status} {phrase}".rstrip())
 
 
