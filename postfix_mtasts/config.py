@@ -5,18 +5,20 @@ Anything else in the file raises ConfigError: one line with the file, the key, t
 """
 
 import dataclasses
-import difflib
 import enum
 import re
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from postfix_mtasts import config_values as values
+from postfix_mtasts.config_table import ConfigError as ConfigError
+from postfix_mtasts.config_table import parse_table, parse_tables, shown, unknown
 from postfix_mtasts.config_values import Endpoint as Endpoint
 from postfix_mtasts.config_values import InetEndpoint as InetEndpoint
 from postfix_mtasts.config_values import IpNetwork as IpNetwork
+from postfix_mtasts.config_values import Level as Level
 from postfix_mtasts.config_values import ProxyUrl as ProxyUrl
 from postfix_mtasts.config_values import UnixEndpoint as UnixEndpoint
 
@@ -24,10 +26,6 @@ DEFAULT_PATH = "/etc/postfix-mtasts.toml"
 DEFAULT_CONTROL = "/run/postfix-mtasts/control"
 # In TOML, a number must not begin with a zero, and the error of the parser does not say so.
 _ZERO_FIRST = re.compile(r"^\s*(?:server\s*\.\s*)?socket_mode\s*=\s*0([0-7]{1,3})\s*(?:#.*)?$", re.MULTILINE)
-
-
-class ConfigError(ValueError):
-    """The configuration has an error. The message is one line for the administrator."""
 
 
 # If `server.listen` is this very object, it was not set. Then sockets from systemd replace it.
@@ -65,8 +63,9 @@ class OnFailure(enum.Enum):
     TEMP = "temp"
 
 
-def _key(default: Any, parse: Callable[[Any], Any], allowed: str) -> Any:
-    return dataclasses.field(default=default, metadata={"parse": parse, "allowed": allowed})
+def _key(default: Any, parse: Callable[[Any], Any], allowed: str, *, required: bool = False) -> Any:
+    metadata = {"parse": parse, "allowed": allowed, "required": required}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 # Postfix waits up to 100 seconds for a reply (dict_sockmap(3)), so no time limit may be longer than 90.
@@ -160,6 +159,20 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
+class ExceptionSetting:
+    """A domain, or all those below `*.DOMAIN`, whose policy does not count until the end of a day.
+
+    `level` is what Postfix is told in its place. DANE is overruled only if `dane` says so.
+    """
+
+    domain: str = _key(None, values.domain_or_below, '"DOMAIN" or "*.DOMAIN", in punycode', required=True)
+    until: values.Day = _key(None, values.day, "a date without quotes, such as 2026-12-31", required=True)
+    reason: str = _key(None, values.one_line, f"a text of 1 to {values.MAX_LINE} characters on one line", required=True)
+    level: Level = _key(Level.NONE, Level, '"none", "may" or "encrypt"')
+    dane: bool = _key(False, values.boolean, "true or false")
+
+
+@dataclass(frozen=True, slots=True)
 class Reports:
     """TLS reports of others: the database, whose folder also has their mails, of which domains, and how long they stay.
 
@@ -218,6 +231,7 @@ class Config:
     reply: Reply = Reply()
     discovery: Discovery = Discovery()
     metrics: Metrics = Metrics()
+    exception: tuple[ExceptionSetting, ...] = dataclasses.field(default=(), metadata={"each": ExceptionSetting})
     reports: Reports = Reports()
     publish: Publish = Publish()
 
@@ -233,54 +247,26 @@ def parse(data: bytes, source: str) -> Config:
         mode = _ZERO_FIRST.search(text)
         hint = f"; write server.socket_mode = 0o{mode[1]}" if mode else ""
         raise ConfigError(f"{source}: not TOML: {error}{hint}") from error
-    kinds = {field.name: type(field.default) for field in dataclasses.fields(Config)}
-    parsed = {}
+    known = {field.name: field for field in dataclasses.fields(Config)}
+    parsed: dict[str, Any] = {}
     for name, table in tables.items():
-        if name not in kinds:
-            raise ConfigError(f"{source}: {_unknown(name, 'table', kinds)}")
+        if name not in known:
+            raise ConfigError(f"{source}: {unknown(name, 'table', known)}")
+        if each := known[name].metadata.get("each"):
+            parsed[name] = parse_tables(each, name, table, source)
+            continue
         if not isinstance(table, dict):
-            raise ConfigError(f"{source}: {name} = {_shown(table)}: must be a table, [{name}]")
-        parsed[name] = _table(kinds[name], name, table, source)
+            raise ConfigError(f"{source}: {name} = {shown(table)}: must be a table, [{name}]")
+        parsed[name] = parse_table(type(known[name].default), name, table, source)
+    _refuse_twins(parsed.get("exception", ()), source)
     return Config(**parsed)
 
 
-def _table(kind: Any, table_name: str, table: dict[str, Any], source: str) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    parsed = {}
-    for key, value in table.items():
-        if key not in fields:
-            raise ConfigError(f"{source}: {_unknown(key, 'key', fields, f'{table_name}.')}")
-        if not fields[key].metadata:
-            if not isinstance(value, dict):
-                raise ConfigError(
-                    f"{source}: {table_name}.{key} = {_shown(value)}: must be a table, [{table_name}.{key}]"
-                )
-            parsed[key] = _table(type(fields[key].default), f"{table_name}.{key}", value, source)
-            continue
-        try:
-            parsed[key] = fields[key].metadata["parse"](value)
-        except ValueError as error:
-            wrong = isinstance(error, values.WrongError)
-            why = str(error) if wrong else f"must be {fields[key].metadata['allowed']}"
-            shown = '"..."' if isinstance(error, values.SecretError) else _shown(value)
-            raise ConfigError(f"{source}: {table_name}.{key} = {shown}: {why}") from None
-    return kind(**parsed)
-
-
-def _unknown(name: str, what: str, known: Iterable[str], prefix: str = "") -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {prefix}{near[0]}?" if near else f"allowed are {', '.join(prefix + one for one in known)}"
-    return f"unknown {what} {prefix}{name if name.isidentifier() else ascii(name)}: {hint}"
-
-
-def _shown(value: Any) -> str:
-    """Return a value as in TOML, or nearly so, for a message."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{', '.join(map(_shown, value))}]"
-    if isinstance(value, dict):
-        return "a table"
-    if isinstance(value, int) and value.bit_length() > 64:
-        return "a very large number"
-    return '"' + ascii(value)[1:-1] + '"' if isinstance(value, str) else str(value)
+def _refuse_twins(exceptions: tuple[ExceptionSetting, ...], source: str) -> None:
+    """Raise ConfigError if a domain has two exceptions: nobody would know which of them holds."""
+    seen = set[str]()
+    for number, one in enumerate(exceptions, start=1):
+        if one.domain in seen:
+            where = f"{source}: [[exception]] number {number}: exception.domain"
+            raise ConfigError(f'{where} = "{one.domain}": has an exception above already: remove one of the two')
+        seen.add(one.domain)

@@ -1,5 +1,7 @@
 """Parses single values of the configuration file. Each function returns the value, or raises ValueError."""
 
+import datetime
+import enum
 import ipaddress
 import re
 from collections.abc import Callable
@@ -11,6 +13,8 @@ IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 MODE = "an octal mode from 0o000 to 0o777"
 _MAX_MODE = 0o777
 _OCTAL = re.compile(r"(?:0o?)?([0-7]{1,3})")
+Day = datetime.date
+MAX_LINE = 200  # Characters of a text, so that a line of the log holds it beside the rest.
 MAX_SOCKET_PATH = 107  # Bytes (unix(7)).
 _INET = re.compile(r"(?:\[(?P<v6>[^]]*)\]|(?P<v4>[^:]*))(?::(?P<port>[0-9]{1,5}))?")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -28,6 +32,14 @@ class WrongError(ValueError):
 
 class SecretError(WrongError):
     """A value is wrong, and may hold a password: it is not to be shown."""
+
+
+class Level(enum.Enum):
+    """What Postfix is told in place of a policy: "not found", or one of its own levels."""
+
+    NONE = "none"
+    MAY = "may"
+    ENCRYPT = "encrypt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +253,29 @@ def addresses(value: Any) -> tuple[str, ...]:
 def domain(value: Any) -> str:
     """A domain in lower-case A-labels, or an empty text."""
     return "" if value == "" else domains([value])[0]
+
+
+def domain_or_below(value: Any) -> str:
+    """A domain in lower-case A-labels, or `*.` and a domain, for all those below it."""
+    name = strings([value])[0].lower()
+    if not _DOMAIN.fullmatch(name.removeprefix("*.")):
+        raise ValueError
+    return name
+
+
+def day(value: Any) -> Day:
+    """A date, without a time of day."""
+    if type(value) is not Day:  # A date with a time is one too.
+        raise ValueError
+    return value
+
+
+def one_line(value: Any) -> str:
+    """A text of one line that says something."""
+    text = strings([value])[0].strip()
+    if not text.isprintable() or not 1 <= len(text) <= MAX_LINE:
+        raise ValueError
+    return text
 
 
 def ip_addresses(value: Any) -> tuple[str, ...]:

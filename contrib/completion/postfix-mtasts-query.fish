@@ -1,5 +1,5 @@
 # fish completion for postfix-mtasts-query. It asks neither the daemon nor DNS, so nobody waits for it.
-set -l subcommands cache doctor health warm
+set -l subcommands cache except doctor health warm
 set -l c complete -c postfix-mtasts-query
 $c -f
 $c -l config -r -F -d 'configuration of the daemon'
@@ -19,5 +19,10 @@ $c -n '__fish_seen_subcommand_from cache' -l failing
 $c -n '__fish_seen_subcommand_from cache' -l ending
 $c -n '__fish_seen_subcommand_from cache' -l mode -x -a 'enforce testing none'
 $c -n '__fish_seen_subcommand_from cache' -l sort -x -a 'domain fetched expires failures'
+$c -n '__fish_seen_subcommand_from except' -a 'add list remove'
+$c -n '__fish_seen_subcommand_from except' -l until -x
+$c -n '__fish_seen_subcommand_from except' -l reason -x
+$c -n '__fish_seen_subcommand_from except' -l level -x -a 'none may encrypt'
+$c -n '__fish_seen_subcommand_from except' -l dane
 $c -n '__fish_seen_subcommand_from warm' -F
 $c -n '__fish_seen_subcommand_from warm' -l concurrency -x

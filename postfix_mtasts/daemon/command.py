@@ -2,8 +2,9 @@
 
     postfix-mtasts-daemon [--config FILE] [--check]
 
-SIGTERM and SIGINT: answer the queries that were received, and exit. SIGHUP: read the tables [reply] and [discovery]
-again, and check again which Postfix this machine has. If the configuration has an error, nothing changes.
+SIGTERM and SIGINT: answer the queries that were received, and exit. SIGHUP: read the tables [reply], [discovery]
+and [[exception]] again, and check again which Postfix this machine has. If the configuration has an error, nothing
+changes.
 
 Exit status: 0 after SIGTERM, 1 if it could not start, 64 (EX_USAGE of sysexits.h) for a wrong command line,
 78 (EX_CONFIG) for a wrong configuration, 130 after SIGINT.
@@ -25,6 +26,7 @@ from dataclasses import fields, replace
 from typing import NoReturn
 
 from postfix_mtasts import __version__, config
+from postfix_mtasts.cache.exceptions import path_beside
 from postfix_mtasts.cache.foreign import foreign
 from postfix_mtasts.cache.memory import DANE, Memory
 from postfix_mtasts.cache.store import Store, StoreError
@@ -33,6 +35,7 @@ from postfix_mtasts.config_file import Proxy, read_config, read_proxy
 from postfix_mtasts.daemon import refresh, service, sockets
 from postfix_mtasts.daemon.control import Control
 from postfix_mtasts.daemon.dane import Dane
+from postfix_mtasts.daemon.exceptions import Exceptions
 from postfix_mtasts.daemon.listen import endpoint_of, reachable, remove_file
 from postfix_mtasts.daemon.lookup import Lookup
 from postfix_mtasts.daemon.monitoring import require_library, serve_metrics
@@ -148,6 +151,7 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext, proxy: P
         stack.push_async_callback(store.aclose)
         rules, *why = await choose_reply_rules(settings, served)
         lookup, control = _service(settings, tls, proxy, store, rules)
+        await lookup.exceptions.load(settings.exception)
         stack.push_async_callback(lookup.aclose)
         listeners = [*passed.socketmap, *sockets.listen_on(own, settings.server.socket_mode, theirs)]
         server = Server(lookup.at_once, lookup.reply)
@@ -159,6 +163,7 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext, proxy: P
         await serve_metrics(stack, settings, passed.metrics, lookup, store, listeners)
         reporter = _StatusReporter(control, served, path or config.DEFAULT_PATH)
         work = [store.run(), refresh.run(store, lookup, time.time), _reload(path, settings, lookup, reporter, hang_up)]
+        work.append(lookup.exceptions.run())
         if period := service.watchdog_period():
             work.append(service.feed_watchdog(period, listeners))
         background = [asyncio.create_task(one) for one in work]
@@ -214,7 +219,7 @@ class _StatusReporter:
 async def _reload(
     path: str | None, running: Config, lookup: Lookup, reporter: _StatusReporter, hang_up: asyncio.Event
 ) -> None:
-    """After each SIGHUP, read the tables [reply] and [discovery] again. Changes in other tables need a restart."""
+    """After each SIGHUP, read the tables [reply], [discovery] and [[exception]] again. Others need a restart."""
     while True:
         await hang_up.wait()
         hang_up.clear()
@@ -225,9 +230,10 @@ async def _reload(
             events.not_reloaded(str(error))
             reporter.ready(f"configuration not reloaded: {error}")
             continue
-        taken = replace(running, reply=fresh.reply, discovery=fresh.discovery)
+        taken = replace(running, reply=fresh.reply, discovery=fresh.discovery, exception=fresh.exception)
         names = (field.name for field in fields(Config))
         events.reloaded([name for name in names if getattr(fresh, name) != getattr(taken, name)])
+        await lookup.exceptions.load(taken.exception)
         lookup.rules, *why = await choose_reply_rules(taken, reporter.served)
         reporter.chosen(lookup.rules, *why)
         reporter.ready()
@@ -273,6 +279,7 @@ def _service(
         Fetcher(resolver, tls, timeout=fetch.timeout, allow_addresses=fetch.allow_addresses, proxy=proxy),
         dane,
         rules,
+        Exceptions(path_beside(cache.path)),
         answer_within=settings.server.answer_within,
     )
     return lookup, Control(lookup, store, memory, dane)

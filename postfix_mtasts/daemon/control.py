@@ -1,23 +1,33 @@
 """The control socket: a Unix socket by which an administrator inspects and controls the running daemon.
 
-The daemon's user, root and the group `server.control_group` can connect to it. The group may not forget or refresh.
+The daemon's user, root and the group `server.control_group` can connect to it. The group may only look.
 
     request  one JSON object on one line of at most 4096 bytes, one per connection:
-             {"request": "list" | "status"}, or
-             {"request": "show" | "explain" | "forget" | "refresh", "domain": "example.com"}
+             {"request": "list" | "status" | "exceptions"}, or
+             {"request": "show" | "explain" | "forget" | "refresh", "domain": "example.com"}, or
+             {"request": "except", "domain", "until": "2026-12-31", "reason", "level", "dane"}, where the last two may
+             be left out, or {"request": "unexcept", "domain"}
     reply    JSON objects, one per line. The last one is {"done": true}, or {"error": "why"}. Without it, the reply is
              incomplete.
 
     list     for each policy, in any order: {"domain", "row"}, with the row as in the database (`cache.row`); and for
              each domain in memory whose policy could not be fetched, as for show
-    show     {"domain", "row" or null, "checked_at", "failed", "note" or null, "unread", "dane"}
+    show     {"domain", "row" or null, "checked_at", "failed", "note" or null, "unread", "dane",
+             "exception" or null}
     explain  what the daemon answers from, for postfix-mtasts-query (`daemon.explain`). Nothing is looked up or noted.
     forget   {"domain", "forgotten"}: whether there was anything to forget. The next query starts a new discovery.
     refresh  as for show, and {"fetched", "reason" or null}. The record is looked up and the policy is fetched now,
              regardless of its age and of failures. If that fails, `reason` says why, and a cached policy stays.
+    exceptions  for each exception {"domain", "until", "ends_at", "reason", "level", "dane", "added", "over",
+             "overruled", "used", "last_used", "since", "domains"}: `added` by command, `over` if it has ended,
+             `overruled` by one that was added for the same domain; how often it has changed an answer `since` then,
+             and for which domains it last did
+    except   {"domain", "replaced"}: the exception was added, in place of one that had been added for the same domain
+    unexcept {"domain", "removed"}: whether there was one that had been added
     status   {"version", "pid", "started_at", "config", "configured_at", "sockets", "style", "dane", "database",
-             "policies", "no_policies_in_memory", "discoveries"}. `configured_at` is when style and dane were chosen.
-             Of the discoveries of new domains in the last minutes: {"minutes", "ended", "failed", "last_failure"}
+             "policies", "no_policies_in_memory", "discoveries", "exceptions": {"holding", "first_to_end", "trouble"}}.
+             `configured_at` is when style and dane were chosen. Of the discoveries of new domains in the last minutes:
+             {"minutes", "ended", "failed", "last_failure"}
 
 Times are seconds since the epoch. A client that neither sends nor reads for 30 seconds is disconnected.
 """
@@ -32,28 +42,31 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from postfix_mtasts import __version__
+from postfix_mtasts.cache.exceptions import parsed
 from postfix_mtasts.cache.memory import Memory
-from postfix_mtasts.cache.row import print_failed, print_row
+from postfix_mtasts.cache.row import print_row
 from postfix_mtasts.cache.store import Store, StoreError
-from postfix_mtasts.config import Endpoint
+from postfix_mtasts.config import ConfigError, Endpoint, ExceptionSetting
 from postfix_mtasts.daemon.dane import Dane
+from postfix_mtasts.daemon.exceptions import RefusedError
 from postfix_mtasts.daemon.explain import print_explanation
+from postfix_mtasts.daemon.known import print_exceptions, print_holding, print_known, reason_of
 from postfix_mtasts.daemon.lookup import Lookup
 from postfix_mtasts.log import events
 from postfix_mtasts.sts.domain import PolicyDomain, PolicyDomainError, next_hop
 from postfix_mtasts.sts.entry import Apply, Entry, NoPolicy, Unavailable
-from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable
 
 MODE = 0o600  # The mode of the socket. Whoever makes the daemon forget a policy weakens the encryption of mail.
 GROUP_MODE = 0o660  # Its mode if a group may use it.
 _MAX_REQUEST = 4096  # Bytes.
 _UCRED = struct.Struct("iII")  # Process, user and group (unix(7)).
 _TIMEOUT = 30.0  # Seconds for a client to send its request, or to read one line of the reply.
-_CHANGES = ("forget", "refresh")
+_CHANGES = ("forget", "refresh", "except", "unexcept")
 _ROWS_AT_ONCE = 100  # Rows that are sent before other tasks may run.
 
 JSON = dict[str, Any]
 Send = Callable[[JSON], Awaitable[None]]
+About = PolicyDomain | ExceptionSetting | str | None  # What a request is about.
 
 
 class RequestError(ValueError):
@@ -131,12 +144,12 @@ class Control:
             if request in _CHANGES and not may_change:
                 raise RequestError(f"only root and the daemon's user may {request} a domain")
             await self._fulfil(request, domain, send)
-        except (RequestError, StoreError) as error:
+        except (RequestError, RefusedError, StoreError) as error:
             await send({"error": str(error)})
         else:
             await send({"done": True})
 
-    async def _fulfil(self, request: str, domain: PolicyDomain | None, send: Send) -> None:
+    async def _fulfil(self, request: str, domain: About, send: Send) -> None:
         match request, domain:
             case "show", PolicyDomain():
                 await send(self._document(domain, await self._lookup.entry(domain)))
@@ -146,6 +159,13 @@ class Control:
                 await send({"domain": domain.name, "forgotten": await self._lookup.forget(domain)})
             case "refresh", PolicyDomain():
                 await send(await self._refresh(domain))
+            case "exceptions", None:
+                for one in print_exceptions(self._lookup.exceptions):
+                    await send(one)
+            case "except", ExceptionSetting():
+                await send({"domain": domain.domain, "replaced": await self._lookup.exceptions.add(domain)})
+            case "unexcept", str():
+                await send({"domain": domain, "removed": await self._lookup.exceptions.remove(domain)})
             case "status", None:
                 await send(await self._status())
             case _:
@@ -171,34 +191,17 @@ class Control:
         entry = await self._lookup.entry(domain)
         fetched = isinstance(answer, Apply) and answer.fetched  # If true, there is neither a note nor a failure.
         why = answer if isinstance(answer, NoPolicy | Unavailable) else entry.note and entry.note.answer
-        reason = _reason(why) if why else str(entry.failed[0].failure) if entry.failed else None
+        reason = reason_of(why) if why else str(entry.failed[0].failure) if entry.failed else None
         return self._document(domain, entry) | {"fetched": fetched, "reason": reason}
 
     async def _explain(self, domain: PolicyDomain) -> JSON:
         lookup = self._lookup
         entry = await lookup.entry(domain)
-        return print_explanation(entry, lookup.rules, lookup.answer_within, self._dane.known(domain))
+        exception = lookup.exceptions.of(domain)
+        return print_explanation(entry, lookup.rules, lookup.answer_within, self._dane.known(domain), exception)
 
     def _document(self, domain: PolicyDomain, entry: Entry) -> JSON:
-        """Return all that is known about a domain, as for `show`."""
-        note = entry.note
-        return {
-            "domain": domain.name,
-            "row": print_row(entry) if entry.cached else None,
-            "checked_at": entry.checked_at,
-            "failed": [print_failed(failed) for failed in entry.failed],
-            "note": note
-            and {
-                "no_policy": isinstance(note.answer, NoPolicy),  # If false, it is unknown whether there is a policy.
-                "reason": _reason(note.answer),
-                "until": entry.checked_at + note.ttl,
-            },
-            "unread": entry.unread,
-            "dane": [
-                {"next_hop": str(hop), "seen_at": dane.at} | _tlsa_document(dane.observation)
-                for hop, dane in self._dane.known(domain)
-            ],
-        }
+        return print_known(domain, entry, self._dane.known(domain), self._lookup.exceptions.of(domain))
 
     async def _status(self) -> JSON:
         store = await self._store.status()
@@ -235,6 +238,7 @@ class Control:
                 "failed": failed,
                 "last_failure": discovered.last_failure or None,
             },
+            "exceptions": print_holding(self._lookup.exceptions),
         }
 
 
@@ -253,19 +257,31 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
         return b"\n"
 
 
-def parse_request(line: bytes) -> tuple[str, PolicyDomain | None]:
-    """Return the request in a line, and its domain if it has one. Raises RequestError."""
+def parse_request(line: bytes) -> tuple[str, About]:
+    """Return the request in a line, and what it is about. Raises RequestError."""
     try:
         request = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise RequestError(f"expected a JSON object on one line of at most {_MAX_REQUEST} bytes") from error
     match request:
-        case {"request": "list" | "status" as name}:
+        case {"request": "list" | "status" | "exceptions" as name}:
             return name, None
+        case {"request": "except" as name}:
+            return name, _exception({key: value for key, value in request.items() if key != "request"})
+        case {"request": "unexcept" as name, "domain": str(domain)}:
+            return name, domain.lower()
         case {"request": "show" | "explain" | "forget" | "refresh" as name, "domain": str(domain)}:
             return name, _domain(domain)
-    alone, with_domain = '"list" or "status"', '"show", "explain", "forget" or "refresh"'
-    raise RequestError(f'expected "request" to be {alone}, or {with_domain} with a "domain"')
+    alone = '"list", "status" or "exceptions"'
+    with_domain = '"show", "explain", "forget", "refresh", "except" or "unexcept" with a "domain"'
+    raise RequestError(f'expected "request" to be {alone}, or {with_domain}')
+
+
+def _exception(fields: JSON) -> ExceptionSetting:
+    try:
+        return parsed(fields, "except")
+    except ConfigError as error:
+        raise RequestError(str(error)) from error
 
 
 def _domain(text: str) -> PolicyDomain:
@@ -273,17 +289,3 @@ def _domain(text: str) -> PolicyDomain:
         return next_hop(text.encode("utf-8", "surrogatepass")).domain
     except PolicyDomainError as error:
         raise RequestError(f"{text!a} cannot have a policy: {error}") from error
-
-
-def _reason(answer: NoPolicy | Unavailable) -> str:
-    return answer.reason if isinstance(answer, NoPolicy) else str(answer.failure)
-
-
-def _tlsa_document(observation: DaneObservation) -> JSON:
-    match observation:
-        case DaneUsable(hosts):
-            return {"tlsa": "usable", "hosts": list(hosts), "reason": None}
-        case DaneAbsent(reason):
-            return {"tlsa": "absent", "hosts": [], "reason": reason}
-        case DaneFailed(failure):
-            return {"tlsa": "failed", "hosts": [], "reason": str(failure)}

@@ -4,16 +4,18 @@ The control socket gives it to postfix-mtasts-query, which decides from it by th
 answered now, without a trace in the daemon.
 """
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from postfix_mtasts.cache.row import RowError, parse_failed, parse_row, print_failed, print_row
-from postfix_mtasts.config import DaneSetting, OnFailure, OnTesting
+from postfix_mtasts.config import DaneSetting, Level, OnFailure, OnTesting
 from postfix_mtasts.daemon.dane import DaneEntry
 from postfix_mtasts.postfix.reply import ReplyRules, Style
 from postfix_mtasts.sts.domain import NextHop
 from postfix_mtasts.sts.entry import Entry, FailedFetch, NoPolicy, Note, Unavailable
+from postfix_mtasts.sts.exception import PolicyException
 from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable, Failure
 
 JSON = dict[str, Any]
@@ -25,16 +27,24 @@ class ExplanationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What the daemon answers from. `dane` has what holds of each next hop; `answer_within` is in seconds."""
+    """What the daemon answers from. `dane` has what holds of each next hop; `answer_within` is in seconds.
+
+    `exception` is the one that holds for the domain.
+    """
 
     entry: Entry
     rules: ReplyRules
     answer_within: float
     dane: dict[str, DaneObservation]
+    exception: PolicyException | None = None
 
 
 def print_explanation(
-    entry: Entry, rules: ReplyRules, answer_within: float, dane: Iterable[tuple[NextHop, DaneEntry]]
+    entry: Entry,
+    rules: ReplyRules,
+    answer_within: float,
+    dane: Iterable[tuple[NextHop, DaneEntry]],
+    exception: PolicyException | None,
 ) -> JSON:
     """An explanation as JSON."""
     return {
@@ -49,6 +59,7 @@ def print_explanation(
         "dane": rules.dane.value,
         "answer_within": answer_within,
         "next_hops": {str(hop): _print_dane(seen.observation) for hop, seen in dane},
+        "exception": exception and print_exception(exception),
     }
 
 
@@ -72,9 +83,21 @@ def parse_explanation(document: JSON) -> Explanation:
             DaneSetting(document["dane"]),
         )
         dane = {hop: _parse_dane(seen) for hop, seen in document["next_hops"].items()}
-        return Explanation(entry, rules, float(document["answer_within"]), dane)
+        exception = document["exception"] and parse_exception(document["exception"])
+        return Explanation(entry, rules, float(document["answer_within"]), dane, exception)
     except (RowError, ValueError, TypeError, KeyError) as error:
         raise ExplanationError(f"the daemon's reply is not understood: {error!a}") from error
+
+
+def print_exception(exception: PolicyException) -> JSON:
+    """An exception as JSON."""
+    return dataclasses.asdict(exception) | {"level": exception.level.value}
+
+
+def parse_exception(document: JSON) -> PolicyException:
+    """An exception from its JSON, which may have more members. Raises KeyError and ValueError."""
+    members = {field.name: document[field.name] for field in dataclasses.fields(PolicyException)}
+    return PolicyException(**members | {"level": Level(members["level"])})
 
 
 def _print_note(note: Note | None) -> JSON | None:

@@ -16,6 +16,7 @@ from postfix_mtasts.cache.memory import Bounded, Memory
 from postfix_mtasts.cache.store import Store, StoreError
 from postfix_mtasts.config import DaneSetting
 from postfix_mtasts.daemon.dane import Dane
+from postfix_mtasts.daemon.exceptions import Exceptions
 from postfix_mtasts.daemon.tally import Tally
 from postfix_mtasts.daemon.work import Recent, SingleFlight
 from postfix_mtasts.dns.nameservers import MAX_LATE
@@ -26,17 +27,9 @@ from postfix_mtasts.postfix.socketmap import Reply, Request
 from postfix_mtasts.remote.fetcher import Fetcher
 from postfix_mtasts.sts.decide import Action, Decision, FetchPolicy, LookUpRecord, RefreshRequested, decide
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain, PolicyDomainError, next_hop
-from postfix_mtasts.sts.entry import Answer, Apply, Entry, Unavailable
-from postfix_mtasts.sts.observation import (
-    Asked,
-    Due,
-    Failure,
-    FetchObservation,
-    Observation,
-    PolicyFetched,
-    RecordObservation,
-    Stage,
-)
+from postfix_mtasts.sts.entry import Answer, Apply, Entry, Exempt, Unavailable
+from postfix_mtasts.sts.exception import PolicyException
+from postfix_mtasts.sts.observation import Asked, DiscoveryObservation, Due, Failure, Observation, PolicyFetched, Stage
 from postfix_mtasts.turns import Turns
 
 # At most so many known policies are looked up again at once; the next query will, when DNS is well again. New domains,
@@ -59,6 +52,7 @@ class Lookup:
         fetcher: Fetcher,
         dane: Dane,
         rules: ReplyRules,
+        exceptions: Exceptions,
         *,
         answer_within: float,
         clock: Callable[[], float] = time.time,
@@ -67,6 +61,7 @@ class Lookup:
         self.at_once = memory.ready.get  # The reply to a request, both as they go over the wire, if it lies ready.
         self.discovered = Recent(_MINUTES)
         self.tally = Tally()
+        self.exceptions = exceptions
         self._rules = rules
         self._store = store
         self._memory = memory
@@ -79,6 +74,7 @@ class Lookup:
         self._unread: Bounded[PolicyDomain, Entry] = Bounded(_MAX_UNREAD)
         self._turns = Turns()
         store.on_anew = self._store_all
+        exceptions.on_change = memory.ready.clear
 
     @property
     def under_way(self) -> int:
@@ -108,11 +104,14 @@ class Lookup:
         rules = self.rules.of_map(request.name)
         answer, until = await self.answer(hop, rules)
         reply = reply_to(hop.domain, answer, rules)
+        exception = self.exceptions.of(hop.domain)
+        if exception:
+            reply = await self._under(exception, hop, rules, reply, begun + self.answer_within)
         count = self.tally.answered(reply)
-        if until:
-            self._memory.ready.put(hop.domain, request.encode(), reply.encode(), until, count)
-        else:
+        if not until:
             self.tally.waits.observe(clock() - begun)
+        elif not exception:
+            self._memory.ready.put(hop.domain, request.encode(), reply.encode(), until, count)
         return reply
 
     async def answer(self, hop: NextHop, rules: ReplyRules) -> tuple[Answer, float]:
@@ -139,7 +138,8 @@ class Lookup:
             # If there is an answer, it is DANE that is still unknown. And a process that was stopped knows nothing.
             unknown = bool(answer) or not entry or entry.unread or clock() > end + MAX_LATE
             late = too_late(self.answer_within, defer=unknown)
-            events.decided(hop.domain, late)
+            if not self.exceptions.of(hop.domain):  # Otherwise it is the exception that the log tells of.
+                events.decided(hop.domain, late)
             return late, 0.0
 
     async def renew(self, domain: PolicyDomain) -> None:
@@ -204,9 +204,28 @@ class Lookup:
         at_hand = self._dane.at_hand(hop)
         until = min(until, at_hand.until()) if at_hand else 0.0
         left = beside_dane(answer, at_hand.observation if at_hand else await self._dane.of(hop))
-        if left is not answer and not until:
+        if left is not answer and not until and (isinstance(answer, Exempt) or not self.exceptions.of(hop.domain)):
             events.decided(hop.domain, left)
         return left, until
+
+    async def _under(
+        self, exception: PolicyException, hop: NextHop, rules: ReplyRules, without: Reply, end: float
+    ) -> Reply:
+        """The reply under an exception, by that time of the event loop. `without` is the one without the exception.
+
+        It is made anew for each query, never kept ready: so each use is counted, and it ends when the exception does.
+        """
+        answer: Answer = Exempt(exception)
+        if rules.heeds_dane(answer):
+            try:
+                async with asyncio.timeout_at(end):
+                    answer, _ = await self._beside_dane(hop, answer, math.inf)
+            except TimeoutError:
+                answer = too_late(self.answer_within, defer=True)
+        reply = reply_to(hop.domain, answer, rules)
+        if reply != without:
+            self.exceptions.used(hop.domain, exception, reply, without)
+        return reply
 
     async def _run(self, domain: PolicyDomain, decision: Decision) -> Answer:
         """Perform the action of a decision, decide upon what it observed, and so on until there is no action."""
@@ -230,7 +249,7 @@ class Lookup:
         request = RefreshRequested(await self._resolver.record(domain))
         return await self._run(domain, self._decide(domain, self._memory.get(domain) or entry, request))
 
-    async def _perform(self, domain: PolicyDomain, action: Action) -> RecordObservation | FetchObservation:
+    async def _perform(self, domain: PolicyDomain, action: Action) -> DiscoveryObservation:
         # Steps take turns, so that known domains are answered meanwhile, however many are new.
         match action:
             case LookUpRecord():

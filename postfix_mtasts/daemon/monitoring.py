@@ -15,7 +15,7 @@ from postfix_mtasts.daemon.listen import endpoint_of, remove_file
 from postfix_mtasts.daemon.lookup import Lookup
 from postfix_mtasts.daemon.scrape import Scrape
 from postfix_mtasts.daemon.sockets import StartError
-from postfix_mtasts.daemon.tally import Sources
+from postfix_mtasts.daemon.tally import Extent, Sources
 
 _LIBRARY = "prometheus_client"
 
@@ -46,7 +46,11 @@ async def serve_metrics(
     async def answers(within: float) -> bool:
         return not any(await service.problems(listeners, within))
 
-    scrape = Scrape(Metrics(lookup, store, Sources(answers)).text, CONTENT_TYPE)
+    def exceptions() -> Extent:
+        holding = lookup.exceptions.holding()
+        return Extent(len(holding), min((one.ends_at for one in holding), default=None))
+
+    scrape = Scrape(Metrics(lookup, store, Sources(answers, exceptions)).text, CONTENT_TYPE)
     await scrape.start(listener)
     stack.push_async_callback(scrape.aclose)
     if listener is not passed:

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 
 from postfix_mtasts.postfix.socketmap import Reply, Status
 from postfix_mtasts.sts.observation import (
+    DiscoveryObservation,
     DnsFailed,
     FetchFailed,
-    FetchObservation,
     PolicyFetched,
     PolicyInvalid,
     RecordAbsent,
     RecordFound,
     RecordInvalid,
-    RecordObservation,
     Stage,
 )
 
@@ -81,7 +80,7 @@ class Tally:
         count[0] += 1
         return count
 
-    def discovered(self, last: RecordObservation | FetchObservation, seconds: float) -> None:
+    def discovered(self, last: DiscoveryObservation, seconds: float) -> None:
         """Count a discovery that ended with an observation."""
         self.discoveries[_end(last)] += 1
         self.discovery_seconds.observe(seconds)
@@ -96,7 +95,7 @@ def _answer(reply: Reply) -> str:
     return level if level in LEVELS else OTHER
 
 
-def _end(last: RecordObservation | FetchObservation) -> tuple[str, str]:
+def _end(last: DiscoveryObservation) -> tuple[str, str]:
     """The stage that a discovery ended in, and what came of it."""
     match last:
         case PolicyFetched(policy):

@@ -5,23 +5,20 @@ a discovery has MTASTS_RESULT (docs/log.md). Text from other machines is printed
 the line nor control a terminal.
 """
 
-import contextlib
 import enum
 import logging
-import os
 from collections.abc import Sequence
 
 from postfix_mtasts.config import Endpoint
-from postfix_mtasts.log.behind import Behind
-from postfix_mtasts.log.journal import journal_handler
-from postfix_mtasts.log.standard import complete
+from postfix_mtasts.log.begin import begin as begin
 from postfix_mtasts.postfix.reply import ReplyRules
+from postfix_mtasts.postfix.socketmap import Reply, Status
 from postfix_mtasts.sts.decide import HadExpired, Notice, NotRenewed, PolicyChanged
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import Answer, Apply, NoPolicy, Unavailable, YieldToDane
+from postfix_mtasts.sts.exception import PolicyException
 from postfix_mtasts.sts.policy import Finding, Mode, Policy
 
-_STDERR = 2
 # Of what other people list, such as the mx of a policy, which may be thousands of 255 characters.
 _MAX_LISTED, _MAX_LENGTH = 10, 250  # Items in a line of the log, and characters of them.
 _log = logging.getLogger("postfix_mtasts")
@@ -51,41 +48,12 @@ class Event(enum.Enum):
     NOT_SOCKETMAP = "5ef5c33a468f4db1a31b9d92a88141d4"
     ROW_IGNORED = "5e6736c49d3a43609b9d61f865abbb7e"
     DATABASE_TROUBLE = "2a395ca7ae104d7fa66971b707dda055"
+    EXCEPTION_USED = "8063242969184424aff8528b7a89a266"
+    EXCEPTION_ENDS = "1e9c37fce4dd4224a4983735bdf00b2c"
+    EXCEPTION_ENDED = "bb97d89480b04869b455421528d4ad83"
+    EXCEPTION_CHANGED = "fe47de57be724e7eb10a06570c3dfed6"
+    EXCEPTION_TROUBLE = "223054b2305c4fa382f0d061bb2fe043"
     INTERNAL_ERROR = "32abc457a2b4439e9be8c2962e6d89c3"
-
-
-class _StandardError(logging.Handler):
-    """Writes records to standard error without a buffer, which nobody might ever empty."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        data = f"{self.format(record)}\n".encode(errors="backslashreplace")
-        with contextlib.suppress(OSError):  # Nobody is there to be told.
-            while data:
-                data = data[os.write(_STDERR, data) :]
-
-
-class _Formatter(logging.Formatter):
-    """Formats a record as `level: message`, with the level in lower case."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return f"{record.levelname.lower()}: {super().format(record)}"
-
-
-def begin(program: str) -> bool:
-    """Send all log records, also those of libraries, to journald or else to standard error.
-
-    Return whether they go to journald.
-    """
-    complete()
-    handler = _StandardError()
-    handler.setFormatter(_Formatter("%(message)s"))
-    journal = journal_handler(program, handler)
-    if journal:
-        journal.setFormatter(handler.formatter)
-    writer = Behind(journal or handler, journal.fileno() if journal else _STDERR)
-    logging.basicConfig(handlers=[writer], level=logging.INFO)
-    return journal is not None
 
 
 def _tell(
@@ -245,9 +213,57 @@ def database_trouble(reason: str) -> None:
     _tell(Event.DATABASE_TROUBLE, logging.ERROR, text, reason)
 
 
+def excepted(domain: PolicyDomain, exception: PolicyException, told: Reply, without: Reply) -> None:
+    """An exception has changed what Postfix is told, for the first time in this hour."""
+    text = "an exception%s until %s: Postfix is answered %s instead of %s: %s"
+    whose = "" if exception.domain == domain.name else f" for {exception.domain}"
+    words = (whose, exception.until, _reply(told), _reply(without), exception.reason)
+    _tell(Event.EXCEPTION_USED, logging.INFO, text, *words, domain=domain)
+
+
+def exception_ends(exception: PolicyException, within: float) -> None:
+    """An exception ends in so many seconds, a few days at most."""
+    text = "the exception for %s ends in %s, with %s, and then the policy holds again: %s"
+    words = (exception.domain, span(within), exception.until, exception.reason)
+    _tell(Event.EXCEPTION_ENDS, logging.WARNING, text, *words)
+
+
+def exception_ended(exception: PolicyException) -> None:
+    """An exception has ended."""
+    text = "the exception for %s has ended with %s, and the policy holds again: %s%s"
+    rest = "" if exception.added else "; remove it from the configuration"
+    words = (exception.domain, exception.until, exception.reason, rest)
+    _tell(Event.EXCEPTION_ENDED, logging.WARNING, text, *words)
+
+
+def exception_added(exception: PolicyException) -> None:
+    """An administrator has added an exception by command."""
+    text = "exception added for %s, until %s, level %s: %s"
+    words = (exception.domain, exception.until, exception.level.value, exception.reason)
+    _tell(Event.EXCEPTION_CHANGED, logging.INFO, text, *words)
+
+
+def exception_removed(exception: PolicyException) -> None:
+    """An administrator has removed an exception by command."""
+    text = "exception removed for %s, which was until %s: %s"
+    _tell(Event.EXCEPTION_CHANGED, logging.INFO, text, exception.domain, exception.until, exception.reason)
+
+
+def exceptions_trouble(reason: str) -> None:
+    """The file with the exceptions that were added by command cannot be used."""
+    text = "exceptions that were added by command: %s; those that are known hold, and no others"
+    _tell(Event.EXCEPTION_TROUBLE, logging.ERROR, text, reason)
+
+
 def internal_error(error: BaseException) -> None:
     """A bug in this program. Postfix was told to defer the mail, or a control client gets an incomplete reply."""
     _tell(Event.INTERNAL_ERROR, logging.ERROR, "internal error", error=error)
+
+
+def _reply(reply: Reply) -> str:
+    """A reply in a line of the log: the level without its attributes, or why mail is deferred."""
+    words = reply.text.split(" ")[0] if reply.status is Status.OK else reply.text
+    return f'"{reply.status.value} {words}'.rstrip() + '"'
 
 
 def _policy(policy: Policy) -> str:

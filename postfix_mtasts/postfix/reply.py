@@ -14,10 +14,10 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from postfix_mtasts.config import DaneSetting, OnFailure, OnTesting
+from postfix_mtasts.config import DaneSetting, Level, OnFailure, OnTesting
 from postfix_mtasts.postfix.socketmap import Reply, Status
 from postfix_mtasts.sts.domain import PolicyDomain
-from postfix_mtasts.sts.entry import Answer, Apply, NoPolicy, Unavailable, YieldToDane
+from postfix_mtasts.sts.entry import Answer, Apply, Exempt, NoPolicy, Unavailable, YieldToDane
 from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 
@@ -55,8 +55,12 @@ class ReplyRules:
         matter only if the reply would override that level.
         """
         match self.dane, answer:
+            case _, Exempt(exception) if exception.dane:
+                return False
             case DaneSetting.DANE_ONLY, _:
                 return True
+            case DaneSetting.YIELD, Exempt(exception):
+                return exception.level is not Level.NONE
             case DaneSetting.YIELD, Apply(policy):
                 return policy.mode is Mode.ENFORCE or self.reports(policy)
             case _:
@@ -92,7 +96,9 @@ def reply_to(domain: PolicyDomain, answer: Answer, rules: ReplyRules) -> Reply:
             return _enforce(domain, policy, rules.style)
         case Apply(policy) if rules.reports(policy):
             return next(_with_attributes("may", domain, policy), NOTFOUND)
-        case Apply() | NoPolicy():
+        case Exempt(exception) if exception.level is not Level.NONE:
+            return Reply(Status.OK, exception.level.value)
+        case Apply() | NoPolicy() | Exempt():
             return NOTFOUND
         case YieldToDane(only=only):
             # This reply has no attributes of tlsrpt: with them, Postfix would check the MX hosts by the policy.

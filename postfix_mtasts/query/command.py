@@ -4,6 +4,7 @@
     postfix-mtasts-query --as-postfix KEY...
     postfix-mtasts-query [--policy FILE] [--record TXT] [--server ADDRESS] DOMAIN
     postfix-mtasts-query cache list | show DOMAIN... | forget DOMAIN... | refresh DOMAIN...
+    postfix-mtasts-query except add DOMAIN --until DATE --reason TEXT | list | remove DOMAIN
     postfix-mtasts-query doctor
     postfix-mtasts-query health
     postfix-mtasts-query warm FILE
@@ -21,13 +22,20 @@ from typing import NoReturn
 
 from postfix_mtasts import __version__, config
 from postfix_mtasts.config import ConfigError
+from postfix_mtasts.query import exceptions
 from postfix_mtasts.query.doctor import doctor
 from postfix_mtasts.query.domain import domains
 from postfix_mtasts.query.output import PROGRAM, Output, QueryError, Status, say
 from postfix_mtasts.query.running import cache, health, warm
 from postfix_mtasts.remote.network import in_words
 
-SUBCOMMANDS: dict[str, ModuleType] = {"cache": cache, "doctor": doctor, "health": health, "warm": warm}
+SUBCOMMANDS: dict[str, ModuleType] = {
+    "cache": cache,
+    "except": exceptions,
+    "doctor": doctor,
+    "health": health,
+    "warm": warm,
+}
 
 
 def run(words: list[str]) -> Status:

@@ -6,6 +6,7 @@ An `Entry` has facts and when they were observed. It never has a reply for Postf
 import functools
 from dataclasses import dataclass
 
+from postfix_mtasts.sts.exception import PolicyException
 from postfix_mtasts.sts.observation import Failure
 from postfix_mtasts.sts.policy import Policy
 
@@ -41,7 +42,14 @@ class YieldToDane:
     only: bool = False  # Mail must not go to the other MX hosts: the policy is enforced, and they have no such records.
 
 
-Answer = Apply | NoPolicy | Unavailable | YieldToDane
+@dataclass(frozen=True, slots=True)
+class Exempt:
+    """An administrator wants the domain's policy not to count, whatever is known of it."""
+
+    exception: PolicyException
+
+
+Answer = Apply | NoPolicy | Unavailable | YieldToDane | Exempt
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,4 +186,5 @@ class DaneFailed:
 RecordObservation = RecordFound | RecordAbsent | RecordInvalid | DnsFailed
 FetchObservation = PolicyFetched | PolicyInvalid | FetchFailed
 DaneObservation = DaneUsable | DaneAbsent | DaneFailed
-Observation = Asked | Due | RecordObservation | FetchObservation
+DiscoveryObservation = RecordObservation | FetchObservation
+Observation = Asked | Due | DiscoveryObservation

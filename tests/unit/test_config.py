@@ -1,4 +1,5 @@
 import dataclasses
+import datetime
 import ipaddress
 import pathlib
 import tomllib
@@ -16,8 +17,10 @@ from postfix_mtasts.config import (
     Discovery,
     Dns,
     Endpoint,
+    ExceptionSetting,
     Fetch,
     InetEndpoint,
+    Level,
     Metrics,
     OnFailure,
     OnTesting,
@@ -54,6 +57,7 @@ DEFAULTS = Config(
     reply=Reply(style=StyleSetting.AUTO, dane=DaneSetting.AUTO, testing=OnTesting.IGNORE),
     discovery=Discovery(on_failure=OnFailure.NOTFOUND),
     metrics=Metrics(listen=None),
+    exception=(),
     reports=Reports(path="/var/lib/postfix-mtasts-reports/reports.sqlite", domains=(), keep_mails=30, keep_facts=400),
     publish=Publish(
         path="/var/lib/postfix-mtasts-publish/publish.sqlite",
@@ -71,11 +75,12 @@ DEFAULTS = Config(
 
 def _keys(table: Any) -> set[str]:
     """TABLE.KEY, and TABLE.TABLE.KEY for a table within a table."""
-    found = set()
+    found = set[str]()
     for field in dataclasses.fields(table):
-        value = getattr(table, field.name)
-        is_table = dataclasses.is_dataclass(value) and not field.metadata
-        found |= {f"{field.name}.{key}" for key in _keys(value)} if is_table else {field.name}
+        value = getattr(table, field.name, None)
+        each = field.metadata.get("each")  # Of a table that there may be many of.
+        is_table = each or (dataclasses.is_dataclass(value) and not field.metadata)
+        found |= {f"{field.name}.{key}" for key in _keys(each or value)} if is_table else {field.name}
     return found
 
 
@@ -83,7 +88,9 @@ def _written(tables: dict[str, Any]) -> set[str]:
     """The same of a file."""
     found = set()
     for name, value in tables.items():
-        found |= {f"{name}.{key}" for key in _written(value)} if isinstance(value, dict) else {name}
+        listed = value if isinstance(value, list) and value and isinstance(value[0], dict) else [value]
+        for one in listed:
+            found |= {f"{name}.{key}" for key in _written(one)} if isinstance(one, dict) else {name}
     return found
 
 
@@ -117,6 +124,16 @@ testing = "report"
 on_failure = "temp"
 [metrics]
 listen = "inet:[2001:db8::1]:9461"
+[[exception]]
+domain = "*.Xn--Bcher-Kva.Example"
+until = 2026-12-31
+reason = " their certificate is to be renewed, ticket \xe2\x84\x964711 "
+level = "encrypt"
+dane = true
+[[exception]]
+domain = "xn--bcher-kva.example"
+until = 0001-01-01
+reason = "-"
 [reports]
 path = "/srv/reports.sqlite"
 domains = ["example.com", "Xn--Bcher-Kva.Example"]
@@ -217,6 +234,16 @@ def test_file_with_every_key() -> None:
         reply=Reply(style=StyleSetting.TLSRPT, dane=DaneSetting.DANE_ONLY, testing=OnTesting.REPORT),
         discovery=Discovery(on_failure=OnFailure.TEMP),
         metrics=Metrics(listen=InetEndpoint("2001:db8::1", 9461)),
+        exception=(
+            ExceptionSetting(
+                domain="*.xn--bcher-kva.example",
+                until=datetime.date(2026, 12, 31),
+                reason="their certificate is to be renewed, ticket №4711",
+                level=Level.ENCRYPT,
+                dane=True,
+            ),
+            ExceptionSetting("xn--bcher-kva.example", datetime.date(1, 1, 1), "-", Level.NONE, dane=False),
+        ),
         reports=Reports(
             path="/srv/reports.sqlite",
             domains=("example.com", "xn--bcher-kva.example"),

@@ -1,6 +1,7 @@
 """The manuals of the daemon and of its configuration say what the code does, and the example has the defaults."""
 
 import dataclasses
+import datetime
 import re
 import shutil
 import subprocess
@@ -12,15 +13,21 @@ from typing import Any
 import pytest
 
 from postfix_mtasts import config
-from postfix_mtasts.config import Config
+from postfix_mtasts.config import Config, ExceptionSetting
 from postfix_mtasts.daemon import command as daemon
 from postfix_mtasts.daemon import service
 
 ROOT = Path(__file__).parents[2]
 MANUALS = ROOT / "docs/man"
 EXAMPLE = ROOT / "docs/postfix-mtasts.toml"
-TABLES: dict[str, Any] = {table.name: table.default for table in dataclasses.fields(Config)}
+# Of tables that there may be many of, the class stands here.
+TABLES: dict[str, Any] = {table.name: table.metadata.get("each", table.default) for table in dataclasses.fields(Config)}
 TABLES["publish.dns"] = Config().publish.dns
+
+# An exception has no defaults but for two keys: both show this one.
+EXCEPTION = ExceptionSetting(
+    "partner.example", datetime.date(2026, 12, 31), "their certificate is to be renewed, ticket 4711"
+)
 
 
 def text(name: str) -> str:
@@ -70,7 +77,9 @@ def test_the_manual_has_the_paths() -> None:
 @pytest.fixture(scope="module")
 def sections() -> dict[str, str]:
     """The text of each table in the manual of the configuration."""
-    found = re.split(r"^\[([\w.]+)\]$", text("postfix-mtasts.toml.5").split("\nEXAMPLES\n")[0], flags=re.MULTILINE)
+    found = re.split(
+        r"^\[{1,2}([\w.]+)\]{1,2}$", text("postfix-mtasts.toml.5").split("\nEXAMPLES\n")[0], flags=re.MULTILINE
+    )
     return dict(zip(found[1::2], found[2::2], strict=True))
 
 
@@ -81,7 +90,11 @@ def test_the_manual_has_every_table_in_order(sections: dict[str, str]) -> None:
 @pytest.mark.parametrize("table", TABLES)
 def test_the_manual_has_every_key_with_its_default_and_what_is_allowed(table: str, sections: dict[str, str]) -> None:
     entries = re.split(r"^\.TP\n(\w+ = .*)$", sections[table], flags=re.MULTILINE)
-    assert config.parse(f"[{table}]\n{chr(10).join(entries[1::2])}".encode(), "manual") == Config()
+    lines = chr(10).join(entries[1::2])
+    if table == "exception":
+        assert config.parse(f"[[{table}]]\n{lines}".encode(), "manual") == Config(exception=(EXCEPTION,))
+    else:
+        assert config.parse(f"[{table}]\n{lines}".encode(), "manual") == Config()
     described = {line.split(" = ")[0]: one_line(body) for line, body in zip(entries[1::2], entries[2::2], strict=True)}
     keys = [key for key in dataclasses.fields(TABLES[table]) if key.metadata]
     assert list(described) == [key.name for key in keys]
@@ -97,10 +110,11 @@ def test_the_example_of_the_manual_is_right() -> None:
 def test_the_example_has_every_key_with_its_default() -> None:
     example = EXAMPLE.read_text()
     assert config.parse(example.encode(), "as it is") == Config()
-    without_comments = re.sub(r"^#(?=\w+ = )", "", example, flags=re.MULTILINE)
-    assert config.parse(without_comments.encode(), "uncommented") == Config()
+    without_comments = re.sub(r"^#(?=\w+ = |\[\[)", "", example, flags=re.MULTILINE)
+    assert config.parse(without_comments.encode(), "uncommented") == Config(exception=(EXCEPTION,))
     keys = {name: [key.name for key in dataclasses.fields(table)] for name, table in TABLES.items() if "." not in name}
     parsed = tomllib.loads(without_comments)
+    (parsed["exception"],) = parsed["exception"]
     assert {name: list(table) for name, table in parsed.items()} == keys
     assert list(parsed["publish"]["dns"]) == [key.name for key in dataclasses.fields(TABLES["publish.dns"])]
 

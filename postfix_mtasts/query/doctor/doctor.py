@@ -19,6 +19,7 @@ from postfix_mtasts.query.doctor.check_daemon import (
 )
 from postfix_mtasts.query.doctor.check_dane import check_dane
 from postfix_mtasts.query.doctor.check_dns import check_dns
+from postfix_mtasts.query.doctor.check_exceptions import check_exceptions
 from postfix_mtasts.query.doctor.check_machine import check_ca_file, check_clock, check_proxy
 from postfix_mtasts.query.doctor.check_map import check_map, main_cf
 from postfix_mtasts.query.doctor.check_postfix import check_postfix
@@ -97,6 +98,7 @@ async def examine(config: str | None, now: float, path: str = PATH) -> Examinati
         told = _ask(settings)
         findings += check_running(told, file)
         daemon = told if isinstance(told, Running) else None
+        findings += check_exceptions(daemon, now) if daemon else ()
     except ConfigError as error:
         findings.append(Finding("config", Status.ERROR, str(error), "the daemon does not start"))
     postfix, scenes = None, list[Scene]()

@@ -7,7 +7,7 @@ from postfix_mtasts.daemon.lookup import too_late
 from postfix_mtasts.postfix.reply import beside_dane, reply_to
 from postfix_mtasts.sts.decide import Decision, LookUpRecord, decide
 from postfix_mtasts.sts.domain import NextHop
-from postfix_mtasts.sts.entry import Answer, FailedFetch
+from postfix_mtasts.sts.entry import Answer, Exempt, FailedFetch
 from postfix_mtasts.sts.observation import (
     Asked,
     DaneObservation,
@@ -34,9 +34,9 @@ class Fresh:
 class Outcome:
     """What follows if Postfix asks now.
 
-    `answer` is the answer, and `policy_answer` the one without DANE. If `waits`, Postfix waits until the discovery is
-    done, or until it is `late`. `next` is the answer to the next query, or None if that is unknown. `held` is the
-    failed fetch because of which the policy is not fetched yet.
+    `answer` is the answer, and `policy_answer` the one without DANE and without an exception. If `waits`, Postfix waits
+    until the discovery is done, or until it is `late`. `next` is the answer to the next query, or None if that is
+    unknown. `held` is the failed fetch because of which the policy is not fetched yet.
     """
 
     answer: Answer
@@ -64,7 +64,8 @@ def ask(known: Explanation, hop: NextHop, fresh: Fresh, now: float) -> Outcome:
     left = _left(found, known, dane)
     if late:
         answer = too_late(known.answer_within, defer=known.entry.unread)
-        return Outcome(answer, answer, True, True, left if fresh.complete else None)
+        at_last = _left(answer, known, dane) if known.exception else answer
+        return Outcome(at_last, answer, True, True, left if fresh.complete else None)
     seen = fresh.record
     held = holds_off(known.entry, seen.record.id, now) if isinstance(seen, RecordFound) else None
     return Outcome(left, found, True, False, left, held)
@@ -84,4 +85,6 @@ def _perform(decision: Decision, fresh: Fresh, now: float) -> Decision:
 
 
 def _left(answer: Answer, known: Explanation, dane: DaneObservation) -> Answer:
+    if known.exception:
+        answer = Exempt(known.exception)
     return beside_dane(answer, dane) if known.rules.heeds_dane(answer) else answer

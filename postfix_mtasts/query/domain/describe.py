@@ -25,7 +25,7 @@ from postfix_mtasts.query.domain.report import (
 )
 from postfix_mtasts.sts import policy, record, tlsrpt
 from postfix_mtasts.sts.domain import NextHop
-from postfix_mtasts.sts.entry import Answer, Apply, Entry, NoPolicy, Unavailable, YieldToDane
+from postfix_mtasts.sts.entry import Answer, Apply, Entry, Exempt, NoPolicy, Unavailable, YieldToDane
 from postfix_mtasts.sts.observation import (
     DaneAbsent,
     DaneFailed,
@@ -164,8 +164,8 @@ def tlsrpt_report(hop: NextHop, found: RRset[tuple[bytes, ...]] | DnsError) -> T
 
 
 def answer_report(known: Explanation, hop: NextHop, fresh: Fresh, now: float) -> AnswerReport:
-    """The reply in each style from a daemon that has nothing cached."""
-    nothing = replace(known, entry=Entry(), dane={}, answer_within=float("inf"))
+    """The reply in each style from a daemon that has nothing cached, and no exceptions."""
+    nothing = replace(known, entry=Entry(), dane={}, answer_within=float("inf"), exception=None)
     outcome = asked.ask(nothing, hop, fresh, now)
     replies = {}
     for style in Style:
@@ -179,6 +179,8 @@ def answer_report(known: Explanation, hop: NextHop, fresh: Fresh, now: float) ->
 def why(answer: Answer) -> str | None:
     """Why there is no policy in an answer."""
     match answer:
+        case Exempt(exception):
+            return exception.reason
         case Apply():
             return None
         case NoPolicy(reason):

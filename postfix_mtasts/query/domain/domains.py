@@ -76,7 +76,7 @@ async def _run(hops: list[NextHop], settings: Config, options: Options, output: 
     statuses = []
     for number, hop in enumerate(hops):
         # The daemon may not answer either, so it is asked beside all else.
-        asking = asyncio.create_task(_daemon(settings, hop, options, found, nothing))
+        asking = asyncio.create_task(running_daemon(settings, hop, options, found, nothing))
         examined = await examiner.examine(hop, asking)
         now = datetime.datetime.now(datetime.UTC)
         statuses.append(examined.verdict.status)
@@ -107,7 +107,7 @@ def _remark(remark: dict[str, object]) -> dict[str, object]:
     return {**remark, "status": Status(int(str(remark["status"]))).name.lower()}
 
 
-async def _daemon(
+async def running_daemon(
     settings: Config, hop: NextHop, options: Options, found: AtHand, nothing: Explanation
 ) -> RunningDaemon:
     """What the running daemon answers Postfix from, or `nothing` and why that is unknown."""

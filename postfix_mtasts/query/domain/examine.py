@@ -110,12 +110,13 @@ class Examiner:
             known = daemon.known
             now = time.time()
             outcome = asked.ask(known, hop, seen.fresh, now)
+            without = asked.ask(replace(known, exception=None), hop, seen.fresh, now)
             progress.doing = dict.fromkeys(["MX hosts"] if self._options.probe else ["certificate of the policy host"])
-            hosts, rules = await self._mx(hop, known, outcome, seen)
+            hosts, rules = await self._mx(hop, known, without, seen)
             host = await self._policy_host(hop, seen)
         finally:
             showing.cancel()
-        running = running_report(known, daemon.why, hop, outcome, now, daemon.exempt)
+        running = running_report(known, daemon.why, hop, outcome, now, daemon.exempt, without)
         answer = describe.answer_report(known, hop, seen.fresh, now)
         report = _report(hop, running, seen, host, hosts, answer)
         judged = [(one.host, mx.judge(one, rules)) for one in hosts]
@@ -125,7 +126,7 @@ class Examiner:
         if is_old and publish:
             publish = unpublished.to_publish(hop.domain, unpublished.new_record(time.time()))
         said = (*said, *is_old)
-        judgement = verdict(report, outcome, judged, (*said, *differs))
+        judgement = verdict(report, without, judged, (*said, *differs))
         if self._options.is_unpublished:
             judgement = replace(judgement, text=f"once published: {judgement.text}")
         return Examined(report, judgement, differs, said, publish)

@@ -8,8 +8,8 @@ from postfix_mtasts.query.domain import asked
 from postfix_mtasts.query.domain.asked import Fresh, Outcome
 from postfix_mtasts.query.domain.describe import why
 from postfix_mtasts.query.domain.remark import Remark, note, warning
-from postfix_mtasts.query.domain.report import ExceptionReport, RunningReport
-from postfix_mtasts.query.running.render import ago
+from postfix_mtasts.query.domain.report import ExceptionReport, ExemptReport, RunningReport
+from postfix_mtasts.query.running.render import ago, exception_words
 from postfix_mtasts.sts.domain import NextHop
 from postfix_mtasts.sts.entry import Apply, CachedPolicy, NoPolicy, Unavailable, YieldToDane
 from postfix_mtasts.sts.observation import (
@@ -32,8 +32,12 @@ def running_report(
     outcome: Outcome,
     now: float,
     exempt: ExceptionReport | None,
+    without: Outcome,
 ) -> RunningReport:
-    """What Postfix is answered. `no_daemon` is why no daemon could be asked, `exempt` what Postfix finds before."""
+    """What Postfix is answered. `no_daemon` is why no daemon could be asked, `exempt` what Postfix finds before.
+
+    `without` is the outcome without the daemon's own exception.
+    """
     live = known.entry.live(now)
     reply = asked.reply(outcome.answer, known, hop)
     later = asked.reply(outcome.next, known, hop) if outcome.next else None
@@ -49,6 +53,16 @@ def running_report(
         expires_in=live.expires_at() - now if live else None,
         because=tuple(_because(known, hop, outcome, now)) if no_daemon is None else (),
         exception=exempt,
+        exempt=_exempt(known, reply, asked.reply(without.answer, known, hop)),
+    )
+
+
+def _exempt(known: Explanation, reply: str, without: str) -> ExemptReport | None:
+    found = known.exception
+    if not found or reply == without:
+        return None
+    return ExemptReport(
+        found.domain, found.until, found.reason, found.level.value, found.dane, found.added, without=without
     )
 
 
@@ -60,6 +74,8 @@ def _because(known: Explanation, hop: NextHop, outcome: Outcome, now: float) -> 
         yield "the daemon has nothing valid cached: it looks the policy up while Postfix waits"
     else:
         yield "the daemon answers at once"
+    if known.exception:
+        yield f"exception {exception_words(known.exception, now)}"
     yield from _cached(known, now)
     if isinstance(outcome.answer, YieldToDane):
         seen = "as it knows from DNS" if str(hop) in known.dane else "as DNS says now"

@@ -161,6 +161,22 @@ class ExceptionReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ExemptReport:
+    """The daemon's own exception for the domain, by which Postfix is answered, and the reply there is without it.
+
+    `domain` may begin with `*.`. Its last day is `until`. If not `added` by command, the configuration has it.
+    """
+
+    domain: str
+    until: str
+    reason: str
+    level: str
+    dane: bool
+    added: bool
+    without: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunningReport:
     """What the running daemon answers Postfix now, unless Postfix finds an `exception` first, and asks it nothing.
 
@@ -180,6 +196,7 @@ class RunningReport:
     expires_in: float | None
     because: tuple[str, ...]
     exception: ExceptionReport | None = None
+    exempt: ExemptReport | None = None  # If it changes the reply.
 
 
 @dataclass(frozen=True, slots=True)

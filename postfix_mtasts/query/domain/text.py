@@ -100,10 +100,12 @@ class Text:
         if running.exception:
             self._print(f"  {'now':{_MARGIN - 2}}", f"{running.exception.value} ({running.exception.table})")
         self._print(f"  {'daemon' if running.exception else 'now':{_MARGIN - 2}}", running.reply)
+        if running.exempt:
+            self._print(f"  {'without':{_MARGIN - 2}}", running.exempt.without)
         if running.next:
             self._print(f"  {'then':{_MARGIN - 2}}", running.next)
         fresh = report.answer.tlsrpt if running.style == "tlsrpt" else report.answer.plain
-        if fresh not in (running.reply, running.next):
+        if fresh not in (running.reply, running.next, running.exempt and running.exempt.without):
             self._print(f"  {'fresh':{_MARGIN - 2}}", fresh)
         if self._everything:
             self._print(f"  {'plain':{_MARGIN - 2}}", report.answer.plain)

@@ -7,7 +7,7 @@ from postfix_mtasts.query.domain.asked import Outcome
 from postfix_mtasts.query.domain.mx import NO_ADDRESS, NOT_ALLOWED, NOT_THERE, OUT_OF_DATE, Judgement
 from postfix_mtasts.query.domain.now import short
 from postfix_mtasts.query.domain.remark import Remark, error, note, warning
-from postfix_mtasts.query.domain.report import ExceptionReport, Report
+from postfix_mtasts.query.domain.report import ExceptionReport, ExemptReport, Report
 from postfix_mtasts.query.output import Status, worst
 from postfix_mtasts.sts.entry import Apply, NoPolicy, Unavailable, YieldToDane
 from postfix_mtasts.sts.policy import Mode
@@ -18,8 +18,10 @@ Judged = Sequence[tuple[str, Judgement]]  # The MX hosts, and what Postfix makes
 
 
 def verdict(report: Report, outcome: Outcome, judged: Judged, remarks: Sequence[Remark]) -> Remark:
-    """The verdict, and the status of the whole report."""
+    """The verdict, and the status of the whole report. `outcome` is the one without the daemon's own exception."""
     found = _verdict(report, outcome, judged)
+    if report.running.exempt and not report.running.exception:
+        return _exempt(report.running.exempt, report.next_hop, found)
     status = worst([found.status, *(remark.status for remark in remarks)])
     text = found.text
     if found.status is Status.OK and status in (Status.WARNING, Status.ERROR):
@@ -65,6 +67,13 @@ def _verdict(report: Report, outcome: Outcome, judged: Judged) -> Remark:
 def _exception(found: ExceptionReport, next_hop: str) -> Remark:
     where = f"{found.table} has {found.value!a} for {next_hop}"
     return warning(f"an exception of this machine decides: {where}, and Postfix does not ask the daemon")
+
+
+def _exempt(found: ExemptReport, next_hop: str, without: Remark) -> Remark:
+    """The verdict under an exception of the daemon, which is a warning whatever is wrong with the domain."""
+    whose = f" for {found.domain}" if found.domain.startswith("*") else ""
+    policy = f"mail to {next_hop} is sent without its policy: an exception{whose} decides until {found.until}"
+    return warning(f"{policy} ({found.reason}); without it: {without.text}")
 
 
 def _late(report: Report, outcome: Outcome) -> Remark:

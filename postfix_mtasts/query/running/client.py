@@ -92,7 +92,7 @@ class Running:
 def running(settings: Config) -> Running:
     """Ask the running daemon what it does. Raises NoDaemon and QueryError."""
     (status,) = ask(settings.server.control, {"request": "status"}, _CONTROL_WITHIN)
-    if "sockets" not in status:
+    if "exceptions" not in status:
         raise NoDaemon(f"the running daemon is version {status['version']}: restart it")
     return Running(
         pid=status["pid"],

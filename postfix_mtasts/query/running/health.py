@@ -6,7 +6,8 @@
                  nameservers do not answer; or three quarters of the discoveries in the last ten minutes have failed
     WARNING   1  a quarter of these discoveries has failed; or a policy that could not be renewed is about to expire:
                  less than a quarter of its max_age is left, and the log has an error; or the daemon cannot write the
-                 database, or has begun it anew within a day; or the control socket does not work
+                 database, or has begun it anew within a day; or an exception ends within a week; or the file with
+                 exceptions cannot be used; or the control socket does not work
     OK        0  none of these; other policies that could not be renewed are only counted, because usually only the
                  owner of the domain can help
     UNKNOWN   3  the configuration is wrong
@@ -19,11 +20,12 @@ import argparse
 import asyncio
 import enum
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from postfix_mtasts.config import Config, ConfigError, Endpoint, OnFailure
 from postfix_mtasts.config_file import read_config
+from postfix_mtasts.daemon.exceptions import WARN_WITHIN
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.log.events import span
@@ -106,7 +108,7 @@ def judge(unanswered: Sequence[str], no_dns: str, seconds: float, status: JSON |
             share = _failed_share(status["discoveries"])
             if share >= _SOME:
                 (critical if share >= _MOST else warning).append(_discoveries(status["discoveries"]))
-            warning += _troubles(status, now)
+            warning += [*_troubles(status, now), *_exceptions(status["exceptions"], now)]
             fine += _counts(status)
             numbers |= _numbers(status)
     level = Level.CRITICAL if critical else Level.WARNING if warning else Level.OK
@@ -144,12 +146,23 @@ def _troubles(status: JSON, now: float) -> list[str]:
     return troubles
 
 
+def _exceptions(exceptions: JSON, now: float) -> Iterator[str]:
+    """Exceptions that end soon, and why those that were added by command may be unknown."""
+    for one in exceptions["first_to_end"]:
+        if one["ends_at"] - now <= WARN_WITHIN:
+            yield f"the exception for {one['domain']} ends in {span(max(0.0, one['ends_at'] - now))}: {one['reason']}"
+    if exceptions["trouble"]:
+        yield f"exceptions that were added by command: {exceptions['trouble']}"
+
+
 def _counts(status: JSON) -> list[str]:
     policies = status["policies"]
-    stored, failing = policies["stored"], policies["not_renewed"]
+    stored, failing, holding = policies["stored"], policies["not_renewed"], status["exceptions"]["holding"]
+    exceptions = [f"{holding} exception{'' if holding == 1 else 's'}"] if holding else []
     if stored is None:
-        return []
-    return [f"{stored} {'policy' if stored == 1 else 'policies'}{f', {failing} not renewed' if failing else ''}"]
+        return exceptions
+    counted = f"{stored} {'policy' if stored == 1 else 'policies'}{f', {failing} not renewed' if failing else ''}"
+    return [", ".join([counted, *exceptions])]
 
 
 def _numbers(status: JSON) -> dict[str, str]:
@@ -161,6 +174,7 @@ def _numbers(status: JSON) -> dict[str, str]:
         "pending_writes": status["database"]["pending_writes"],
         "discoveries": status["discoveries"]["ended"],
         "failed_discoveries": status["discoveries"]["failed"],
+        "exceptions": status["exceptions"]["holding"],
     }
     return {name: str(number) for name, number in numbers.items() if number is not None}
 
@@ -209,7 +223,7 @@ def _status(settings: Config) -> tuple[JSON | str | None, Sequence[Endpoint]]:
 
 def _document(status: JSON) -> JSON:
     """The daemon's status document (`daemon.control`), with times in ISO 8601."""
-    database, policies = status["database"], status["policies"]
+    database, policies, exceptions = status["database"], status["policies"], status["exceptions"]
     return {
         **status,
         "started_at": iso(status["started_at"]),
@@ -220,4 +234,8 @@ def _document(status: JSON) -> JSON:
             "begun_anew_at": iso(database["begun_anew_at"]),
         },
         "policies": {**policies, "first_ends_at": iso(policies["first_ends_at"])},
+        "exceptions": {
+            **exceptions,
+            "first_to_end": [{**one, "ends_at": iso(one["ends_at"])} for one in exceptions["first_to_end"]],
+        },
     }

@@ -14,6 +14,7 @@ Unless it is an item of a list, it also has these:
     note        {"no_policy", "reason", "until"}: why the last lookup led to no policy; null if it led to one
     unread      whether the database could not be read, so that it may have a policy
     dane        [{"next_hop", "tlsa": "usable" | "absent" | "failed", "hosts": […], "reason", "seen_at"}, …]
+    exception   {"domain", "until", "ends_at", "reason", "level", "dane", "added"}: the exception that holds, or null
 """
 
 import datetime
@@ -22,9 +23,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from postfix_mtasts.cache.row import parse_failed, parse_row, print_failed
+from postfix_mtasts.daemon.explain import parse_exception, print_exception
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.output import JSON, Status
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
+from postfix_mtasts.sts.exception import PolicyException
 from postfix_mtasts.sts.schedule import refresh_at, renewal_fails, urgent_at
 
 _LAST_TIME = 253402300799.0  # The end of the year 9999.
@@ -42,6 +45,7 @@ class Known:
     note: JSON | None = None
     unread: bool = False
     dane: Sequence[JSON] = ()
+    exception: PolicyException | None = None
 
     def status(self, now: float) -> Status:
         """What this means for mail. ERROR if there may be a policy that could not be fetched."""
@@ -65,7 +69,12 @@ def parse_known(document: JSON) -> Known:
         failed = tuple(parse_failed(one) for one in document["failed"])
         entry = Entry(failed=failed, checked_at=document["checked_at"])
     return Known(
-        document["domain"], entry, document.get("note"), document.get("unread", False), document.get("dane", ())
+        document["domain"],
+        entry,
+        document.get("note"),
+        document.get("unread", False),
+        document.get("dane", ()),
+        parse_exception(document["exception"]) if document.get("exception") else None,
     )
 
 
@@ -157,8 +166,18 @@ def _facts(one: Known, now: float) -> Iterator[tuple[str, str]]:
         yield "", f"{'no policy' if one.note['no_policy'] else 'check failed'}: {one.note['reason']}"
     for failed in entry.failed:
         yield "failed", _failed(failed, now)
+    if one.exception:
+        yield "exception", exception_words(one.exception, now)
     for dane in one.dane:
         yield "DANE", f"{dane['next_hop']}: {_dane(dane)}, looked up {ago(dane['seen_at'], now)}"
+
+
+def exception_words(exception: PolicyException, now: float) -> str:
+    """An exception in one line."""
+    whose = f"for {exception.domain}, " if exception.domain.startswith("*") else ""
+    ends = f"until {exception.until} (ends in {span(exception.ends_at - now)})"
+    dane = ", also for DANE" if exception.dane else ""
+    return f"{whose}{ends}, level {exception.level.value}{dane}: {exception.reason}"
 
 
 def _failed(failed: FailedFetch, now: float) -> str:
@@ -196,7 +215,13 @@ def document(one: Known, now: float, *, alone: bool) -> JSON:
         "note": note,
         "unread": one.unread,
         "dane": [{**dane, "seen_at": iso(dane["seen_at"])} for dane in one.dane],
+        "exception": one.exception and exception_document(one.exception),
     }
+
+
+def exception_document(exception: PolicyException) -> JSON:
+    """An exception as JSON."""
+    return print_exception(exception) | {"ends_at": iso(exception.ends_at)}
 
 
 def _policy(cached: CachedPolicy, now: float) -> JSON:

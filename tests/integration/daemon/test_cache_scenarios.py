@@ -12,6 +12,7 @@ from postfix_mtasts.cache.memory import Memory
 from postfix_mtasts.cache.store import Store
 from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.daemon.dane import Dane
+from postfix_mtasts.daemon.exceptions import Exceptions
 from postfix_mtasts.daemon.lookup import Lookup
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.postfix.reply import ReplyRules, Style
@@ -51,6 +52,7 @@ class RealWorld:
             fetcher,
             Dane(resolver, 10, lambda: self._now),
             REPLY_RULES,
+            Exceptions(store.with_name("exceptions.json")),
             answer_within=30,
             clock=lambda: self._now,
         )

@@ -50,6 +50,7 @@ NOTHING: dict[str, Any] = {
     "note": None,
     "unread": False,
     "dane": [],
+    "exception": None,
 }
 NO_RECORD = "no _mta-sts TXT record"
 NOT_FOUND = "HTTP response: status 404"
@@ -141,6 +142,7 @@ def test_rows_come_as_they_are_stored(world: World, tmp_path: Path) -> None:
                 "note": None,
                 "unread": False,
                 "dane": [],
+                "exception": None,
             }
         ]
 
@@ -417,6 +419,7 @@ def test_the_status_at_first(daemon: Daemon) -> None:
         "policies": {"stored": 0, "in_memory": 0, "not_renewed": 0, "ending": 0, "first_ends_at": None},
         "no_policies_in_memory": 0,
         "discoveries": {"minutes": 10, "ended": 0, "failed": 0, "last_failure": None},
+        "exceptions": {"holding": 0, "first_to_end": [], "trouble": None},
     }
 
 
@@ -531,7 +534,8 @@ def test_the_status_tells_of_a_lock_that_nothing_waits_for(daemon: Daemon) -> No
 
 NO_OBJECT = {"error": "expected a JSON object on one line of at most 4096 bytes"}
 NO_REQUEST = {
-    "error": 'expected "request" to be "list" or "status", or "show", "explain", "forget" or "refresh" with a "domain"'
+    "error": 'expected "request" to be "list", "status" or "exceptions", or "show", "explain", "forget", "refresh", '
+    '"except" or "unexcept" with a "domain"'
 }
 
 
@@ -748,9 +752,11 @@ def test_a_group_may_look_and_change_nothing(world: World) -> None:
         with Daemon(folder, world.configuration(folder, server=server)) as daemon:
             assert stat.S_IMODE((folder / "control").stat().st_mode) == 0o660
             assert as_user(daemon, "nobody", "nogroup", '{"request": "list"}') == ["forbidden"]
-            assert as_user(daemon, "nobody", "daemon", '{"request": "list"}') == [DONE]
-            for request in ("forget", "refresh"):
-                line = json.dumps({"request": request, "domain": "a.test"})
+            for request in ("list", "exceptions"):
+                assert as_user(daemon, "nobody", "daemon", json.dumps({"request": request})) == [DONE]
+            for request in ("forget", "refresh", "except", "unexcept"):
+                rest = {"until": "2099-12-31", "reason": "ticket"} if request == "except" else {}
+                line = json.dumps({"request": request, "domain": "a.test", **rest})
                 refused = {"error": f"only root and the daemon's user may {request} a domain"}
                 assert as_user(daemon, "nobody", "daemon", line) == [refused]
 

@@ -1,6 +1,7 @@
 """The metrics as Prometheus reads them: what they say, what their listener takes, and what it never does."""
 
 import contextlib
+import datetime
 import re
 import socket
 import subprocess
@@ -153,6 +154,29 @@ def test_what_is_stored(world: World, tmp_path: Path, socket_path: str) -> None:
         assert ask(socket_path, "new.test").startswith("OK secure ")
         wait_until_stored(tmp_path / "policies.sqlite", "new.test")
         assert labelled(scraped(), "mtasts_policies") == {"enforce": 2, "testing": 1, "none": 1}
+
+
+def day(days: int) -> datetime.date:
+    """So many days from today, in the time zone of this machine."""
+    return datetime.datetime.now(datetime.UTC).astimezone().date() + datetime.timedelta(days)
+
+
+def exception(domain: str, days: int) -> str:
+    return f'[[exception]]\ndomain = "{domain}"\nuntil = {day(days)}\nreason = "a test"\nlevel = "may"\n'
+
+
+def test_exceptions(world: World, tmp_path: Path, socket_path: str) -> None:
+    world.publish("exempt.test", policy("exempt.test"))
+    settings = toml(world.configuration(tmp_path, metrics=TABLE))
+    ours = exception("exempt.test", 3) + exception("*.later.test", 30) + exception("over.test", -1)
+    with Daemon(tmp_path, settings + ours):
+        for _ in range(2):
+            assert ask(socket_path, "exempt.test") == "OK may"
+        seen = scraped()
+    assert seen["mtasts_exceptions"] == 2
+    end = datetime.datetime.combine(day(4), datetime.time()).timestamp()
+    assert seen["mtasts_exception_earliest_end_timestamp_seconds"] == end
+    assert answers(seen) == {"may": 2, "notfound": 1}
 
 
 def test_a_database_in_trouble(world: World, tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ import pytest
 
 from postfix_mtasts.query.command import SUBCOMMANDS, parser
 from tests.integration.conftest import World
-from tests.integration.daemon.test_metrics import TABLE, TYPES, policy, scraped
-from tests.world.daemon import Daemon, ask
+from tests.integration.daemon.test_metrics import TABLE, TYPES, day, exception, policy, scraped
+from tests.world.daemon import Daemon, ask, toml
+from tests.world.daemon import query as run_query
 from tests.world.programs import program
 
 ROOT = Path(__file__).parents[3]
@@ -27,7 +28,7 @@ CONTRIB = ROOT / "contrib"
 RULES = CONTRIB / "prometheus/alerts.yml"
 DASHBOARD = json.loads((CONTRIB / "grafana/postfix-mtasts.json").read_text())
 URL = "http://127.0.0.1:9090"
-TO_COME = ("except", "shadow")
+TO_COME = ("shadow",)
 ALERTS = re.findall(r"- alert: (\w+)", RULES.read_text())
 
 
@@ -162,7 +163,8 @@ def wait_until(holds: Any, seconds: float = 60) -> None:
 def test_prometheus_scrapes_the_daemon_and_tells_of_trouble(world: World, tmp_path: Path) -> None:
     world.publish("scraped.test", policy("scraped.test"))
     (tmp_path / "prometheus").mkdir()
-    with Daemon(tmp_path, world.configuration(tmp_path, metrics=TABLE)) as daemon, prometheus(tmp_path / "prometheus"):
+    settings = toml(world.configuration(tmp_path, metrics=TABLE)) + exception("exempt.test", 30)
+    with Daemon(tmp_path, settings) as daemon, prometheus(tmp_path / "prometheus"):
         assert ask(f"unix:{tmp_path}/socket", "scraped.test").startswith("OK secure ")
         wait_until(lambda: query('mtasts_queries_total{answer="secure"} == 1'))
         (up,) = query("up")
@@ -178,6 +180,10 @@ def test_prometheus_scrapes_the_daemon_and_tells_of_trouble(world: World, tmp_pa
         with daemon.stopped():
             wait_until(lambda: firing() == {"MtastsDown"})
         wait_until(lambda: firing() == set())
+        words = ("except", "add", "soon.test", "--until", str(day(3)), "--reason", "x", "--config", daemon.config)
+        status, _, _ = run_query(*words)
+        assert status == 0
+        wait_until(lambda: firing() == {"MtastsExceptionEnds"})
         (tmp_path / "policies.sqlite").unlink()
         ask(f"unix:{tmp_path}/socket", "another.test")  # It notices.
         wait_until(lambda: "MtastsDatabaseTrouble" in firing())

@@ -17,6 +17,7 @@ from postfix_mtasts.cache.memory import Memory
 from postfix_mtasts.cache.store import Store
 from postfix_mtasts.config import DaneSetting, InetEndpoint, OnFailure
 from postfix_mtasts.daemon.dane import Dane
+from postfix_mtasts.daemon.exceptions import Exceptions
 from postfix_mtasts.daemon.lookup import MAX_BEHIND, Lookup
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.postfix.reply import ReplyRules, Style
@@ -66,7 +67,10 @@ class Service:
         store = Store(str(folder / "policies.sqlite"), clock)
         await store.open()
         memory, dane = Memory(policies=10, notes=notes, clock=clock), Dane(resolver, 10, clock)
-        self.lookup = Lookup(store, memory, resolver, fetcher, dane, self.rules, answer_within=30, clock=clock)
+        self.exceptions = Exceptions(folder / "exceptions.json", clock)
+        self.lookup = Lookup(
+            store, memory, resolver, fetcher, dane, self.rules, self.exceptions, answer_within=30, clock=clock
+        )
         try:
             yield self
         finally:

@@ -12,6 +12,7 @@ from postfix_mtasts.cache.store import Store
 from postfix_mtasts.config import InetEndpoint
 from postfix_mtasts.daemon import refresh
 from postfix_mtasts.daemon.dane import Dane
+from postfix_mtasts.daemon.exceptions import Exceptions
 from postfix_mtasts.daemon.lookup import Lookup
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.postfix.reply import ReplyRules, Style
@@ -54,6 +55,7 @@ def lookup(store: Store, dns: DnsServer, tmp_path: Path) -> Lookup:
         Fetcher(resolver, tls_context(str(Ca(tmp_path).file)), timeout=30),
         Dane(resolver, 1000, lambda: NOW),
         ReplyRules(Style.PLAIN),
+        Exceptions(tmp_path / "exceptions.json"),
         answer_within=30,
         clock=lambda: NOW,
     )

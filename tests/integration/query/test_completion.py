@@ -64,6 +64,8 @@ def test_shells_complete_words(shell: Callable[..., str]) -> None:
     modes, sorts = {"enforce", "testing", "none"}, {"domain", "fetched", "expires", "failures"}
     assert set(SUBCOMMANDS) <= set(shell(PROGRAM, "").split())
     assert {"list", "show", "forget", "refresh"} <= set(shell(PROGRAM, "cache", "").split())
+    assert {"add", "list", "remove"} <= set(shell(PROGRAM, "except", "").split())
+    assert set(shell(PROGRAM, "except", "add", "--level", "").split()) == {"none", "may", "encrypt"}
     assert set(shell(PROGRAM, "cache", "list", "--mode", "").split()) == modes
     assert set(shell(PROGRAM, "cache", "list", "--sort", "").split()) == sorts
     assert shell(PROGRAM, "example.com", "d").split() == []

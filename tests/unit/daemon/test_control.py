@@ -1,12 +1,15 @@
 """Requests of control: whatever comes is one, or gets one error."""
 
+import datetime
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postfix_mtasts.daemon.control import RequestError, parse_request
+from postfix_mtasts.config import ExceptionSetting, Level
+from postfix_mtasts.daemon.control import About, RequestError, parse_request
 from postfix_mtasts.sts.domain import PolicyDomain
 from tests.unit.strategies import near
 
@@ -22,13 +25,50 @@ DOMAIN = PolicyDomain("xn--bcher-kva.example")
         pytest.param('{"request": "forget", "domain": "[bücher.example]:587"}', ("forget", DOMAIN), id="smart host"),
         pytest.param('{"domain": "xn--bcher-kva.example", "request": "refresh"}', ("refresh", DOMAIN), id="refresh"),
         pytest.param('{"request": "list", "since": 1}', ("list", None), id="a key of a later version"),
+        pytest.param('{"request": "exceptions"}', ("exceptions", None), id="exceptions"),
+        pytest.param('{"request": "unexcept", "domain": "*.A.test"}', ("unexcept", "*.a.test"), id="unexcept"),
+        pytest.param(
+            '{"request": "except", "domain": "*.A.test", "until": "2026-12-31", "reason": " ticket "}',
+            ("except", ExceptionSetting("*.a.test", datetime.date(2026, 12, 31), "ticket")),
+            id="except",
+        ),
+        pytest.param(
+            '{"request": "except", "domain": "a.test", "until": "0001-01-01", "reason": "x", "level": "may", '
+            '"dane": true}',
+            ("except", ExceptionSetting("a.test", datetime.date(1, 1, 1), "x", Level.MAY, dane=True)),
+            id="except with all members",
+        ),
     ],
 )
-def test_request(line: str, request_: tuple[str, PolicyDomain | None]) -> None:
+def test_request(line: str, request_: tuple[str, About]) -> None:
     assert parse_request(line.encode()) == request_
 
 
-_words = st.sampled_from(["list", "show", "forget", "refresh", "status", "domain", "request", "a.test", "localhost"])
+@pytest.mark.parametrize(
+    ("members", "error"),
+    [
+        ({"domain": "a"}, 'exception.domain = "a": must be "DOMAIN" or "*.DOMAIN", in punycode'),
+        ({"until": "2026-W01-1"}, 'exception.until = "2026-W01-1": must be a date without quotes, such as 2026-12-31'),
+        ({"until": "20261231"}, 'exception.until = "20261231": must be a date without quotes, such as 2026-12-31'),
+        ({"until": "2026-02-30"}, 'exception.until = "2026-02-30": must be a date without quotes, such as 2026-12-31'),
+        ({"until": None}, "exception.until = None: must be a date without quotes, such as 2026-12-31"),
+        ({"reason": "a\nb"}, 'exception.reason = "a\\nb": must be a text of 1 to 200 characters on one line'),
+        ({"level": ["may"]}, 'exception.level = ["may"]: must be "none", "may" or "encrypt"'),
+        ({"dane": 1}, "exception.dane = 1: must be true or false"),
+        ({"since": 1}, ("unknown key exception.since: allowed are exception.domain, exception.until, exception.reason, "
+         "exception.level, exception.dane")),
+    ],
+)  # fmt: skip
+def test_a_wrong_exception(members: dict[str, object], error: str) -> None:
+    request = {"request": "except", "domain": "a.test", "until": "2026-12-31", "reason": "x"} | members
+    with pytest.raises(RequestError, match=f"^{re.escape(f'except: {error}')}$"):
+        parse_request(json.dumps(request).encode())
+
+
+_of_exceptions = ["except", "unexcept", "exceptions", "until", "reason", "level", "2026-12-31", "may"]
+_words = st.sampled_from(
+    ["list", "show", "forget", "refresh", "status", "domain", "request", "a.test", "localhost", *_of_exceptions]
+)
 _json = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text() | _words,
     lambda inner: st.lists(inner) | st.dictionaries(_words | st.text(), inner),
@@ -43,10 +83,10 @@ def test_any_octets_are_a_request_or_our_error(line: bytes) -> None:
         case str(error):
             assert error.isprintable()
         case name, domain:
-            assert (name in ("list", "status")) == (domain is None)
+            assert (name in ("list", "status", "exceptions")) == (domain is None)
 
 
-def _parsed(line: bytes) -> tuple[str, PolicyDomain | None] | str:
+def _parsed(line: bytes) -> tuple[str, About] | str:
     try:
         return parse_request(line)
     except RequestError as error:

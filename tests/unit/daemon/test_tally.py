@@ -6,16 +6,15 @@ from postfix_mtasts.daemon.tally import ANSWERS, Histogram, Tally
 from postfix_mtasts.postfix.reply import NOTFOUND, temporary_failure
 from postfix_mtasts.postfix.socketmap import Reply, Status
 from postfix_mtasts.sts.observation import (
+    DiscoveryObservation,
     DnsFailed,
     Failure,
     FetchFailed,
-    FetchObservation,
     PolicyFetched,
     PolicyInvalid,
     RecordAbsent,
     RecordFound,
     RecordInvalid,
-    RecordObservation,
     Stage,
 )
 from postfix_mtasts.sts.policy import parse
@@ -50,7 +49,7 @@ def policy(mode: str) -> PolicyFetched:
     return PolicyFetched(parse(text.encode())[0], text, "1")
 
 
-ENDS: list[tuple[RecordObservation | FetchObservation, tuple[str, str]]] = [
+ENDS: list[tuple[DiscoveryObservation, tuple[str, str]]] = [
     (policy("enforce"), ("policy", "enforce")),
     (policy("testing"), ("policy", "testing")),
     (policy("none"), ("policy", "none")),
@@ -65,7 +64,7 @@ ENDS: list[tuple[RecordObservation | FetchObservation, tuple[str, str]]] = [
 
 
 @pytest.mark.parametrize(("last", "end"), ENDS)
-def test_discoveries(last: RecordObservation | FetchObservation, end: tuple[str, str]) -> None:
+def test_discoveries(last: DiscoveryObservation, end: tuple[str, str]) -> None:
     tally = Tally()
     tally.discovered(last, 0.3)
     tally.discovered(last, 0.4)

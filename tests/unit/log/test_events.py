@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from postfix_mtasts.config import DaneSetting, InetEndpoint
+from postfix_mtasts.config import DaneSetting, InetEndpoint, Level
 from postfix_mtasts.log import events
 from postfix_mtasts.log.events import Event
 from postfix_mtasts.postfix.reply import ReplyRules, Style
+from postfix_mtasts.postfix.socketmap import Reply, Status
 from postfix_mtasts.sts.decide import HadExpired, NotRenewed, PolicyChanged
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import Answer, Apply, NoPolicy, Unavailable, YieldToDane
+from postfix_mtasts.sts.exception import PolicyException
 from postfix_mtasts.sts.observation import Failure, Stage
 from postfix_mtasts.sts.policy import Finding, Mode, MxPattern, Policy
 
@@ -43,8 +45,77 @@ def decided(answer: Answer) -> Callable[[], None]:
     return partial(events.decided, DOMAIN, answer)
 
 
+CONFIGURED = PolicyException("*.example.com", "2026-12-31", 0.0, "ticket 4711", Level.MAY)
+ADDED = PolicyException("example.com", "2026-12-31", 0.0, "ticket 4711", added=True)
+TOLD, WITHOUT = Reply(Status.OK, "may"), Reply(Status.OK, "secure match=mx.example.com servername=hostname")
+
 EVENTS: list[tuple[Callable[[], None], list[str], Fields]] = [
     (partial(events.not_started, "no"), ["ERROR no"], fields(Event.NOT_STARTED)),
+    (
+        partial(events.excepted, DOMAIN, CONFIGURED, TOLD, WITHOUT),
+        [
+            (
+                "INFO domain=example.com, an exception for *.example.com until 2026-12-31: Postfix is answered "
+                '"OK may" instead of "OK secure": ticket 4711'
+            )
+        ],
+        fields(Event.EXCEPTION_USED, domain=True),
+    ),
+    (
+        partial(events.excepted, DOMAIN, ADDED, Reply(Status.NOTFOUND), Reply(Status.TEMP, "TXT lookup: SERVFAIL")),
+        [
+            (
+                'INFO domain=example.com, an exception until 2026-12-31: Postfix is answered "NOTFOUND" instead of '
+                '"TEMP TXT lookup: SERVFAIL": ticket 4711'
+            )
+        ],
+        fields(Event.EXCEPTION_USED, domain=True),
+    ),
+    (
+        partial(events.exception_ends, CONFIGURED, 3 * 86400.0),
+        [
+            (
+                "WARNING the exception for *.example.com ends in 3 days, with 2026-12-31, and then the policy holds "
+                "again: ticket 4711"
+            )
+        ],
+        fields(Event.EXCEPTION_ENDS),
+    ),
+    (
+        partial(events.exception_ended, CONFIGURED),
+        [
+            (
+                "WARNING the exception for *.example.com has ended with 2026-12-31, and the policy holds again: "
+                "ticket 4711; remove it from the configuration"
+            )
+        ],
+        fields(Event.EXCEPTION_ENDED),
+    ),
+    (
+        partial(events.exception_ended, ADDED),
+        ["WARNING the exception for example.com has ended with 2026-12-31, and the policy holds again: ticket 4711"],
+        fields(Event.EXCEPTION_ENDED),
+    ),
+    (
+        partial(events.exception_added, ADDED),
+        ["INFO exception added for example.com, until 2026-12-31, level none: ticket 4711"],
+        fields(Event.EXCEPTION_CHANGED),
+    ),
+    (
+        partial(events.exception_removed, ADDED),
+        ["INFO exception removed for example.com, which was until 2026-12-31: ticket 4711"],
+        fields(Event.EXCEPTION_CHANGED),
+    ),
+    (
+        partial(events.exceptions_trouble, "/x: permission denied"),
+        [
+            (
+                "ERROR exceptions that were added by command: /x: permission denied; those that are known hold, and "
+                "no others"
+            )
+        ],
+        fields(Event.EXCEPTION_TROUBLE),
+    ),
     (partial(events.ready, "x = y"), ["INFO ready; in main.cf: x = y"], fields(Event.READY)),
     (
         partial(events.listener_not_passed, TCP),

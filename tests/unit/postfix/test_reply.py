@@ -6,11 +6,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from postfix_mtasts.config import DaneSetting, OnFailure, OnTesting
+from postfix_mtasts.config import DaneSetting, Level, OnFailure, OnTesting
 from postfix_mtasts.postfix.reply import ReplyRules, Style, beside_dane, reply_to, temporary_failure
 from postfix_mtasts.postfix.socketmap import Reply, Status
 from postfix_mtasts.sts.domain import PolicyDomain
-from postfix_mtasts.sts.entry import Answer, Apply, NoPolicy, Unavailable, YieldToDane
+from postfix_mtasts.sts.entry import Answer, Apply, Exempt, NoPolicy, Unavailable, YieldToDane
+from postfix_mtasts.sts.exception import PolicyException
 from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneUsable, Failure, ResultType, Stage
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy, PolicyError, parse
 from tests.unit.strategies import domains, policies, policy_texts
@@ -389,3 +390,46 @@ def test_which_answers_wait_for_dane() -> None:
         }[dane]
         for dane, style, testing in waiting
     }
+
+
+def _exempt(level: Level, *, dane: bool = False) -> Exempt:
+    return Exempt(PolicyException("example.com", "2026-12-31", 0.0, "ticket 4711", level, dane))
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        pytest.param(Level.NONE, b"9:NOTFOUND ,", id="as if there were no policy"),
+        pytest.param(Level.MAY, b"6:OK may,", id="whatever the host offers"),
+        pytest.param(Level.ENCRYPT, b"10:OK encrypt,", id="without verifying"),
+    ],
+)
+@pytest.mark.parametrize("style", Style)
+@pytest.mark.parametrize("dane", DaneSetting)
+def test_an_exception_is_answered_by_its_level(level: Level, expected: bytes, style: Style, dane: DaneSetting) -> None:
+    rules = ReplyRules(style, OnFailure.TEMP, OnTesting.REPORT, dane)
+    assert reply_to(DOMAIN, _exempt(level), rules).encode() == expected
+
+
+def test_an_exception_waits_for_dane_where_it_would_take_its_place_and_may_not() -> None:
+    exceptions = {(level, dane): _exempt(level, dane=dane) for level in Level for dane in (False, True)}
+    waiting = {
+        setting: [
+            name for name, exempt in exceptions.items() if ReplyRules(Style.PLAIN, dane=setting).heeds_dane(exempt)
+        ]
+        for setting in (DaneSetting.OFF, DaneSetting.YIELD, DaneSetting.DANE_ONLY)
+    }
+    assert waiting == {
+        DaneSetting.OFF: [],
+        DaneSetting.YIELD: [(Level.MAY, False), (Level.ENCRYPT, False)],
+        DaneSetting.DANE_ONLY: [(Level.NONE, False), (Level.MAY, False), (Level.ENCRYPT, False)],
+    }
+
+
+@pytest.mark.parametrize("level", Level)
+def test_dane_goes_before_an_exception_and_protects_no_policy_then(level: Level) -> None:
+    exempt = _exempt(level)
+    some = DaneUsable(("mx1.example.com",), 300.0, covers_all=False)
+    assert beside_dane(exempt, some) == YieldToDane(("mx1.example.com",))
+    assert beside_dane(exempt, DaneFailed(DNS_FAILURE)) == Unavailable(DNS_FAILURE, defer=True)
+    assert beside_dane(exempt, DaneAbsent("no MX host", 300.0)) is exempt

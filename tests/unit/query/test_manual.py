@@ -39,7 +39,7 @@ def manual() -> str:
 def test_the_manual_has_every_option_and_argument(name: str | None, manual: str) -> None:
     missing = {option for option in options(name) if not re.search(rf"(?<![\w-]){option}(?![\w-])", manual)}
     choices = {
-        f"cache {choice}" if action.dest == "what" else choice
+        f"{name} {choice}" if action.dest == "what" else choice
         for action in actions(name)
         for choice in action.choices or ()
     }
@@ -71,6 +71,7 @@ SHAPES = [
     report.MxReport,
     report.DaneReport,
     report.AnswerReport,
+    report.ExemptReport,
     Remark,
     Finding,
     Examination,

@@ -96,6 +96,7 @@ def policy(domain: str, mode: str = "enforce", max_age: int = 1209600, mx: str =
 
 CASES: dict[str, tuple[tuple[str, ...], Callable[[Scene], None]]] = {}
 CACHED: dict[str, Callable[[Scene], Entry]] = {}  # What the running daemon has cached; without it, none runs.
+EXCEPTIONS: dict[str, str] = {}  # TOML of the daemon's exceptions.
 ANSWER_WITHIN: dict[str, float] = {}  # Seconds, where that is not the default.
 
 
@@ -659,6 +660,34 @@ def probe_one_host_of_three(scene: Scene) -> None:
     scene.mail("mx3")
 
 
+# Exceptions of the daemon
+
+
+def exception(domain: str, level: str) -> str:
+    table = {"domain": domain, "reason": "their certificate is to be renewed, ticket 4711", "level": level}
+    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+    return f"[[exception]]\nuntil = 2099-01-01\n{lines}"
+
+
+@cached("exception-probed", old(), "--probe")
+def exception_probed(scene: Scene) -> None:
+    scene.right()
+    scene.mail(kind="expired")
+
+
+@cached("exception-that-changes-nothing-signed", old(), "--probe")
+def exception_that_changes_nothing_signed(scene: Scene) -> None:
+    scene.right()
+    scene.mail()
+    scene.tlsa(scene.mx, scene.certificates[0])
+
+
+EXCEPTIONS["exception-probed"] = exception("exception-probed.test", "none")
+EXCEPTIONS["exception-that-changes-nothing-signed"] = exception(
+    "exception-that-changes-nothing-signed.signed", "encrypt"
+)
+
+
 # Before publishing
 
 
@@ -738,7 +767,7 @@ def running(world: World, scene: Scene, folder: Path, name: str) -> Iterator[Dae
     entry = CACHED[name](scene)
     if entry.cached:
         store_entries(folder / "policies.sqlite", {scene.domain: entry})
-    with Daemon(folder, config) as daemon:
+    with Daemon(folder, toml(config) + EXCEPTIONS.get(name, "")) as daemon:
         yield daemon
 
 
@@ -750,6 +779,7 @@ _OWN = [
     (r"came only after \d+ s", "came only after N s"),
     (r"TLSv1\.\d [A-Z0-9_]+", "TLS"),
     (r"(?<!id=)\b20\d\d-\d\d-\d\d(T\d\d:\d\d:\d\dZ)?", "DATE"),
+    (r"(ends\s+in\s+)\d+(\s+days)", r"\1N\2"),
     (r"(expires\s+in\s+)\d+(\s+days)", r"\1N\2"),
 ]
 

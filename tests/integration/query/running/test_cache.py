@@ -112,7 +112,7 @@ OVER: dict[str, Any] = {
     "refresh_at": None,
     "failed": [],
 }
-ALONE: dict[str, Any] = {"note": None, "unread": False, "dane": []}
+ALONE: dict[str, Any] = {"note": None, "unread": False, "dane": [], "exception": None}
 NOTHING: dict[str, Any] = {
     "domain": "nothing.test",
     "policy": None,

@@ -36,7 +36,9 @@ def health(config: Path, *words: str) -> tuple[int, str]:
     return status, re.sub(r"time=\d+\.\d{3}s", "time=Ns", re.sub(r"\d+ (s|seconds|hours|minutes)\b", r"N \1", output))
 
 
-NUMBERS = "time=Ns policies={} not_renewed={} ending={} pending_writes={} discoveries=0 failed_discoveries=0"
+NUMBERS = (
+    "time=Ns policies={} not_renewed={} ending={} pending_writes={} discoveries=0 failed_discoveries=0 exceptions=0"
+)
 
 
 def test_all_is_well(world: World, daemon: Daemon) -> None:
@@ -103,6 +105,7 @@ def test_json(daemon: Daemon) -> None:
                 "policies": {"stored": 0, "in_memory": 0, "not_renewed": 0, "ending": 0, "first_ends_at": None},
                 "no_policies_in_memory": 0,
                 "discoveries": {"minutes": 10, "ended": 0, "failed": 0, "last_failure": None},
+                "exceptions": {"holding": 0, "first_to_end": [], "trouble": None},
             },
         },
     )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postfix_mtasts.config import DaneSetting, OnFailure, OnTesting
+from postfix_mtasts.config import DaneSetting, Level, OnFailure, OnTesting
 from postfix_mtasts.daemon.dane import DaneEntry
 from postfix_mtasts.daemon.explain import Explanation, ExplanationError, parse_explanation, print_explanation
 from postfix_mtasts.postfix.reply import ReplyRules, Style
@@ -16,6 +16,7 @@ from postfix_mtasts.sts.decide import FetchPolicy as Fetch
 from postfix_mtasts.sts.decide import LookUpRecord
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
 from postfix_mtasts.sts.entry import Apply, CachedPolicy, Entry, NoPolicy, Note, Unavailable, YieldToDane
+from postfix_mtasts.sts.exception import PolicyException
 from postfix_mtasts.sts.observation import (
     Asked,
     DaneAbsent,
@@ -46,10 +47,15 @@ POLICY = Policy(Mode.ENFORCE, 604800, (MxPattern("mx.example.com"),))
 NOW = 1_800_000_000.0
 
 
-def told(entry: Entry, rules: ReplyRules = RULES, dane: DaneObservation | None = None) -> Explanation:
+def told(
+    entry: Entry,
+    rules: ReplyRules = RULES,
+    dane: DaneObservation | None = None,
+    exception: PolicyException | None = None,
+) -> Explanation:
     """What the daemon says of an entry, after its way over the control socket."""
     known = [(HOP, DaneEntry(dane, 0.0))] if dane else []
-    return parse_explanation(json.loads(json.dumps(print_explanation(entry, rules, 10.0, known))))
+    return parse_explanation(json.loads(json.dumps(print_explanation(entry, rules, 10.0, known, exception))))
 
 
 def fresh_of(world: PureWorld) -> Fresh:
@@ -134,10 +140,42 @@ rules = st.builds(
 )
 
 
-@given(entries | unstored, rules, danes)
-def test_nothing_is_lost_on_the_way(entry: Entry, chosen: ReplyRules, dane: DaneObservation) -> None:
-    explained = told(entry, chosen, dane)
-    assert explained == Explanation(entry, chosen, 10.0, {"example.com": dane})
+exceptions = st.builds(
+    PolicyException,
+    *(st.text(max_size=20), st.dates().map(str), st.floats(0, 1e12), st.text(max_size=20)),
+    *(st.sampled_from(Level), st.booleans(), st.booleans()),
+)
+
+
+@given(entries | unstored, rules, danes, st.none() | exceptions)
+def test_nothing_is_lost_on_the_way(
+    entry: Entry, chosen: ReplyRules, dane: DaneObservation, exception: PolicyException | None
+) -> None:
+    explained = told(entry, chosen, dane, exception)
+    assert explained == Explanation(entry, chosen, 10.0, {"example.com": dane}, exception)
+
+
+EXCEPTION = PolicyException("example.com", "2027-01-15", NOW + 86400, "ticket 4711")
+
+
+@pytest.mark.parametrize(
+    ("exception", "dane", "expected"),
+    [
+        (EXCEPTION, NO_DANE, "NOTFOUND"),
+        (replace(EXCEPTION, level=Level.MAY), NO_DANE, "OK may"),
+        (replace(EXCEPTION, level=Level.ENCRYPT), NO_DANE, "OK encrypt"),
+        (replace(EXCEPTION, level=Level.MAY), DaneUsable(("mx.example.com",), 60.0), "NOTFOUND"),
+        (replace(EXCEPTION, level=Level.MAY, dane=True), DaneUsable(("mx.example.com",), 60.0), "OK may"),
+    ],
+)
+@pytest.mark.parametrize("seconds", [0.1, 39.0], ids=["in time", "late"])
+def test_an_exception_is_answered_as_the_daemon_does(
+    exception: PolicyException, dane: DaneObservation, expected: str, seconds: float
+) -> None:
+    for entry in (Entry(CachedPolicy(POLICY, str(POLICY), "1", NOW - 60), checked_at=NOW - 60), Entry()):
+        known = told(entry, ReplyRules(Style.PLAIN, dane=DaneSetting.YIELD), dane, exception)
+        outcome = ask(known, HOP, Fresh(RecordAbsent(60.0), None, dane, seconds), NOW)
+        assert reply(outcome.answer, known, HOP) == expected
 
 
 def test_words_of_another_version() -> None:

@@ -18,8 +18,11 @@ STATUS: dict[str, Any] = {
     },
     "policies": {"stored": 12, "in_memory": 3, "not_renewed": 0, "ending": 0, "first_ends_at": None},
     "discoveries": {"minutes": 10, "ended": 9, "failed": 4, "last_failure": "TXT lookup: 192.0.2.1: SERVFAIL"},
+    "exceptions": {"holding": 0, "first_to_end": [], "trouble": None},
 }
-MORE = " discoveries=9 failed_discoveries=4"
+MORE = " discoveries=9 failed_discoveries=4 exceptions=0"
+FIRST = {"domain": "partner.example", "until": "2023-11-21", "ends_at": NOW + 7 * 86400, "reason": "ticket | 4711"}
+LATER = FIRST | {"domain": "*.example", "ends_at": NOW + 7 * 86400 + 1}
 SILENT = ["inet:127.0.0.1:8461 does not answer: connection refused", "unix:/run/sts does not speak socketmap"]
 
 
@@ -86,6 +89,21 @@ def status(table: str, **changes: object) -> dict[str, Any]:
             status("policies", stored=None, not_renewed=None, ending=None),
             f"MTA-STS OK - answers Postfix|time=0.002s pending_writes=0{MORE}",
             id="no counts",
+        ),
+        pytest.param(
+            [],
+            status("exceptions", holding=1, first_to_end=[LATER]),
+            "MTA-STS OK - answers Postfix; 12 policies, 1 exception"
+            f"|time=0.002s policies=12 not_renewed=0 ending=0 pending_writes=0{MORE[:-1]}1",
+            id="an exception holds",
+        ),
+        pytest.param(
+            [],
+            status("exceptions", holding=2, first_to_end=[FIRST, LATER], trouble="/x: permission denied"),
+            "MTA-STS WARNING - the exception for partner.example ends in 7 days: ticket / 4711; exceptions that were "
+            "added by command: /x: permission denied; answers Postfix; 12 policies, 2 exceptions"
+            f"|time=0.002s policies=12 not_renewed=0 ending=0 pending_writes=0{MORE[:-1]}2",
+            id="an exception ends within a week, and the file is broken",
         ),
         pytest.param(
             [],

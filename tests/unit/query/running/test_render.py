@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from postfix_mtasts.cache.row import RowError, print_failed, print_row
+from postfix_mtasts.config import Level
 from postfix_mtasts.query.output import Status
 from postfix_mtasts.query.running.render import Known, ago, describe, document, iso, parse_known, table
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
+from postfix_mtasts.sts.exception import PolicyException
 from postfix_mtasts.sts.observation import Failure, Stage
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 
@@ -164,6 +166,7 @@ def test_document() -> None:
         "note": NO_RECORD | {"until": "2023-11-14T22:14:20Z"},
         "unread": False,
         "dane": [dane | {"seen_at": "2023-11-14T22:13:20Z"}],
+        "exception": None,
     }
 
 
@@ -178,6 +181,25 @@ def test_document_of_nothing() -> None:
         "note": None,
         "unread": False,
         "dane": [],
+        "exception": None,
+    }
+
+
+EXCEPTION = PolicyException("*.test", "2023-12-31", NOW + 3 * 86400, "ticket 4711", Level.MAY, dane=True, added=True)
+
+
+def test_an_exception_is_shown() -> None:
+    one = Known("a.test", Entry(), exception=EXCEPTION)
+    line = "    exception   for *.test, until 2023-12-31 (ends in 3 days), level may, also for DANE: ticket 4711"
+    assert line in list(describe(one, NOW))
+    assert document(one, NOW, alone=True)["exception"] == {
+        "domain": "*.test",
+        "until": "2023-12-31",
+        "ends_at": "2023-11-17T22:13:20Z",
+        "reason": "ticket 4711",
+        "level": "may",
+        "dane": True,
+        "added": True,
     }
 
 

@@ -1,0 +1,76 @@
+"""What the control socket says of a domain, and of exceptions, as JSON."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from postfix_mtasts.cache.row import print_failed, print_row
+from postfix_mtasts.daemon.dane import DaneEntry
+from postfix_mtasts.daemon.exceptions import Exceptions
+from postfix_mtasts.daemon.explain import print_exception
+from postfix_mtasts.sts.domain import NextHop, PolicyDomain
+from postfix_mtasts.sts.entry import Entry, NoPolicy, Unavailable
+from postfix_mtasts.sts.exception import PolicyException
+from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable
+
+JSON = dict[str, Any]
+
+_MAX_SHOWN = 10  # Exceptions in the status.
+
+
+def print_known(
+    domain: PolicyDomain, entry: Entry, dane: Iterable[tuple[NextHop, DaneEntry]], exception: PolicyException | None
+) -> JSON:
+    """All that is known about a domain, as for `show`."""
+    note = entry.note
+    return {
+        "domain": domain.name,
+        "row": print_row(entry) if entry.cached else None,
+        "checked_at": entry.checked_at,
+        "failed": [print_failed(failed) for failed in entry.failed],
+        "note": note
+        and {
+            "no_policy": isinstance(note.answer, NoPolicy),  # If false, it is unknown whether there is a policy.
+            "reason": reason_of(note.answer),
+            "until": entry.checked_at + note.ttl,
+        },
+        "unread": entry.unread,
+        "dane": [{"next_hop": str(hop), "seen_at": seen.at} | _print_dane(seen.observation) for hop, seen in dane],
+        "exception": exception and print_exception(exception),
+    }
+
+
+def reason_of(answer: NoPolicy | Unavailable) -> str:
+    """Why there is no policy."""
+    return answer.reason if isinstance(answer, NoPolicy) else str(answer.failure)
+
+
+def print_exceptions(exceptions: Exceptions) -> Iterator[JSON]:
+    """Each exception and its use, as for `exceptions`."""
+    now = exceptions.now()
+    for one in exceptions.all():
+        use = exceptions.use_of(one)
+        yield print_exception(one) | {
+            "over": one.is_over(now),
+            "overruled": exceptions.is_overruled(one),
+            "used": use.count,
+            "last_used": use.last,
+            "since": exceptions.since,
+            "domains": [domain.name for domain in use.domains],
+        }
+
+
+def print_holding(exceptions: Exceptions) -> JSON:
+    """How many exceptions hold, and those of them that end first, as for `status`."""
+    holding = exceptions.holding()
+    first = [print_exception(one) | {"used": exceptions.use_of(one).count} for one in holding[:_MAX_SHOWN]]
+    return {"holding": len(holding), "first_to_end": first, "trouble": exceptions.trouble or None}
+
+
+def _print_dane(observation: DaneObservation) -> JSON:
+    match observation:
+        case DaneUsable(hosts):
+            return {"tlsa": "usable", "hosts": list(hosts), "reason": None}
+        case DaneAbsent(reason):
+            return {"tlsa": "absent", "hosts": [], "reason": reason}
+        case DaneFailed(failure):
+            return {"tlsa": "failed", "hosts": [], "reason": str(failure)}
