@@ -149,7 +149,7 @@ def test_the_units_are_where_the_release_has_them(suite: str, builder: Root, bui
     folder = "./lib" if suite == "bookworm" else "./usr/lib"
     listed = builder.run("dpkg-deb", "--contents", f"{BUILD}/{built.deb}").splitlines()
     units = sorted(line.split()[-1] for line in listed if re.search(r"\.(service|socket)$", line))
-    names = ("-chroot.service", "-chroot.socket", ".service", ".socket")
+    names = ("-chroot.service", "-chroot.socket", "-metrics.service", "-metrics.socket", ".service", ".socket")
     assert units == [f"{folder}/systemd/system/postfix-mtasts{name}" for name in names]
 
 
@@ -177,7 +177,8 @@ def test_the_units_are_understood_and_the_service_is_locked_up(installed: Root, 
     install(installed, "--no-install-recommends", publishing)  # A web server is not at hand.
     service, reports = "postfix-mtasts.service", [f"postfix-mtasts-reports@{name}.service" for name in REPORTS]
     publish = ["postfix-mtasts-publish.service", "postfix-mtasts-publish-check.service"]
-    units = (service, "postfix-mtasts.socket", "postfix-mtasts-chroot.socket", "postfix-mtasts-chroot.service")
+    others = (f"postfix-mtasts-{name}.{kind}" for name in ("chroot", "metrics") for kind in ("socket", "service"))
+    units = (service, "postfix-mtasts.socket", *others)
     timers = [*(f"postfix-mtasts-reports-{name}.timer" for name in REPORTS), "postfix-mtasts-publish-check.timer"]
     verified = installed.run("systemd-analyze", "verify", "--man=no", *units, *reports, *publish, *timers)
     assert verified == ""
@@ -208,11 +209,14 @@ def test_an_upgrade_restarts_the_service_and_leaves_its_sockets_alone(suite: str
     assert invoked == [
         ("postinst", "start", "postfix-mtasts.socket"),  # Does nothing if it is there.
         ("postinst", "$_dh_action", "postfix-mtasts.service"),
-        ("prerm", "stop", "postfix-mtasts.socket postfix-mtasts-chroot.socket"),
+        ("prerm", "stop", "postfix-mtasts.socket postfix-mtasts-chroot.socket postfix-mtasts-metrics.socket"),
         ("prerm", "stop", "postfix-mtasts.service"),
         # Debian 14 also stops a unit that the package does not start.
         *(
-            [("prerm", "stop", "postfix-mtasts-chroot.service postfix-mtasts-chroot.socket")]
+            [
+                ("prerm", "stop", "postfix-mtasts-metrics.service postfix-mtasts-metrics.socket"),
+                ("prerm", "stop", "postfix-mtasts-chroot.service postfix-mtasts-chroot.socket"),
+            ]
             if suite == "forky"
             else []
         ),

@@ -41,6 +41,13 @@ def test_the_socket_for_a_chroot_is_for_the_same_service() -> None:
     assert socket["FileDescriptorName"] == service._SOCKETMAP
 
 
+def test_the_socket_for_metrics_is_for_the_same_service() -> None:
+    socket = unit("postfix-mtasts.postfix-mtasts-metrics.socket")["Socket"]
+    assert socket["Service"] == "postfix-mtasts.service"
+    assert socket["FileDescriptorName"] == service._METRICS
+    assert socket["ListenStream"] in (ROOT / "contrib/prometheus/prometheus.yml").read_text()
+
+
 def test_the_service_has_the_default_folders_and_waits_for_the_daemon() -> None:
     settings = unit("postfix-mtasts.service")["Service"]
     assert Path("/var/lib", settings["StateDirectory"]) == Path(Config().cache.path).parent
