@@ -139,7 +139,7 @@ $(PEER)/.bench: Makefile
 
 # What lies elsewhere may be shared, or be somebody's configuration.
 clean:
-	rm -rf $(VENV) $(OLDEST) $(PEER) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf $(VENV) $(OLDEST) $(PEER) .ci/programs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache .grimp_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	@for left in "$(STATE)" "$(ROOTS)" "$(IMAGES)"; do \

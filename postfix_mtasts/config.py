@@ -19,6 +19,7 @@ from postfix_mtasts.config_values import Endpoint as Endpoint
 from postfix_mtasts.config_values import InetEndpoint as InetEndpoint
 from postfix_mtasts.config_values import IpNetwork as IpNetwork
 from postfix_mtasts.config_values import Level as Level
+from postfix_mtasts.config_values import ProxyUrl as ProxyUrl
 from postfix_mtasts.config_values import UnixEndpoint as UnixEndpoint
 
 DEFAULT_PATH = "/etc/postfix-mtasts.toml"
@@ -119,7 +120,8 @@ class Dns:
 class Fetch:
     """How policies are fetched. Without a CA file, the system's CAs are trusted.
 
-    A policy host must have a public address, or one in `allow_addresses`.
+    A policy host must have a public address, or one in `allow_addresses`. With a proxy, that is the proxy's to see to:
+    it looks up the host, and connects to it.
     """
 
     timeout: float = _key(60.0, values.seconds, _SECONDS)
@@ -127,6 +129,8 @@ class Fetch:
     allow_addresses: tuple[IpNetwork, ...] = _key(
         (), values.networks, 'a list of networks such as "192.0.2.0/24", "2001:db8::/32" and "192.0.2.1"'
     )
+    proxy: ProxyUrl | None = _key(None, values.proxy, '"http://HOST:PORT", "socks5://HOST:PORT" or "" for no proxy')
+    proxy_credentials: str = _key("", values.optional_path, f'{_PATH} of a file with USER:PASSWORD, or ""')
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,15 @@ class Discovery:
     """What happens if a discovery fails."""
 
     on_failure: OnFailure = _key(OnFailure.NOTFOUND, OnFailure, '"notfound" or "temp"')
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Where Prometheus reads the metrics of the daemon. Without an address, there are none."""
+
+    listen: Endpoint | None = _key(
+        None, values.optional_endpoint, '"inet:ADDRESS:PORT", "inet:[IPV6-ADDRESS]:PORT", "unix:/PATH" or ""'
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +231,7 @@ class Config:
     fetch: Fetch = Fetch()
     reply: Reply = Reply()
     discovery: Discovery = Discovery()
+    metrics: Metrics = Metrics()
     exception: tuple[ExceptionSetting, ...] = dataclasses.field(default=(), metadata={"each": ExceptionSetting})
     reports: Reports = Reports()
     publish: Publish = Publish()

@@ -12,6 +12,8 @@ from typing import Any
 
 from postfix_mtasts import config_values as values
 
+_HIDDEN = '"..."'  # In place of a value that may hold a password.
+
 
 class ConfigError(ValueError):
     """The configuration has an error. The message is one line for the administrator."""
@@ -36,7 +38,8 @@ def parse_table(kind: Any, table_name: str, table: dict[str, Any], source: str) 
         except ValueError as error:
             wrong = isinstance(error, values.WrongError)
             why = str(error) if wrong else f"must be {fields[key].metadata['allowed']}"
-            raise ConfigError(f"{source}: {table_name}.{key} = {shown(value)}: {why}") from None
+            hidden = isinstance(error, values.SecretError)
+            raise ConfigError(f"{source}: {table_name}.{key} = {_HIDDEN if hidden else shown(value)}: {why}") from None
     for field in fields.values():
         if field.metadata.get("required") and field.name not in parsed:
             raise ConfigError(f"{source}: {table_name}.{field.name} is missing: must be {field.metadata['allowed']}")

@@ -23,10 +23,15 @@ _ADDRESS = re.compile(r"(?!-)[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@(?P<domain>.*
 # RFC 3986, 2, without the characters that a TXT record for TLS reports wants encoded (RFC 8460, 3).
 _REPORT_URI = re.compile(r"(?:mailto|https):(?:[A-Za-z0-9._~:/?#\[\]@$&'()*+=-]|%[0-9A-Fa-f]{2})+")
 _DOMAIN = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})+")  # In A-labels.
+_PROXY = re.compile(r"(?P<scheme>http|socks5)://(?:\[(?P<v6>[^]]*)\]|(?P<host>[^:/@]*)):(?P<port>[0-9]{1,5})/?")
 
 
 class WrongError(ValueError):
     """A value is wrong in a way that what is allowed in general does not tell. The message says how."""
+
+
+class SecretError(WrongError):
+    """A value is wrong, and may hold a password: it is not to be shown."""
 
 
 class Level(enum.Enum):
@@ -59,6 +64,22 @@ class UnixEndpoint:
 
 
 Endpoint = InetEndpoint | UnixEndpoint
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyUrl:
+    """Where a proxy is, and what it speaks: `http` (CONNECT) or `socks5`. The host is a name or an address."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.scheme}://[{self.host}]:{self.port}"
+            if ":" in self.host
+            else (f"{self.scheme}://{self.host}:{self.port}")
+        )
 
 
 def inet(text: str, default_port: int | None) -> InetEndpoint:
@@ -115,6 +136,11 @@ def mode(value: Any) -> int:
     return whole(0, _MAX_MODE)(value)
 
 
+def optional_endpoint(value: Any) -> Endpoint | None:
+    """An address to listen on, or none for an empty text."""
+    return None if value == "" else _listen_address(strings([value])[0])
+
+
 def local_endpoint(value: Any) -> Endpoint:
     """An address to listen on that no other machine reaches."""
     endpoint = _listen_address(strings([value])[0])
@@ -136,6 +162,22 @@ def server(value: Any) -> InetEndpoint | None:
 def networks(value: Any) -> tuple[IpNetwork, ...]:
     """IP networks."""
     return tuple(ipaddress.ip_network(item) for item in strings(value))
+
+
+def proxy(value: Any) -> ProxyUrl | None:
+    """The URL of a proxy, or none for an empty text."""
+    text = strings([value])[0]
+    if not text:
+        return None
+    if "@" in text:
+        raise SecretError("must not have a user and a password: write them to a file, and name it in proxy_credentials")
+    match = _PROXY.fullmatch(text)
+    if not match or not 1 <= int(match["port"]) <= 65535:
+        raise ValueError
+    host = (match["v6"] or match["host"]).lower()
+    if match["v6"] or not _DOMAIN.fullmatch(host) or host.rpartition(".")[2].isdigit():
+        host = str(ipaddress.ip_address(host))
+    return ProxyUrl(match["scheme"], host, int(match["port"]))
 
 
 def seconds(value: Any) -> float:

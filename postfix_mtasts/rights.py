@@ -1,4 +1,4 @@
-"""Why this process cannot read or make a file: a folder or a right is missing. And whose a new file is."""
+"""Why this process cannot read or make a file: a folder or a right is missing. And as whom it works, and for whom."""
 
 import os
 import pathlib
@@ -55,3 +55,22 @@ def give_to_owner(folder: pathlib.Path, made: pathlib.Path | int) -> None:
     file = os.fstat(made)
     if stat.S_ISREG(file.st_mode) and file.st_nlink == 1 and file.st_size == 0:
         os.chown(made, owner.st_uid, owner.st_gid)
+
+
+def become_owner(folder: pathlib.Path) -> None:
+    """As root, go on as the owner of a folder, with his groups, for good. Raises OSError.
+
+    What is made there is his then, and no link that he puts in the way leads root astray. If there is no folder,
+    nothing is done.
+    """
+    if os.geteuid() != 0 or not folder.is_dir():
+        return
+    owner = folder.stat()
+    if owner.st_uid == 0:
+        return
+    try:
+        os.initgroups(pwd.getpwuid(owner.st_uid).pw_name, owner.st_gid)
+    except KeyError:  # He has no name.
+        os.setgroups([owner.st_gid])
+    os.setgid(owner.st_gid)
+    os.setuid(owner.st_uid)

@@ -17,13 +17,14 @@ import pathlib
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 import sqlitedict
 
 from postfix_mtasts.cache import salvage, statements
+from postfix_mtasts.cache.counts import Counts
 from postfix_mtasts.cache.row import VERSION
+from postfix_mtasts.sts.policy import Mode
 from postfix_mtasts.sts.schedule import unused_since
 
 _TABLE = "policies"
@@ -51,16 +52,6 @@ class DatabaseError(Exception):
         super().__init__(reason)
         self.is_anew = is_anew  # The next call has another file, without some of the rows that were there.
         self.is_unusable = is_unusable  # Waiting will not help.
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How many policies there are, how many of them live and cannot be renewed, and how many of those end soon."""
-
-    stored: int
-    not_renewed: int
-    ending: int
-    first_ends_at: float | None  # Of those that cannot be renewed.
 
 
 def read(path: str) -> list[tuple[str, str]]:
@@ -170,10 +161,13 @@ class Database:
             found = json.loads(self._do(statements.PAGE, after, limit).decode("utf-8", "replace"))
             return [(key, row or "") for key, row in found]
 
-    def count(self, now: float) -> Counts:
-        """How many rows there are that can be understood."""
+    def count(self, now: float, after: int, limit: int) -> tuple[int | None, Counts]:
+        """Of at most `limit` rows behind one: how many can be understood. The number is that of the last row."""
         with self._errors():
-            return Counts(*json.loads(self._do(statements.COUNT, now, VERSION)))
+            found = self._do(statements.COUNT, now, VERSION, after, limit).decode("utf-8", "replace")
+            row, stored, not_renewed, ending, first_ends_at, enforce, testing, none = json.loads(found)
+            live = {Mode.ENFORCE: enforce, Mode.TESTING: testing, Mode.NONE: none}
+            return row, Counts(stored, not_renewed, ending, first_ends_at, live)
 
     def try_writing(self) -> None:
         """Make sure that a row could be written now, for all that is known before it is tried."""

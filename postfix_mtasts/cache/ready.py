@@ -23,23 +23,32 @@ class Ready:
     def __init__(self, clock: Callable[[], float], octets: float = math.inf) -> None:
         self._clock = clock
         self._most = min(_MAX_REPLIES, octets / (_EACH + _MAX_OCTETS))
-        self._replies: dict[bytes, tuple[float, float, bytes]] = {}
+        self._replies: dict[bytes, tuple[float, float, bytes, list[int]]] = {}
         self._requests: dict[PolicyDomain | None, list[bytes]] = {}
 
     def get(self, request: bytes) -> bytes | None:
-        """The reply to a request, if one is ready."""
-        found = self._replies.get(request)
-        return found[2] if found and found[0] <= self._clock() < found[1] else None
+        """The reply to a request, if one is ready. It is counted."""
+        if found := self._replies.get(request):
+            since, until, reply, count = found
+            if since <= self._clock() < until:
+                count[0] += 1
+                return reply
+        return None
 
-    def put(self, domain: PolicyDomain | None, request: bytes, reply: bytes, until: float) -> None:
-        """Keep a reply ready, about a domain or about none, from now until that time."""
+    def put(
+        self, domain: PolicyDomain | None, request: bytes, reply: bytes, until: float, count: list[int] | None = None
+    ) -> None:
+        """Keep a reply ready, about a domain or about none, from now until that time.
+
+        `count[0]` is increased each time that it is used.
+        """
         if len(request) + len(reply) > _MAX_OCTETS:
             return
         if len(self._replies) >= self._most:
             self.clear()
         if request not in self._replies:
             self._requests.setdefault(domain, []).append(request)
-        self._replies[request] = (self._clock(), until, reply)
+        self._replies[request] = (self._clock(), until, reply, count or [0])
 
     def drop(self, domain: PolicyDomain) -> None:
         """Drop all replies about a domain."""

@@ -48,16 +48,26 @@ PAGE = """
         WHERE typeof(key) = 'text' AND key > ?1 ORDER BY key LIMIT ?2
     )
 """
-# ?1 is the time, ?2 the version.
+# ?1 is the time, ?2 the version. Of ?4 rows behind the one with the number ?3: the number of the last, and counts.
 COUNT = """
     SELECT CAST(json_array(
-        count(*), count(*) FILTER (WHERE fails), count(*) FILTER (WHERE fails AND urgent_at < ?1),
-        min(expires_at) FILTER (WHERE fails)
+        max(rowid), count(*) FILTER (WHERE is_known), count(*) FILTER (WHERE lives AND renewal_fails),
+        count(*) FILTER (WHERE lives AND renewal_fails AND urgent_at < ?1),
+        min(expires_at) FILTER (WHERE lives AND renewal_fails),
+        count(*) FILTER (WHERE lives AND mode = 'enforce'), count(*) FILTER (WHERE lives AND mode = 'testing'),
+        count(*) FILTER (WHERE lives AND mode = 'none')
     ) AS BLOB) FROM (
         SELECT
-            json_extract(value, '$.expires_at') AS expires_at, json_extract(value, '$.urgent_at') AS urgent_at,
-            json_extract(value, '$.renewal_fails') AND json_extract(value, '$.expires_at') >= ?1 AS fails
-        FROM policies WHERE json_valid(value) AND json_extract(value, '$.version') = ?2
+            rowid, is_known, CASE WHEN is_known THEN json_extract(value, '$.expires_at') END AS expires_at,
+            CASE WHEN is_known THEN json_extract(value, '$.expires_at') >= ?1 END AS lives,
+            CASE WHEN is_known THEN json_extract(value, '$.urgent_at') END AS urgent_at,
+            CASE WHEN is_known THEN json_extract(value, '$.renewal_fails') END AS renewal_fails,
+            CASE WHEN is_known THEN json_extract(value, '$.mode') END AS mode
+        FROM (
+            SELECT
+                rowid, value, CASE WHEN json_valid(value) THEN json_extract(value, '$.version') = ?2 END AS is_known
+            FROM policies WHERE rowid > ?3 ORDER BY rowid LIMIT ?4
+        )
     )
 """
 OCTETS = """

@@ -12,10 +12,10 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
 
-from postfix_mtasts.cache.database import Counts, Database, DatabaseError, Write
+from postfix_mtasts.cache.counts import Counts, StoreStatus
+from postfix_mtasts.cache.database import Database, DatabaseError, Write
 from postfix_mtasts.cache.memory import WAITING, octets
 from postfix_mtasts.cache.row import RowError, parse_row, print_row
 from postfix_mtasts.log import events
@@ -32,6 +32,7 @@ SYNC = 1.0  # Seconds after what was written was synced, until it is again: a po
 GATHER_READS = 0.001  # Seconds that reads gather, if several came at once before.
 RETRY_AFTER = 60.0  # Seconds after a write that failed.
 _ROWS = 4  # Times `cache.memory`, of rows in the database.
+_COUNTED = 1000  # Rows counted at once: some milliseconds.
 _PAGE = 100  # Rows read at once, of all: ten milliseconds for the largest.
 _COMPLAIN_AFTER = 60.0  # Seconds between two lines in the log.
 _MAX_IGNORED = 1000  # Rows that cannot be understood, of which the log hears.
@@ -39,21 +40,6 @@ _MAX_IGNORED = 1000  # Rows that cannot be understood, of which the log hears.
 
 class StoreError(Exception):
     """The database, or the row of a domain, could not be read, so that what it holds is unknown; says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoreStatus:
-    """The counts of what is stored, if they can be read; the trouble with the database; how many writes wait.
-
-    `anew` says why the database was begun anew, and `anew_at` when, if it was while it was open.
-    """
-
-    counts: Counts | None
-    trouble: str | None
-    trouble_since: float | None
-    waiting: int
-    anew: str | None = None
-    anew_at: float | None = None
 
 
 class _Read:
@@ -159,15 +145,28 @@ class Store:
                 if stays and domain not in told and _is_domain(key):
                     yield domain, row
 
+    @property
+    def has_trouble(self) -> bool:
+        """Whether the database could not be used lately."""
+        return self._trouble_since is not None
+
     async def status(self) -> StoreStatus:
         """Try to read and to write the database, and say how that went."""
         counts = None
         try:
-            counts = await self._call(self._database.count, self._clock())
+            counts = await self._count()
             await self._call(self._database.try_writing)
         except DatabaseError as error:
             self._complain(error)
         return StoreStatus(counts, self._trouble, self._trouble_since, len(self._waiting), self._anew, self._anew_at)
+
+    async def _count(self) -> Counts:
+        total, now = Counts(), self._clock()
+        row: int | None = -1
+        while row is not None:  # Page by page: domains are read in between.
+            row, some = await self._call(self._database.count, now, row, _COUNTED)
+            total += some
+        return total
 
     async def run(self) -> None:
         """Write what waits, and have it synced, forever."""

@@ -21,8 +21,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable
 from typing import NoReturn
 
 from postfix_mtasts import __version__, config
@@ -30,24 +29,26 @@ from postfix_mtasts.cache.exceptions import path_beside
 from postfix_mtasts.cache.foreign import foreign
 from postfix_mtasts.cache.memory import DANE, Memory
 from postfix_mtasts.cache.store import Store, StoreError
-from postfix_mtasts.config import Config, ConfigError, Endpoint
-from postfix_mtasts.config_file import read_config
+from postfix_mtasts.config import Config, ConfigError
+from postfix_mtasts.config_file import Proxy, read_config, read_proxy
 from postfix_mtasts.daemon import refresh, service, sockets
 from postfix_mtasts.daemon.control import Control
 from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.daemon.exceptions import Exceptions
 from postfix_mtasts.daemon.listen import endpoint_of, reachable, remove_file
 from postfix_mtasts.daemon.lookup import Lookup
+from postfix_mtasts.daemon.monitoring import require_library, serve_metrics
+from postfix_mtasts.daemon.reload import Reporter, choose_reply_rules, reload
 from postfix_mtasts.daemon.server import Server
 from postfix_mtasts.daemon.service import Passed
 from postfix_mtasts.daemon.shadow import Shadow
 from postfix_mtasts.daemon.sockets import StartError
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.log import events
-from postfix_mtasts.postfix.installation import NoPostfix, Postfix, choose_dane, choose_style, local_postfix
 from postfix_mtasts.postfix.reply import ReplyRules
 from postfix_mtasts.remote.fetcher import Fetcher
 from postfix_mtasts.remote.network import CaError, tls_context
+from postfix_mtasts.remote.proxy import GUARD
 from postfix_mtasts.rights import in_the_way
 
 PROGRAM = "postfix-mtasts-daemon"
@@ -75,15 +76,18 @@ def run(words: list[str]) -> int:
     file = arguments.config or config.DEFAULT_PATH
     try:
         settings = read_config(arguments.config)
-        tls = _tls(settings, file)
+        tls, proxy = _tls(settings, file), _proxy(settings, file)
         if whose := foreign(pathlib.Path(settings.cache.path)):
             raise ConfigError(f'{file}: cache.path = "{settings.cache.path}": the file is {whose}; name another')
+        require_library(settings)
         if arguments.check:
             print(f"{file}: ok" if pathlib.Path(file).exists() else f"no {file}; the defaults: ok")  # noqa: T201 - a result
+            if proxy:
+                print(f'note: fetch.proxy = "{proxy.url}": {GUARD}')  # noqa: T201 - a result
             return os.EX_OK
         _allow_many_connections()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_run(arguments.config, settings, tls))
+            return runner.run(_run(arguments.config, settings, tls, proxy))
     except ConfigError as error:
         return _fail(str(error), os.EX_CONFIG, journal=journal)
     except StartError as error:
@@ -112,6 +116,13 @@ def _tls(settings: Config, file: str) -> ssl.SSLContext:
         ) from error
 
 
+def _proxy(settings: Config, file: str) -> Proxy | None:
+    try:
+        return read_proxy(settings.fetch)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
 def _allow_many_connections() -> None:
     """Raise the limit of open files, because each Postfix service may keep a hundred connections or more open."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -130,7 +141,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return new_event_loop
 
 
-async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> int:
+async def _run(path: str | None, settings: Config, tls: ssl.SSLContext, proxy: Proxy | None) -> int:
     stop, hang_up, interrupted = _handle_signals()
     async with contextlib.AsyncExitStack() as stack:
         passed = sockets.passed()
@@ -139,11 +150,7 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> int:
         store = await _store(settings)
         stack.push_async_callback(store.aclose)
         rules, *why = await choose_reply_rules(settings, served)
-        lookup, shadow, control = _service(settings, tls, store, rules)
-        await lookup.exceptions.load(settings.exception)
-        stack.push_async_callback(lookup.aclose)
-        stack.push_async_callback(shadow.aclose)
-        await shadow.follow()
+        lookup, shadow, control = await _service(stack, settings, tls, proxy, store, rules)
         listeners = [*passed.socketmap, *sockets.listen_on(own, settings.server.socket_mode, theirs)]
         server = Server(lookup.at_once, lookup.reply)
         server.start(listeners)
@@ -151,9 +158,10 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext) -> int:
         for listener in listeners[len(passed.socketmap) :]:
             stack.callback(remove_file, listener)
         await _start_control(stack, control, sockets.control_of(settings.server, passed.control), passed)
-        reporter = _StatusReporter(control, served, path or config.DEFAULT_PATH)
-        reload = _reload(path, settings, lookup, shadow, reporter, hang_up)
-        work = [store.run(), refresh.run(store, lookup, time.time), shadow.run(), lookup.exceptions.run(), reload]
+        await serve_metrics(stack, settings, passed.metrics, lookup, store, shadow, listeners)
+        reporter = Reporter(control, served, path or config.DEFAULT_PATH)
+        reloading = reload(path, settings, lookup, shadow, reporter, hang_up)
+        work = [store.run(), refresh.run(store, lookup, time.time), shadow.run(), lookup.exceptions.run(), reloading]
         if period := service.watchdog_period():
             work.append(service.feed_watchdog(period, listeners))
         background = [asyncio.create_task(one) for one in work]
@@ -185,67 +193,6 @@ def _handle_signals() -> tuple[asyncio.Event, asyncio.Event, asyncio.Event]:
     return stop, hang_up, interrupted
 
 
-class _StatusReporter:
-    """Tells the administrator how Postfix is answered: in the log, on the control socket and in systemd's status."""
-
-    def __init__(self, control: Control, served: Sequence[Endpoint], file: str) -> None:
-        control.config, control.sockets = str(pathlib.Path(file).absolute()), served
-        self.served = served
-        self._control = control
-        self._rules = ""
-
-    def chosen(self, rules: ReplyRules, why_style: str, why_dane: str) -> None:
-        """Report the rules by which Postfix is answered from now on."""
-        events.reply_rules(rules, why_style, why_dane)
-        self._control.chosen(why_style, why_dane)
-        nothing = "" if rules.enforce else "; no policy is enforced"
-        self._rules = f"style {rules.style.value}, dane {rules.dane.value}{nothing}"
-
-    def ready(self, trouble: str = "") -> None:
-        """Report to systemd that the daemon has started, or has read its configuration again."""
-        status = f"answers on {', '.join(map(str, self.served))}; {self._rules}"
-        service.notify("READY=1", f"STATUS={status}{trouble and f'; {trouble}'}")
-
-
-async def _reload(
-    path: str | None,
-    running: Config,
-    lookup: Lookup,
-    shadow: Shadow,
-    reporter: _StatusReporter,
-    hang_up: asyncio.Event,
-) -> None:
-    """After each SIGHUP, read the tables [reply], [discovery] and [[exception]] again. Others need a restart."""
-    while True:
-        await hang_up.wait()
-        hang_up.clear()
-        service.reloading()
-        try:
-            fresh = read_config(path)
-        except ConfigError as error:
-            events.not_reloaded(str(error))
-            reporter.ready(f"configuration not reloaded: {error}")
-            continue
-        taken = replace(running, reply=fresh.reply, discovery=fresh.discovery, exception=fresh.exception)
-        names = (field.name for field in fields(Config))
-        events.reloaded([name for name in names if getattr(fresh, name) != getattr(taken, name)])
-        await lookup.exceptions.load(taken.exception)
-        lookup.rules, *why = await choose_reply_rules(taken, reporter.served)
-        reporter.chosen(lookup.rules, *why)
-        await shadow.follow()
-        reporter.ready()
-
-
-async def choose_reply_rules(settings: Config, served: Sequence[Endpoint]) -> tuple[ReplyRules, str, str]:
-    """Return the rules for replies on the addresses `served`, and the reasons for their style and for their DANE."""
-    found = await _postfix()
-    style, why_style = choose_style(settings.reply.style, found, served)
-    dane, why_dane = choose_dane(settings.reply.dane, found, served)
-    reply = settings.reply
-    rules = ReplyRules(style, settings.discovery.on_failure, reply.testing, dane, reply.enforce)
-    return rules, why_style, why_dane
-
-
 async def _store(settings: Config) -> Store:
     store = Store(settings.cache.path, limit=settings.cache.memory)
     try:
@@ -256,15 +203,16 @@ async def _store(settings: Config) -> Store:
     return store
 
 
-async def _postfix() -> Postfix | NoPostfix:
-    try:
-        return await local_postfix()
-    except NoPostfix as none:
-        return none
-
-
-def _service(settings: Config, tls: ssl.SSLContext, store: Store, rules: ReplyRules) -> tuple[Lookup, Shadow, Control]:
-    cache, resolver = settings.cache, Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
+async def _service(
+    stack: contextlib.AsyncExitStack,
+    settings: Config,
+    tls: ssl.SSLContext,
+    proxy: Proxy | None,
+    store: Store,
+    rules: ReplyRules,
+) -> tuple[Lookup, Shadow, Control]:
+    cache, fetch, dns = settings.cache, settings.fetch, settings.dns
+    resolver = Resolver(dns.nameservers, timeout=dns.timeout)
     policies, notes, limit = cache.policies_in_memory, cache.no_policies_in_memory, cache.memory
     memory = Memory(policies=policies, notes=notes, limit=limit)
     dane = Dane(resolver, notes, octets=limit * DANE)
@@ -272,13 +220,17 @@ def _service(settings: Config, tls: ssl.SSLContext, store: Store, rules: ReplyRu
         store,
         memory,
         resolver,
-        Fetcher(resolver, tls, timeout=settings.fetch.timeout, allow_addresses=settings.fetch.allow_addresses),
+        Fetcher(resolver, tls, timeout=fetch.timeout, allow_addresses=fetch.allow_addresses, proxy=proxy),
         dane,
         rules,
         Exceptions(path_beside(cache.path)),
         answer_within=settings.server.answer_within,
     )
+    stack.push_async_callback(lookup.aclose)
+    await lookup.exceptions.load(settings.exception)
     shadow = Shadow(settings, lookup, resolver, dane)
+    stack.push_async_callback(shadow.aclose)
+    await shadow.follow()
     return lookup, shadow, Control(lookup, store, memory, dane, shadow)
 
 

@@ -17,6 +17,7 @@ from postfix_mtasts.cache.store import Store, StoreError
 from postfix_mtasts.config import DaneSetting
 from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.daemon.exceptions import Exceptions
+from postfix_mtasts.daemon.tally import Tally
 from postfix_mtasts.daemon.work import Recent, SingleFlight
 from postfix_mtasts.dns.nameservers import MAX_LATE
 from postfix_mtasts.dns.resolver import Resolver
@@ -28,7 +29,7 @@ from postfix_mtasts.sts.decide import Action, Decision, FetchPolicy, LookUpRecor
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain, PolicyDomainError, next_hop
 from postfix_mtasts.sts.entry import Answer, Apply, Entry, Exempt, Unavailable
 from postfix_mtasts.sts.exception import PolicyException
-from postfix_mtasts.sts.observation import Asked, Due, Failure, Observation, PolicyFetched, Stage
+from postfix_mtasts.sts.observation import Asked, DiscoveryObservation, Due, Failure, Observation, PolicyFetched, Stage
 from postfix_mtasts.turns import Turns
 
 # At most so many known policies are looked up again at once; the next query will, when DNS is well again. New domains,
@@ -59,6 +60,7 @@ class Lookup:
         self.answer_within = answer_within
         self.at_once = memory.ready.get  # The reply to a request, both as they go over the wire, if it lies ready.
         self.discovered = Recent(_MINUTES)
+        self.tally = Tally()
         self.exceptions = exceptions
         # Called for each answer that did not lie ready, with the rules by which it is told.
         self.on_reply: Callable[[NextHop, Answer, ReplyRules], None] = lambda hop, answer, rules: None
@@ -77,6 +79,11 @@ class Lookup:
         exceptions.on_change = memory.ready.clear
 
     @property
+    def under_way(self) -> int:
+        """How many discoveries are under way."""
+        return len(self._discoveries)
+
+    @property
     def rules(self) -> ReplyRules:
         """How answers are phrased for Postfix."""
         return self._rules
@@ -91,18 +98,23 @@ class Lookup:
         try:
             hop = next_hop(request.key)
         except PolicyDomainError:
-            self._memory.ready.put(None, request.encode(), NOTFOUND.encode(), math.inf)
+            count = self.tally.answered(NOTFOUND)
+            self._memory.ready.put(None, request.encode(), NOTFOUND.encode(), math.inf, count)
             return NOTFOUND
+        clock = asyncio.get_running_loop().time
+        begun = clock()
         rules = self.rules.of_map(request.name)
-        end = asyncio.get_running_loop().time() + self.answer_within
         answer, until = await self.answer(hop, rules)
         reply = reply_to(hop.domain, answer, rules)
-        if exception := self.exceptions.of(hop.domain):
-            self.on_reply(hop, Exempt(exception), rules)
-            return await self._under(exception, hop, rules, reply, end)
-        self.on_reply(hop, answer, rules)
-        if until and not rules.withholds(answer):  # Of those that are withheld, each query counts.
-            self._memory.ready.put(hop.domain, request.encode(), reply.encode(), until)
+        exception = self.exceptions.of(hop.domain)
+        self.on_reply(hop, Exempt(exception) if exception else answer, rules)
+        if exception:
+            reply = await self._under(exception, hop, rules, reply, begun + self.answer_within)
+        count = self.tally.answered(reply)
+        if not until:
+            self.tally.waits.observe(clock() - begun)
+        elif not exception and not rules.withholds(answer):  # Of those that are withheld, each query counts.
+            self._memory.ready.put(hop.domain, request.encode(), reply.encode(), until, count)
         return reply
 
     async def answer(self, hop: NextHop, rules: ReplyRules) -> tuple[Answer, float]:
@@ -220,10 +232,14 @@ class Lookup:
 
     async def _run(self, domain: PolicyDomain, decision: Decision) -> Answer:
         """Perform the action of a decision, decide upon what it observed, and so on until there is no action."""
+        clock = asyncio.get_running_loop().time
+        begun, observation = clock(), None
         while decision.action:
             observation = await self._perform(domain, decision.action)
             entry = self._memory.get(domain) or decision.entry or Entry()
             decision = self._decide(domain, entry, observation)
+        if observation:
+            self.tally.discovered(observation, clock() - begun)
         if not decision.answer:
             raise AssertionError("neither an answer nor an action")
         if not isinstance(decision.answer, Apply) or decision.answer.fetched:
@@ -236,7 +252,7 @@ class Lookup:
         request = RefreshRequested(await self._resolver.record(domain))
         return await self._run(domain, self._decide(domain, self._memory.get(domain) or entry, request))
 
-    async def _perform(self, domain: PolicyDomain, action: Action) -> Observation:
+    async def _perform(self, domain: PolicyDomain, action: Action) -> DiscoveryObservation:
         # Steps take turns, so that known domains are answered meanwhile, however many are new.
         match action:
             case LookUpRecord():

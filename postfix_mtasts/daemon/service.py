@@ -1,7 +1,7 @@
 """Works with systemd: takes over its sockets, tells it the daemon's state, and feeds its watchdog.
 
     sd_listen_fds(3)          sockets that systemd listens on. FileDescriptorName= says what a socket is for:
-                              `socketmap`, which is the default, or `control`
+                              `socketmap`, which is the default, `control` or `metrics`
     sd_notify(3)              READY, RELOADING, STOPPING and STATUS
     sd_watchdog_enabled(3)    WATCHDOG, twice per period, if the daemon answers a test query on each socket
 
@@ -14,14 +14,14 @@ import os
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from postfix_mtasts.daemon.listen import endpoint_of
 from postfix_mtasts.log import events
 from postfix_mtasts.postfix.socketmap import Reply, Request, Status
 
-_SOCKETMAP, _CONTROL = "socketmap", "control"
+_SOCKETMAP, _CONTROL, _METRICS = "socketmap", "control", "metrics"
 _QUERY = Request(b"watchdog", b"watchdog").encode()  # A name without a dot has no policy, and costs no lookup.
 _ANSWER = Reply(Status.NOTFOUND).encode()
 _CHECKS = 10  # How often a queue of connections is checked before it counts as stuck.
@@ -37,22 +37,30 @@ class Passed:
 
     socketmap: tuple[socket.socket, ...] = ()
     control: socket.socket | None = None
+    metrics: socket.socket | None = None
 
 
 def passed() -> Passed:
     """Take over the sockets from systemd, and hide them from child processes. Raises ServiceError."""
     names = _names()
     sockets = {descriptor: _listening(descriptor, name) for descriptor, name in names.items()}
-    control = [sockets[descriptor] for descriptor, name in names.items() if name == _CONTROL]
-    if len(control) > 1:
-        raise ServiceError(f"systemd passes {len(control)} sockets with FileDescriptorName={_CONTROL}: only one may be")
-    if control and control[0].family != socket.AF_UNIX:
-        raise ServiceError(f"systemd passes {endpoint_of(control[0])} as {_CONTROL}: must be a Unix socket")
-    return Passed(tuple(listener for listener in sockets.values() if listener not in control), *control)
+    control, metrics = (_only(name, sockets, names) for name in (_CONTROL, _METRICS))
+    if control and control.family != socket.AF_UNIX:
+        raise ServiceError(f"systemd passes {endpoint_of(control)} as {_CONTROL}: must be a Unix socket")
+    socketmap = (listener for descriptor, listener in sockets.items() if names[descriptor] == _SOCKETMAP)
+    return Passed(tuple(socketmap), control, metrics)
+
+
+def _only(name: str, sockets: Mapping[int, socket.socket], names: Mapping[int, str]) -> socket.socket | None:
+    """The socket with a name, if there is one."""
+    found = [sockets[descriptor] for descriptor, one in names.items() if one == name]
+    if len(found) > 1:
+        raise ServiceError(f"systemd passes {len(found)} sockets with FileDescriptorName={name}: only one may be")
+    return found[0] if found else None
 
 
 def _names() -> dict[int, str]:
-    """Return the file descriptors that systemd passes, and for each of them `socketmap` or `control`."""
+    """Return the file descriptors that systemd passes, and for each of them what it is for."""
     if not any(os.environ.get(name) for name in ("LISTEN_FDS", "NOTIFY_SOCKET")):
         return {}
     try:
@@ -68,12 +76,12 @@ def _names() -> dict[int, str]:
 
 
 def _purpose(descriptor: int, name: str) -> str:
-    if name in (_SOCKETMAP, _CONTROL):
+    if name in (_SOCKETMAP, _CONTROL, _METRICS):
         return name
     # The names that systemd and systemd-socket-activate(1) pass if none was set.
     if name in ("", "unknown") or name.endswith(".socket"):
         return _SOCKETMAP
-    allowed = f"must be {_SOCKETMAP} or {_CONTROL}"
+    allowed = f"must be {_SOCKETMAP}, {_CONTROL} or {_METRICS}"
     raise ServiceError(f"systemd passes file descriptor {descriptor} with FileDescriptorName={name!a}: {allowed}")
 
 
@@ -114,13 +122,18 @@ def watchdog_period() -> float | None:
 async def feed_watchdog(period: float, listeners: Sequence[socket.socket]) -> None:
     """Feed the watchdog twice in `period` seconds, as long as a test query on each of the sockets is answered."""
     while True:
-        reasons = await asyncio.gather(*(_problem(listener, period / 4) for listener in listeners))
+        reasons = await problems(listeners, period / 4)
         for listener, reason in zip(listeners, reasons, strict=True):
             if reason:
                 events.not_answered(endpoint_of(listener), reason)
         if not any(reasons):
             notify("WATCHDOG=1")
         await asyncio.sleep(period / 2)
+
+
+async def problems(listeners: Sequence[socket.socket], within: float) -> list[str]:
+    """Why a test query on each of the sockets failed, or "" if it was answered in `within` seconds."""
+    return await asyncio.gather(*(_problem(listener, within) for listener in listeners))
 
 
 async def _problem(listener: socket.socket, within: float) -> str:

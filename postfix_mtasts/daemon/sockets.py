@@ -7,7 +7,7 @@ import socket
 from collections.abc import Sequence
 
 from postfix_mtasts import config
-from postfix_mtasts.config import Endpoint, UnixEndpoint
+from postfix_mtasts.config import Config, Endpoint, UnixEndpoint
 from postfix_mtasts.daemon import service
 from postfix_mtasts.daemon.control import GROUP_MODE, MODE
 from postfix_mtasts.daemon.listen import ListenError, close, covers, endpoint_of, is_for_all, listen, reachable
@@ -82,6 +82,19 @@ def control_of(settings: config.Server, passed: socket.socket | None) -> socket.
             raise StartError(reason) from error
         events.no_control(reason)
         return None
+
+
+def metrics_of(settings: Config, passed: socket.socket | None) -> socket.socket | None:
+    """The socket for metrics, or None if there is none. Raises StartError."""
+    endpoint = settings.metrics.listen
+    if passed and endpoint and endpoint_of(passed) != endpoint:
+        events.listener_not_configured(endpoint_of(passed), "metrics.listen")
+    if passed or not endpoint:
+        return passed
+    try:
+        return listen(endpoint, settings.server.socket_mode)
+    except ListenError as error:
+        raise StartError(f'metrics.listen = "{endpoint}": {error}') from error
 
 
 def _let_in(settings: config.Server) -> None:

@@ -16,6 +16,9 @@ class SingleFlight(Generic[_K, _T]):
     def __init__(self) -> None:
         self._tasks: dict[_K, asyncio.Task[_T]] = {}
 
+    def __len__(self) -> int:
+        return len(self._tasks)
+
     def begin(self, key: _K, start: Callable[[], Coroutine[Any, Any, _T]]) -> asyncio.Task[_T]:
         """The task for a key, which is started if there is none."""
         task = self._tasks.get(key)

@@ -1,5 +1,6 @@
 """Changes what is published: from an event to a stored state, and to the file that follows from it."""
 
+import functools
 import getpass
 import os
 import time
@@ -60,8 +61,9 @@ class Publisher:
         return state
 
 
+@functools.cache
 def who() -> str:
-    """Who runs the command, for the history."""
+    """Who runs the command, for the history. It is asked first before root goes on as another user."""
     if name := os.environ.get("SUDO_USER"):
         return name
     try:

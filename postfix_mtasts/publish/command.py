@@ -9,11 +9,12 @@
     postfix-mtasts-publish remove DOMAIN
     postfix-mtasts-publish serve
 
-Its results go to standard output, errors to standard error.
+Its results go to standard output, errors to standard error. Root goes on as the user whose folder the database is in.
 """
 
 import argparse
 import asyncio
+import pathlib
 import sys
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
@@ -22,10 +23,12 @@ from postfix_mtasts import __version__, config
 from postfix_mtasts.config import Config, ConfigError
 from postfix_mtasts.config_file import read_config
 from postfix_mtasts.publish import act, serve, view
+from postfix_mtasts.publish.change import who
 from postfix_mtasts.publish.events import RefusedError
 from postfix_mtasts.publish.files import FileError
 from postfix_mtasts.publish.store import StoreError
 from postfix_mtasts.query.output import Output, QueryError, Status
+from postfix_mtasts.rights import become_owner
 from postfix_mtasts.sts.policy import Mode
 
 PROGRAM = "postfix-mtasts-publish"
@@ -43,8 +46,11 @@ def run(words: list[str]) -> Status:
     """Run the command with these arguments and return its exit status."""
     try:
         arguments = parser().parse_args(words)
+        settings = read_config(arguments.config)
+        who()
+        become_owner(pathlib.Path(settings.publish.path).parent)
         action: Action = arguments.action
-        return asyncio.run(_run(action, arguments))
+        return asyncio.run(_run(action, arguments, settings))
     except RefusedError as error:
         return _fail(words, f"{arguments.domain}: {error}", error.hint, Status.ERROR)
     except QueryError as error:
@@ -63,8 +69,8 @@ def run(words: list[str]) -> Status:
         return Status.UNAVAILABLE
 
 
-async def _run(action: Action, arguments: argparse.Namespace) -> Status:
-    return await action(arguments, read_config(arguments.config), Output(json=arguments.json))
+async def _run(action: Action, arguments: argparse.Namespace, settings: Config) -> Status:
+    return await action(arguments, settings, Output(json=arguments.json))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -69,6 +69,7 @@ class Looker:
         }
         sight = Sight(
             report=examined.report,
+            policies=examined.served,
             record=await self._resolver.record(state.domain),
             aliases=aliases,
             addresses=await _addresses(self._resolver, state.domain.policy_host()),

@@ -21,12 +21,14 @@ _RENEWAL = datetime.timedelta(days=21)  # A certificate of 90 days is renewed 30
 class Sight:
     """What was seen of a domain.
 
-    `report` is that of `postfix-mtasts-query --probe`, but with a policy whatever the record. `record` is the record in
-    DNS. `aliases` has the target of the CNAME record of each name that should have one, "" if it has none, None if it
-    could not be looked up. `addresses` are those of the policy host; None if unknown.
+    `report` is that of `postfix-mtasts-query --probe`, but with a policy whatever the record. `policies` are the
+    different ones that the addresses of the policy host serve. `record` is the record in DNS. `aliases` has the target
+    of the CNAME record of each name that should have one, "" if it has none, None if it could not be looked up.
+    `addresses` are those of the policy host; None if unknown.
     """
 
     report: Report
+    policies: tuple[Policy, ...]
     record: RecordObservation
     aliases: dict[str, str | None]
     addresses: tuple[str, ...] | None
@@ -39,7 +41,7 @@ def looked(state: State, sight: Sight, settings: Publish, remarks: tuple[Remark,
     answered = [one for one in host.tried if not one.untried] if host else []
     return Looked(
         version=state.version,
-        files=() if policy is None else (policy,),
+        files=sight.policies,
         all_serve=policy is not None and not any(one.problem for one in answered),
         record=sight.record.record.id if isinstance(sight.record, RecordFound) else None,
         no_record=isinstance(sight.record, RecordAbsent),

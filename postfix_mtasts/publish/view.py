@@ -124,17 +124,19 @@ async def check(arguments: argparse.Namespace, settings: Config, output: Output)
     for remark in shared:
         tell(remark, output)
     statuses = [remark.status for remark in shared]
-    turn = asyncio.Lock()
+    turn, clock = asyncio.Lock(), asyncio.get_running_loop().time
+    may_begin = clock()
 
     async def work() -> None:
+        nonlocal may_begin
         while True:
             async with turn:
                 domain = next(waiting, None)
                 if domain is None:
                     return
-                looking = asyncio.create_task(_check(domain, publisher, looker, ours, scale, output))
-                await asyncio.wait([looking], timeout=1 / EACH_SECOND)
-            statuses.append(await looking)
+                await asyncio.sleep(may_begin - clock())
+                may_begin = clock() + 1 / EACH_SECOND
+            statuses.append(await _check(domain, publisher, looker, ours, scale, output))
 
     await asyncio.gather(*(work() for _ in range(AT_ONCE)))
     return worst(statuses)

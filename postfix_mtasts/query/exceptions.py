@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 
 from postfix_mtasts.config import Config, Level
 from postfix_mtasts.config_file import read_config
-from postfix_mtasts.daemon.command import choose_reply_rules
 from postfix_mtasts.daemon.explain import Explanation, parse_exception
+from postfix_mtasts.daemon.reload import choose_reply_rules
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.arguments import next_hop_of
 from postfix_mtasts.query.domain.at_hand import AtHand, at_hand

@@ -15,10 +15,13 @@ import httpx
 
 from postfix_mtasts import __version__
 from postfix_mtasts.config import IpNetwork
+from postfix_mtasts.config_file import Proxy
 from postfix_mtasts.dns.nameservers import SHORTAGE
 from postfix_mtasts.dns.resolver import Resolver
+from postfix_mtasts.remote.http1 import Connection, Http, ResponseError, protocol_words
 from postfix_mtasts.remote.network import HTTPS_PORT, Network, in_words
-from postfix_mtasts.remote.stream import NetworkError, Stream
+from postfix_mtasts.remote.proxy import connected
+from postfix_mtasts.remote.stream import NetworkError
 from postfix_mtasts.sts import policy
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.observation import (
@@ -34,11 +37,6 @@ from postfix_mtasts.sts.observation import (
 from postfix_mtasts.turns import Turns
 
 MAX_POLICY_SIZE = 65_536  # Octets (RFC 8461, 3.3 suggests 64 KB).
-# What it costs to parse a response is bounded by these.
-_MAX_RESPONSE = 131_072  # Octets, with headers and chunk sizes: twice what a policy takes.
-_MAX_HEAD = 16_384  # Octets until the header is complete; h11 has the same limit in httpcore 0.16.
-_MAX_FIELDS = 100  # Header fields of one response.
-_MAX_INTERIM = 5  # 1xx responses; nobody has a use for one.
 _STOPPED = 5.0  # If a deadline fires so many seconds late, the process was stopped. Load alone delays it less.
 _PATH = "/.well-known/mta-sts.txt"
 _HEADERS = {
@@ -49,15 +47,12 @@ _HEADERS = {
 }
 
 
-class _ResponseError(Exception):
-    """The policy host answered, but not with a policy file."""
-
-
 class Fetcher:
     """Fetches policies, each in at most `timeout` seconds.
 
     `tls` verifies the policy hosts. `allow_addresses` are networks that they may be in, beside the global addresses.
-    `keep_certificate` has the certificate of the host noted in the observation.
+    With a proxy, they do not matter: it looks up the hosts, and connects to them. `keep_certificate` has the
+    certificate of the host noted in the observation.
     """
 
     def __init__(
@@ -67,6 +62,7 @@ class Fetcher:
         *,
         timeout: float,
         allow_addresses: Sequence[IpNetwork] = (),
+        proxy: Proxy | None = None,
         port: int = HTTPS_PORT,
         keep_certificate: bool = False,
     ) -> None:
@@ -74,6 +70,7 @@ class Fetcher:
         self._tls = tls
         self._timeout = timeout
         self._allow_addresses = allow_addresses
+        self._proxy = proxy
         self._port = port
         self._keep_certificate = keep_certificate
         self._turns = Turns()
@@ -96,7 +93,7 @@ class Fetcher:
             failure = Failure(Stage.CERTIFICATE, in_words(error), ResultType.WEBPKI_INVALID)
         except NetworkError as error:
             failure = Failure(seen.stage, str(error), is_local=error.is_local)
-        except _ResponseError as error:
+        except ResponseError as error:
             failure = Failure(seen.stage, str(error))
         except ssl.SSLEOFError as error:
             cut = "the connection was cut before the end of the response (no TLS close_notify)"
@@ -104,7 +101,7 @@ class Fetcher:
         except OSError as error:
             failure = Failure(seen.stage, in_words(error), is_local=error.errno in SHORTAGE)
         except httpcore.ProtocolError as error:
-            failure = Failure(seen.stage, _protocol_words(error))
+            failure = Failure(seen.stage, protocol_words(error))
         except ValueError:  # From h11 0.14: the number has more digits than Python takes.
             failure = Failure(seen.stage, "bad Content-Length")
         else:
@@ -116,7 +113,9 @@ class Fetcher:
 
     async def _get(self, host: str, network: Network) -> bytes:
         # Only a transport: cookies, redirects and the like, which httpx's client adds, are what a policy must not meet.
-        connection = await _connected(network, host, self._port, self._tls)
+        stream = await connected(network, self._proxy, host, self._port)
+        await network.start_tls(stream, host, self._tls)
+        connection = Connection(stream)
         request = httpx.Request("GET", f"https://{host}:{self._port}{_PATH}", headers=_HEADERS)
         response = await _Transport(connection).handle_async_request(request)
         connection.expect_body()
@@ -127,7 +126,7 @@ class Fetcher:
         async for data in response.aiter_raw():
             body += data
             if len(body) > MAX_POLICY_SIZE:
-                raise _ResponseError(f"larger than {MAX_POLICY_SIZE // 1024} KiB")
+                raise ResponseError(f"larger than {MAX_POLICY_SIZE // 1024} KiB")
             await self._turns.take(1)  # Of a body in chunks of one octet, h11 has thousands at hand.
         await self._turns.take(1)  # Before it is parsed.
         return bytes(body)
@@ -136,7 +135,7 @@ class Fetcher:
 class _Transport(httpx.AsyncBaseTransport):
     """Has httpcore speak HTTP/1.1 over a connection of ours, which httpx's own transport cannot be given."""
 
-    def __init__(self, connection: "_Connection") -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -146,16 +145,10 @@ class _Transport(httpx.AsyncBaseTransport):
             port=request.url.port or HTTPS_PORT,
             target=request.url.raw_path,
         )
-        connection = _Http(url.origin, cast("httpcore.AsyncNetworkStream", self._connection))
+        connection = Http(url.origin, cast("httpcore.AsyncNetworkStream", self._connection))
         sent = httpcore.Request(request.method, url, headers=request.headers.raw)
         response = await connection.handle_async_request(sent)
         return httpx.Response(response.status, headers=response.headers, stream=_Body(response))
-
-
-class _Http(httpcore.AsyncHTTP11Connection):
-    """Holds fields behind the last chunk against the bound of the header too: h11 parses all of them at once."""
-
-    MAX_INCOMPLETE_EVENT_SIZE = _MAX_HEAD
 
 
 class _Body(httpx.AsyncByteStream):
@@ -172,83 +165,27 @@ class _Body(httpx.AsyncByteStream):
         await self._response.aclose()
 
 
-async def _connected(network: Network, host: str, port: int, tls: ssl.SSLContext) -> "_Connection":
-    stream = await network.connect(host, port)
-    await network.start_tls(stream, host, tls)
-    return _Connection(stream)
-
-
-class _Connection:
-    """A stream as httpcore wants it (AsyncNetworkStream)."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._received = 0
-        self._head: bytearray | None = bytearray()  # What has come while the header is incomplete; None after that.
-
-    def expect_body(self) -> None:
-        """The header of the response has come."""
-        self._head = None
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's name
-        data = await self._stream.read(max_bytes)
-        self._received += len(data)
-        if self._received > _MAX_RESPONSE:
-            raise _ResponseError(f"larger than {_MAX_RESPONSE // 1024} KiB with its headers and chunks")
-        if self._head is not None:
-            self._head += data
-            _check_head(self._head)
-        return data
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's name
-        await self._stream.write(buffer)
-
-    async def aclose(self) -> None:
-        self._stream.abort()
-
-
-def _check_head(received: bytearray) -> None:
-    """Hold what has come of a response against the bounds, before h11 takes its time for it. Raises _ResponseError."""
-    if len(received) > _MAX_HEAD:
-        raise _ResponseError("response headers too large")
-    heads = [part for part in received.split(b"\r\n\r\n") if part.startswith(b"HTTP/")]
-    if any(head.count(b"\n") > _MAX_FIELDS for head in heads):
-        raise _ResponseError(f"more than {_MAX_FIELDS} header fields")
-    if len(heads) > _MAX_INTERIM + 1:
-        raise _ResponseError(f"more than {_MAX_INTERIM} interim responses (1xx)")
-
-
 def _texts(headers: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
     return tuple((name.decode("ascii").lower(), value.decode("utf-8", "backslashreplace")) for name, value in headers)
 
 
 def _check_headers(status: int, headers: Sequence[tuple[str, str]]) -> None:
-    """Raises _ResponseError unless the body is to be read."""
+    """Raises ResponseError unless the body is to be read."""
     fields: dict[str, str] = {}
     for name, value in headers:
         fields[name] = f"{fields[name]}, {value}" if name in fields else value  # RFC 9110, 5.3.
     if status != 200:
         location = fields.get("location")
         to = f", a redirect to {location[:100]!a}, which must not be followed" if location else ""
-        raise _ResponseError(f"status {status}{to}")
+        raise ResponseError(f"status {status}{to}")
     media_type = fields.get("content-type", "")
     if not media_type:
-        raise _ResponseError("no Content-Type, must be text/plain")
+        raise ResponseError("no Content-Type, must be text/plain")
     if media_type.partition(";")[0].strip(" \t").lower() != "text/plain":
-        raise _ResponseError(f"Content-Type is {media_type[:100]!a}, must be text/plain")
+        raise ResponseError(f"Content-Type is {media_type[:100]!a}, must be text/plain")
     encoding = fields.get("content-encoding", "identity")
     if encoding.strip(" \t").lower() != "identity":
-        raise _ResponseError(f"sent {encoding[:100]!a}-encoded unasked; disable compression for this file")
-
-
-def _protocol_words(error: httpcore.ProtocolError) -> str:
-    """What the host did not do as HTTP wants it; h11's words where they are good."""
-    words = in_words(error)
-    if words.startswith(("illegal status line", "illegal request line")):  # The latter of octets that are no text.
-        return "the answer is not HTTP/1.1"
-    if words == "receive buffer too long":
-        return "response headers too large"
-    return words
+        raise ResponseError(f"sent {encoding[:100]!a}-encoded unasked; disable compression for this file")
 
 
 def _read(seen: FetchTrace, record_id: str) -> FetchObservation:

@@ -147,6 +147,19 @@ class Network:
         self._stream = Stream(await self._connected(host, port), self._turns)
         return self._stream
 
+    async def connect_to_proxy(self, host: str, port: int) -> Stream:
+        """Connect to a proxy, by its name or its address. The administrator has chosen it, so it may be anywhere."""
+        self.enter(Stage.PROXY)
+        addresses = (host,) if _is_address(host) else await self._look_up(host)
+        if not addresses:
+            raise NetworkError("has no address")
+        try:
+            connection, _ = await _first(addresses, port)
+        except NetworkError as error:
+            raise NetworkError(f"cannot be reached: {error}") from error
+        self._stream = Stream(connection, self._turns)
+        return self._stream
+
     async def start_tls(self, stream: Stream, host: str, tls: ssl.SSLContext) -> None:
         """Start TLS on the connection, and verify the host's certificate with `tls`."""
         self.enter(Stage.TLS)
@@ -172,28 +185,11 @@ class Network:
         self.enter(Stage.ADDRESS)
         addresses = await self._addresses(host)
         self.enter(Stage.CONNECT)
-        failures = []
-        for address in addresses:
-            try:
-                connection = await _connect(address, port)
-                self.trace.address = address
-                return connection
-            except TimeoutError:
-                failures.append(f"{address}: no answer within {_CONNECT_TIMEOUT:g} s")
-            except OSError as error:
-                if error.errno in SHORTAGE:
-                    raise
-                failures.append(f"{address}: {in_words(error)}")
-        raise NetworkError("; ".join(failures))
+        connection, self.trace.address = await _first(addresses, port)
+        return connection
 
     async def _addresses(self, host: str) -> list[str]:
-        try:
-            addresses = await self._resolver.addresses(host)
-        except LocalShortageError as shortage:
-            raise NetworkError(str(shortage), is_local=True) from shortage
-        except DnsError as error:
-            raise NetworkError(str(error)) from error
-        self.trace.addresses = addresses
+        addresses = self.trace.addresses = await self._look_up(host)
         if not addresses:
             raise NetworkError(f"{host} has no address")
         allowed = [address for address in addresses if self._is_allowed(address)]
@@ -201,9 +197,40 @@ class Network:
             raise NetworkError(f"{host} has no public address, only {', '.join(addresses)}")
         return allowed
 
+    async def _look_up(self, host: str) -> tuple[str, ...]:
+        try:
+            return await self._resolver.addresses(host)
+        except LocalShortageError as shortage:
+            raise NetworkError(str(shortage), is_local=True) from shortage
+        except DnsError as error:
+            raise NetworkError(str(error)) from error
+
     def _is_allowed(self, text: str) -> bool:
         address = ipaddress.ip_address(text)
         return is_global(address) or any(address in network for network in self._allow_addresses)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+async def _first(addresses: Sequence[str], port: int) -> tuple[socket.socket, str]:
+    """Connect to the first address that accepts the connection. Raises NetworkError if none does."""
+    failures = []
+    for address in addresses:
+        try:
+            return await _connect(address, port), address
+        except TimeoutError:
+            failures.append(f"{address}: no answer within {_CONNECT_TIMEOUT:g} s")
+        except OSError as error:
+            if error.errno in SHORTAGE:
+                raise
+            failures.append(f"{address}: {in_words(error)}")
+    raise NetworkError("; ".join(failures))
 
 
 async def _connect(address: str, port: int) -> socket.socket:

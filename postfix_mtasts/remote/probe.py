@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from postfix_mtasts.config import IpNetwork
+from postfix_mtasts.config_file import Proxy
 from postfix_mtasts.dns.resolver import Pinned, Resolver
 from postfix_mtasts.remote.network import HTTPS_PORT, Network, in_words
+from postfix_mtasts.remote.proxy import connected
 from postfix_mtasts.remote.stream import NetworkError, Stream
 from postfix_mtasts.sts.observation import Stage
 from postfix_mtasts.turns import Turns
@@ -66,7 +68,8 @@ class Prober:
     """Connects to hosts, and verifies certificates of MX hosts with `tls`, which must not check names.
 
     `helo` is the name that it sends to MX hosts in EHLO. Policy hosts must have a public address, or one in the
-    networks `allow_addresses`; MX hosts one in `mail_addresses`, or a public one.
+    networks `allow_addresses`, or they are connected to through the proxy. MX hosts never are, as from Postfix; they
+    must have an address in `mail_addresses`, or a public one.
     """
 
     def __init__(
@@ -75,12 +78,14 @@ class Prober:
         tls: ssl.SSLContext,
         helo: str,
         allow_addresses: Sequence[IpNetwork] = (),
+        proxy: Proxy | None = None,
         mail_addresses: Sequence[IpNetwork] = EVERYWHERE,
     ) -> None:
         self._resolver = resolver
         self._tls = tls
         self._helo = helo
         self._allow_addresses = allow_addresses
+        self._proxy = proxy
         self._mail_addresses = mail_addresses
         self._turns = Turns()
 
@@ -123,7 +128,8 @@ class Prober:
         network = Network(self._resolver, self._allow_addresses, keep_certificate=True)
         try:
             async with asyncio.timeout(DEADLINE):
-                await network.start_tls(await network.connect(host, HTTPS_PORT), host, _unverified())
+                stream = await connected(network, self._proxy, host, HTTPS_PORT)
+                await network.start_tls(stream, host, _unverified())
         except (OSError, NetworkError, TimeoutError):
             return b""
         finally:

@@ -26,6 +26,7 @@ class Stage(enum.Enum):
 
     DISCOVERY = "discovery"
     RECORD = "TXT lookup"
+    PROXY = "proxy"
     ADDRESS = "address of the policy host"
     CONNECT = "connection to the policy host"
     TLS = "TLS handshake with the policy host"
@@ -70,6 +71,7 @@ class FetchTrace:
 
     stage: Stage = Stage.ADDRESS
     entered: list[tuple[Stage, float]] = field(default_factory=list)  # When each stage began, on the loop's clock.
+    proxy: str = ""  # The URL of the proxy that was to make the connection. It looks up the address.
     addresses: tuple[str, ...] = ()
     address: str = ""  # The address that accepted the connection.
     tls: str = ""  # The TLS version and the cipher.
@@ -184,4 +186,5 @@ class DaneFailed:
 RecordObservation = RecordFound | RecordAbsent | RecordInvalid | DnsFailed
 FetchObservation = PolicyFetched | PolicyInvalid | FetchFailed
 DaneObservation = DaneUsable | DaneAbsent | DaneFailed
-Observation = Asked | Due | RecordObservation | FetchObservation
+DiscoveryObservation = RecordObservation | FetchObservation
+Observation = Asked | Due | DiscoveryObservation

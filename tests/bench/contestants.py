@@ -38,8 +38,13 @@ class Contestant:
 
 
 @contextmanager
-def ours(bench: Bench, *, loop: str = "uvloop", cache: Path | None = None) -> Iterator[Contestant]:
-    """The daemon as it is installed, on the event loop `uvloop` or `asyncio`; its cache is empty or this file."""
+def ours(
+    bench: Bench, *, loop: str = "uvloop", cache: Path | None = None, metrics: bool = False
+) -> Iterator[Contestant]:
+    """The daemon as it is installed, on the event loop `uvloop` or `asyncio`; its cache is empty or this file.
+
+    With `metrics`, it has an address for them too.
+    """
     with _folder(bench) as folder:
         tcp, unix = f"127.0.0.1:{_free_port()}", str(folder / "socket")
         tables: dict[str, dict[str, object]] = {
@@ -49,6 +54,10 @@ def ours(bench: Bench, *, loop: str = "uvloop", cache: Path | None = None) -> It
             "fetch": {"ca_file": str(bench.ca), "allow_addresses": ["127.0.0.0/8"]},
             "reply": {"style": "plain", "dane": "off"},
         }
+        addresses = {"tcp": tcp, "unix": unix}
+        if metrics:
+            addresses["metrics"] = f"127.0.0.1:{_free_port()}"
+            tables["metrics"] = {"listen": f"inet:{addresses['metrics']}"}
         config, log = folder / "config.toml", folder / "log"
         config.write_text(toml(tables))
         programs: dict[str, list[str | Path]] = {
@@ -57,7 +66,7 @@ def ours(bench: Bench, *, loop: str = "uvloop", cache: Path | None = None) -> It
         }
         with running([*programs[loop], "--config", config], log) as process:
             wait_for_line(log, f"event loop is {loop}\n")
-            yield Contestant(process, {"tcp": tcp, "unix": unix})
+            yield Contestant(process, addresses)
 
 
 @contextmanager

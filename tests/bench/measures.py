@@ -5,7 +5,9 @@ disturbs all of them; the order changes with the round.
 """
 
 import itertools
+import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -16,6 +18,7 @@ from tests.bench.contestants import Bench, Contestant, alone, limit, ours, peer
 from tests.bench.load import DISCOVERIES, Expected, Load, Result
 from tests.bench.notes import Notes
 from tests.bench.process import connect, cpu_seconds, resident_megabytes
+from tests.bench.published import publish
 from tests.bench.stored import database
 from tests.bench.world import HANGING, HOSTILE, HOSTILE_HOST, LARGE, NAMELESS, POLICIES, REPLY, names
 from tests.hostile.case import Site
@@ -30,6 +33,8 @@ KINDS = ("tcp", "unix")
 LOOPS = {"ours": "uvloop", "ours on asyncio": "asyncio"}
 HITS, NEGATIVES = names("policy", 500), names("none", 500)
 WARM_SECONDS, WARM_TURNS = 1.0, 2  # In each round; short ones by turns, for the machine is not always the same.
+METRICS_TURNS = 8  # A small difference is looked for.
+SCRAPE_EVERY = 1.0  # Seconds. Prometheus reads every 15 or 60.
 IDLE = 5000  # Connections.
 COLD_POLICIES, COLD_NEGATIVES, COLD_CONNECTIONS = 1000, 3000, 32
 COLD_ALONE = 1000  # Of the names without a policy, those behind the ones that are asked for in parallel.
@@ -68,6 +73,21 @@ def warm(bench: Bench, load: Load, notes: Notes, number: int) -> None:
                 for who, server in _in_turn(servers, number) * WARM_TURNS:
                     result = load.ask(server, kind, domains, 64, WARM_SECONDS, expect)
                     notes.note(f"warm {what}, {kind}, 64 connections", who, result)
+
+
+def metrics(bench: Bench, load: Load, notes: Notes, number: int) -> None:
+    """Warm hits of a daemon whose metrics are read every second, and of one that has none."""
+    with ExitStack() as stack:
+        servers = {
+            "ours": stack.enter_context(ours(bench, metrics=True)),
+            "ours without metrics": stack.enter_context(ours(bench)),
+        }
+        for server in servers.values():
+            _learn(load, server, "tcp")
+        stack.enter_context(_scraping(servers["ours"].addresses["metrics"]))
+        for who, server in _in_turn(servers, number) * METRICS_TURNS:
+            result = load.ask(server, "tcp", HITS, 64, WARM_SECONDS)
+            notes.note("warm hit, tcp, beside metrics", who, result)
 
 
 def connections(bench: Bench, load: Load, notes: Notes, number: int) -> None:
@@ -219,7 +239,8 @@ def memory(bench: Bench, load: Load, notes: Notes, number: int) -> None:
 
 
 GROUPS = {
-    function.__name__: function for function in (warm, connections, cold, burst, start, memory, hostile, memory_hostile)
+    function.__name__: function
+    for function in (warm, metrics, connections, cold, burst, start, memory, hostile, memory_hostile, publish)
 }
 
 
@@ -232,6 +253,28 @@ def _in_turn(contestants: dict[str, _T], number: int) -> list[tuple[str, _T]]:
     items = list(contestants.items())
     first = number % len(items)
     return items[first:] + items[:first]
+
+
+@contextmanager
+def _scraping(address: str) -> Iterator[None]:
+    """Read metrics again and again."""
+    ended = threading.Event()
+    read = []
+
+    def scrape() -> None:
+        while not ended.wait(SCRAPE_EVERY):
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as response:
+                read.append(len(response.read()))
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    if not read:
+        raise AssertionError("no metrics were read")
 
 
 @contextmanager

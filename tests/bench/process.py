@@ -3,14 +3,42 @@
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 _START_WITHIN = 20.0  # Seconds.
 _STOP_WITHIN = 1.0  # Seconds; what is still under way then is not missed.
 _TICK = 1 / os.sysconf("SC_CLK_TCK")  # Seconds.
+# In a process of its own: what is executed counts as as large as who has executed it.
+_MEASURE = """
+import resource, subprocess, sys, time
+with open(sys.argv[1], "wb") as output:
+    begun = time.monotonic()
+    status = subprocess.run(sys.argv[2:], stdout=output).returncode
+    seconds = time.monotonic() - begun
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024, status)
+"""
+
+
+class Cost(NamedTuple):
+    """What a run of a command took."""
+
+    seconds: float
+    processor: float  # Seconds of it, which another load of the machine hardly changes.
+    octets: int  # Of memory, at its peak.
+    status: int
+
+
+def cost_of(output: str | Path, *command: str | Path) -> Cost:
+    """Run a command, whose output goes into a file."""
+    line = [sys.executable, "-c", _MEASURE, output, *command]
+    seconds, processor, octets, status = subprocess.run(line, check=True, stdout=subprocess.PIPE).stdout.split()
+    return Cost(float(seconds), float(processor), int(octets), int(status))
 
 
 @contextmanager

@@ -9,19 +9,19 @@ senders, of four domains with four MX hosts each.
 import datetime
 import itertools
 import json
+import os
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from postfix_mtasts.reports.meaning import RESULTS
 from postfix_mtasts.reports.records import Message, write
 from postfix_mtasts.reports.report import Dkim, DkimState, Failure, Policy, Report
 from postfix_mtasts.reports.store import Store
 from postfix_mtasts.reports.verdict import State
+from tests.bench.process import Cost, cost_of
 from tests.integration.reports.conftest import Signer
 from tests.world.daemon import COMMAND, toml
 from tests.world.dns import DnsServer
@@ -32,14 +32,6 @@ DOMAINS = [f"domain{number}.example" for number in range(4)]
 DAYS = 90
 MAILS = 2000
 FAILURES = 1_000_000
-# In a process of its own: what is executed counts as as large as who has executed it.
-_MEASURE = """
-import resource, subprocess, sys, time
-begun = time.monotonic()
-subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(time.monotonic() - begun, used.ru_utime + used.ru_stime, used.ru_maxrss)
-"""
 _RANDOM = random.Random(1)
 
 
@@ -130,19 +122,11 @@ def mails(folder: Path, signer: Signer) -> None:
         (folder / f"new/{number}").write_bytes(signer.sign(f"{headers}\r\n{body}\r\n".encode(), sender))
 
 
-class Cost(NamedTuple):
-    """What a run of the command took."""
-
-    seconds: float
-    processor: float  # Seconds of it, which another load of the machine hardly changes.
-    memory: float  # MiB at its peak.
-
-
 def run(*words: str | Path) -> Cost:
     """Run the command."""
-    line = [sys.executable, "-c", _MEASURE, *map(str, (REPORTS, *words))]
-    seconds, processor, kilobytes = subprocess.run(line, check=True, capture_output=True, text=True).stdout.split()
-    return Cost(float(seconds), float(processor), int(kilobytes) / 1024)
+    cost = cost_of(os.devnull, REPORTS, *words)
+    assert cost.status == 0, words
+    return cost
 
 
 def main(folder: Path) -> None:
@@ -163,7 +147,7 @@ def main(folder: Path) -> None:
         mails(folder / "mails", signer)
         cost = run("import", "--config", config, folder / "mails")
         rates = f"{MAILS / cost.seconds:.0f} mails/s, {MAILS / cost.processor:.0f} per second of the processor"
-        print(f"import: {rates}, {cost.memory:.0f} MiB")
+        print(f"import: {rates}, {cost.octets / 2**20:.0f} MiB")
     each = FAILURES // (DAYS * len(SENDERS) * len(DOMAINS))
     (folder / "b").mkdir()
     count, seconds = fill(folder / "b/reports.sqlite", each + 1)
@@ -176,7 +160,7 @@ def main(folder: Path) -> None:
         name, days, options = words
         cost = sorted(run(name, "--config", config, "--days", days, *options) for _ in range(5))[2]
         times = f"{cost.seconds:.2f} s, {cost.processor:.2f} s of the processor"
-        print(f"{name} --days {days} {' '.join(options)}: {times}, {cost.memory:.0f} MiB")
+        print(f"{name} --days {days} {' '.join(options)}: {times}, {cost.octets / 2**20:.0f} MiB")
 
 
 if __name__ == "__main__":

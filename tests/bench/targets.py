@@ -73,6 +73,12 @@ TARGETS = [
     Target(
         f"{_WARM_HIT}: of the peer's with sqlite", _ratio(_WARM_HIT, "per_second", _WARM_HIT, "peer with sqlite"), 20
     ),
+    Target(
+        "warm hit, tcp, beside metrics: CPU of that without metrics",
+        _ratio("warm hit, tcp, beside metrics", "cpu", "warm hit, tcp, beside metrics", "ours without metrics"),
+        1.03,
+        at_least=False,
+    ),
     _cold("policy", 0.5),
     _cold("negative", 0.5),
     Target(
@@ -102,6 +108,23 @@ TARGETS = [
         for who in ("ours", "ours on asyncio")
         for what, unit, limit in (("ready replies", "ready", 0.1), ("new domains", "new", 1))
     ),
+    *(
+        Target(
+            f"publish {name}, 10,000 domains: {unit}",
+            _is(f"publish {name}, 10000 domains", unit),
+            limit,
+            at_least=False,
+        )
+        for name, unit, limit in (
+            ("list", "seconds", 1),
+            ("zone", "seconds", 2),
+            ("list", "MB", 60),
+            ("zone", "MB", 60),
+        )
+    ),
+    # 10,000 take less than a day, and no name server is asked about more than five domains a second.
+    Target("publish check: domains a second", _is("publish check, 50 domains", "a second"), 10_000 / 86_400),
+    Target("publish check: domains a second", _is("publish check, 50 domains", "a second"), 5.5, at_least=False),
     Target("seconds to the first answer", _is("start, 0 stored", "seconds"), 0.5, at_least=False),
     Target(
         "with 100,000 policies stored: of that with none",

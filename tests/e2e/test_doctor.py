@@ -22,10 +22,12 @@ import pytest
 import postfix_mtasts
 from postfix_mtasts.query.doctor.doctor import examine, show
 from postfix_mtasts.query.output import Output
+from postfix_mtasts.remote.proxy import GUARD
 from tests.integration.conftest import mounted
 from tests.world.ca import Ca
 from tests.world.daemon import Config, Daemon, toml
 from tests.world.dns import Behaviour, DnsServer
+from tests.world.https import HANG, HttpsServer
 from tests.world.postfix import HERE, TMP, Installation
 
 COMMAND = Path(sys.executable).with_name("postfix-mtasts-query")
@@ -869,6 +871,29 @@ async def test_what_answers_is_not_the_daemon(doctor: Doctor) -> None:
     async with await asyncio.start_server(answer, "127.0.0.1", 8463):
         said = await doctor({"smtp_tls_policy_maps": value}, {"server": {"listen": ["inet:127.0.0.1:8463"]}})
     assert said == expected + line(value)
+
+
+async def test_a_proxy(doctor: Doctor) -> None:
+    ca = doctor.machine.config["fetch"]["ca_file"]
+    unsent = "policies cannot be fetched, and mail to domains without a cached policy is sent unprotected"
+
+    async def said(url: str) -> str:
+        return await doctor(config={"fetch": {"ca_file": ca, "proxy": url}})
+
+    dead = "proxy http://127.0.0.7:3128 cannot be reached: 127.0.0.7: connection refused"
+    assert await said("http://127.0.0.7:3128") == finding("error", dead, unsent) + line()
+    with HttpsServer(at_once=[b"HTTP/1.1 200 OK\r\n\r\n", HANG]) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        what = f"policies are fetched through the proxy {url}"
+        assert await said(url) == finding("note", what, GUARD) + well()
+    with HttpsServer(at_once=[b"HTTP/1.1 403 Forbidden\r\n\r\n", HANG]) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        what = f"proxy {url} did not connect to example.com:443: status 403 Forbidden"
+        assert await said(url) == finding("warning", what, "it may refuse policy hosts too: see its log") + line()
+    with HttpsServer(at_once=[b"\x05\xff", HANG]) as server:
+        url = f"socks5://127.0.0.1:{server.port}"
+        what = f"proxy {url} asks for a user and a password: set fetch.proxy_credentials"
+        assert await said(url) == finding("error", what, unsent) + line()
 
 
 async def test_a_clock_that_is_wrong(doctor: Doctor) -> None:

@@ -132,7 +132,7 @@ def test_the_unit_tests_ran(built: Built) -> None:
 def test_lintian_finds_nothing(suite: str, builder: Root, built: Built) -> None:
     (changes,) = [name for name in built.files if name.endswith(".changes")]
     found = builder.ask("lintian", "--allow-root", "--display-info", "--pedantic", changes, folder=BUILD)
-    known = re.compile(rf"[WIP]: postfix-mtasts( source)?: ({'|'.join((*HOMELESS, *KNOWN[suite]))}) ")
+    known = re.compile(rf"[WIP]: postfix-mtasts(-publish| source)?: ({'|'.join((*HOMELESS, *KNOWN[suite]))}) ")
     assert [line for line in found.stdout.splitlines() if not known.match(f"{line} ")] == []
 
 
@@ -142,14 +142,14 @@ def test_it_is_reproducible(suite: str, files: Path, built: Built) -> None:
     again = build_in(f"{suite}-build", files, environment=environment, place="/elsewhere/again")
     same = (".deb", ".dsc", ".orig.tar.gz", ".debian.tar.xz")
     assert [name for name in again.files if name.endswith(same) and again.files[name] != built.files[name]] == []
-    assert len([name for name in again.files if name.endswith(same)]) == len(same) + 1  # There are two packages.
+    assert len([name for name in again.files if name.endswith(same)]) == len(same) + 2  # There are three packages.
 
 
 def test_the_units_are_where_the_release_has_them(suite: str, builder: Root, built: Built) -> None:
     folder = "./lib" if suite == "bookworm" else "./usr/lib"
     listed = builder.run("dpkg-deb", "--contents", f"{BUILD}/{built.deb}").splitlines()
     units = sorted(line.split()[-1] for line in listed if re.search(r"\.(service|socket)$", line))
-    names = ("-chroot.service", "-chroot.socket", ".service", ".socket")
+    names = ("-chroot.service", "-chroot.socket", "-metrics.service", "-metrics.socket", ".service", ".socket")
     assert units == [f"{folder}/systemd/system/postfix-mtasts{name}" for name in names]
 
 
@@ -171,16 +171,31 @@ def test_the_profile_is_understood(builder: Root, built: Built) -> None:
 
 @installing
 def test_the_units_are_understood_and_the_service_is_locked_up(installed: Root, built: Built) -> None:
-    install(installed, *(f"/tmp/packages/{name}" for name in built.debs.values()))
+    debs = {name: f"/tmp/packages/{file}" for name, file in built.debs.items()}
+    publishing = debs.pop("postfix-mtasts-publish")
+    install(installed, *debs.values())
+    install(installed, "--no-install-recommends", publishing)  # A web server is not at hand.
     service, reports = "postfix-mtasts.service", [f"postfix-mtasts-reports@{name}.service" for name in REPORTS]
-    units = (service, "postfix-mtasts.socket", "postfix-mtasts-chroot.socket", "postfix-mtasts-chroot.service")
-    timers = [f"postfix-mtasts-reports-{name}.timer" for name in REPORTS]
-    verified = installed.run("systemd-analyze", "verify", "--man=no", *units, *reports, *timers)
+    publish = ["postfix-mtasts-publish.service", "postfix-mtasts-publish-check.service"]
+    others = (f"postfix-mtasts-{name}.{kind}" for name in ("chroot", "metrics") for kind in ("socket", "service"))
+    units = (service, "postfix-mtasts.socket", *others)
+    timers = [*(f"postfix-mtasts-reports-{name}.timer" for name in REPORTS), "postfix-mtasts-publish-check.timer"]
+    verified = installed.run("systemd-analyze", "verify", "--man=no", *units, *reports, *publish, *timers)
     assert verified == ""
-    installed.run("systemd-analyze", "security", "--offline=true", "--threshold=12", service)
+    for one in (service, *publish):
+        installed.run("systemd-analyze", "security", "--offline=true", "--threshold=12", one)
     # They may not have user namespaces, which would take away the group that may hand over mails.
     for one in reports:
         installed.run("systemd-analyze", "security", "--offline=true", "--threshold=20", one)
+
+
+def test_the_timer_of_publish_is_started_and_its_service_is_not(builder: Root, built: Built) -> None:
+    builder.run("dpkg-deb", "--control", f"{BUILD}/{built.debs['postfix-mtasts-publish']}", "/tmp/of-publish")
+    script = (builder.path / "tmp/of-publish/postinst").read_text()
+    assert re.findall(r"deb-systemd-invoke \S+ (.*?) >", script.replace("'", "")) == [
+        "postfix-mtasts-publish.service",
+        "postfix-mtasts-publish-check.timer",
+    ]
 
 
 def test_an_upgrade_restarts_the_service_and_leaves_its_sockets_alone(suite: str, builder: Root, built: Built) -> None:
@@ -194,11 +209,14 @@ def test_an_upgrade_restarts_the_service_and_leaves_its_sockets_alone(suite: str
     assert invoked == [
         ("postinst", "start", "postfix-mtasts.socket"),  # Does nothing if it is there.
         ("postinst", "$_dh_action", "postfix-mtasts.service"),
-        ("prerm", "stop", "postfix-mtasts.socket postfix-mtasts-chroot.socket"),
+        ("prerm", "stop", "postfix-mtasts.socket postfix-mtasts-chroot.socket postfix-mtasts-metrics.socket"),
         ("prerm", "stop", "postfix-mtasts.service"),
         # Debian 14 also stops a unit that the package does not start.
         *(
-            [("prerm", "stop", "postfix-mtasts-chroot.service postfix-mtasts-chroot.socket")]
+            [
+                ("prerm", "stop", "postfix-mtasts-metrics.service postfix-mtasts-metrics.socket"),
+                ("prerm", "stop", "postfix-mtasts-chroot.service postfix-mtasts-chroot.socket"),
+            ]
             if suite == "forky"
             else []
         ),
@@ -222,6 +240,11 @@ def test_each_example_works_with_the_units(fresh: Root, built: Built) -> None:
 @installing
 def test_reports_come_in_and_are_told_of_and_a_purge_leaves_nothing(fresh: Root, built: Built) -> None:
     assert run_test(fresh, "reports", built).splitlines()[-1] == "reports: passed"
+
+
+@installing
+def test_a_policy_is_published_as_root_says_and_a_purge_leaves_nothing(fresh: Root, built: Built) -> None:
+    assert run_test(fresh, "publish", built).splitlines()[-1] == "publish: passed"
 
 
 @installing

@@ -58,6 +58,10 @@ class ToHost(Network):
         self._stream = _Stream(ours, self._theirs)
         return self._stream
 
+    async def connect_to_proxy(self, host: str, port: int) -> Stream:
+        self.enter(Stage.PROXY)
+        return await self.connect(host, port)
+
     async def start_tls(self, stream: Stream, host: str, tls: ssl.SSLContext) -> None:
         self.enter(Stage.RESPONSE)
 

@@ -21,8 +21,10 @@ from postfix_mtasts.config import (
     Fetch,
     InetEndpoint,
     Level,
+    Metrics,
     OnFailure,
     OnTesting,
+    ProxyUrl,
     Publish,
     PublishDns,
     Reply,
@@ -51,9 +53,10 @@ DEFAULTS = Config(
         memory=268_435_456,
     ),
     dns=Dns(nameservers=(), timeout=5.0),
-    fetch=Fetch(timeout=60.0, ca_file="", allow_addresses=()),
+    fetch=Fetch(timeout=60.0, ca_file="", allow_addresses=(), proxy=None, proxy_credentials=""),
     reply=Reply(style=StyleSetting.AUTO, dane=DaneSetting.AUTO, testing=OnTesting.IGNORE, enforce=True),
     discovery=Discovery(on_failure=OnFailure.NOTFOUND),
+    metrics=Metrics(listen=None),
     exception=(),
     reports=Reports(path="/var/lib/postfix-mtasts-reports/reports.sqlite", domains=(), keep_mails=30, keep_facts=400),
     publish=Publish(
@@ -111,6 +114,8 @@ timeout = 90
 timeout = 0.1
 ca_file = "/etc/ssl/ca.pem"
 allow_addresses = ["10.0.0.0/8", "2001:db8::/32", "192.0.2.1"]
+proxy = "socks5://[2001:DB8:0::1]:1080"
+proxy_credentials = "/etc/proxy"
 [reply]
 style = "tlsrpt"
 dane = "dane-only"
@@ -118,6 +123,8 @@ testing = "report"
 enforce = false
 [discovery]
 on_failure = "temp"
+[metrics]
+listen = "inet:[2001:db8::1]:9461"
 [[exception]]
 domain = "*.Xn--Bcher-Kva.Example"
 until = 2026-12-31
@@ -222,9 +229,12 @@ def test_file_with_every_key() -> None:
                 ipaddress.ip_network("2001:db8::/32"),
                 ipaddress.ip_network("192.0.2.1/32"),
             ),
+            proxy=ProxyUrl("socks5", "2001:db8::1", 1080),
+            proxy_credentials="/etc/proxy",
         ),
         reply=Reply(style=StyleSetting.TLSRPT, dane=DaneSetting.DANE_ONLY, testing=OnTesting.REPORT, enforce=False),
         discovery=Discovery(on_failure=OnFailure.TEMP),
+        metrics=Metrics(listen=InetEndpoint("2001:db8::1", 9461)),
         exception=(
             ExceptionSetting(
                 domain="*.xn--bcher-kva.example",

@@ -9,6 +9,7 @@ from postfix_mtasts import __version__, config
 from postfix_mtasts.config import Config
 from postfix_mtasts.daemon import command as daemon
 from postfix_mtasts.daemon import service
+from postfix_mtasts.query.output import Status
 from postfix_mtasts.reports import telling
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,13 @@ def test_the_socket_for_a_chroot_is_for_the_same_service() -> None:
     assert socket["FileDescriptorName"] == service._SOCKETMAP
 
 
+def test_the_socket_for_metrics_is_for_the_same_service() -> None:
+    socket = unit("postfix-mtasts.postfix-mtasts-metrics.socket")["Socket"]
+    assert socket["Service"] == "postfix-mtasts.service"
+    assert socket["FileDescriptorName"] == service._METRICS
+    assert socket["ListenStream"] in (ROOT / "contrib/prometheus/prometheus.yml").read_text()
+
+
 def test_the_service_has_the_default_folders_and_waits_for_the_daemon() -> None:
     settings = unit("postfix-mtasts.service")["Service"]
     assert Path("/var/lib", settings["StateDirectory"]) == Path(Config().cache.path).parent
@@ -59,7 +67,7 @@ def test_the_service_for_reports_has_the_default_folder_and_the_command() -> Non
     folder = Path(Config().reports.path).parent
     assert Path("/var/lib", settings["StateDirectory"]) == folder
     assert settings["ExecStart"] == "/usr/bin/postfix-mtasts-reports %i"
-    timers = [unit(path.name)["Timer"]["Unit"] for path in sorted(DEBIAN.glob("*.timer"))]
+    timers = [unit(path.name)["Timer"]["Unit"] for path in sorted(DEBIAN.glob("postfix-mtasts-reports.*.timer"))]
     assert timers == [f"postfix-mtasts-reports@{name}.service" for name in ("alert", "summary")]
     assert set(telling.SUBCOMMANDS) == {"alert", "summary"}
 
@@ -70,3 +78,34 @@ def test_postfix_receives_reports_as_the_user_of_the_package() -> None:
     lines = (ROOT / "contrib/postfix/master.cf.tls-reports").read_text()
     assert f"user={user} argv=/usr/bin/postfix-mtasts-reports receive" in lines
     assert f"--owner={user} --group={user} " in (DEBIAN / "postfix-mtasts-reports.postinst").read_text()
+
+
+def test_the_services_for_publishing_have_the_default_folder_and_the_command() -> None:
+    folder = Path(Config().publish.path).parent
+    assert Path(Config().publish.policies).parent == folder
+    check = "postfix-mtasts-publish.postfix-mtasts-publish-check.service"
+    for name, subcommand in (("postfix-mtasts-publish.service", "serve"), (check, "check")):
+        settings = unit(name)["Service"]
+        assert Path("/var/lib", settings["StateDirectory"]) == folder
+        assert settings["ExecStart"] == f"/usr/bin/postfix-mtasts-publish {subcommand}"
+    # Its name is that of the service, which it starts.
+    assert unit(check.replace(".service", ".timer"))["Timer"]["OnCalendar"] == "daily"
+    assert int(unit(check)["Service"]["SuccessExitStatus"]) == Status.WARNING
+
+
+def test_whoever_publishes_has_the_group_of_the_reports_and_owns_the_folder() -> None:
+    lines = [line.split() for line in (DEBIAN / "postfix-mtasts-publish.sysusers").read_text().splitlines()]
+    (user,) = [line[1] for line in lines if line[0] == "u"]
+    reports = (DEBIAN / "postfix-mtasts-reports.sysusers").read_text().split()[1]
+    assert [line[1:] for line in lines if line[0] == "m"] == [[user, reports]]
+    for name in DEBIAN.glob("postfix-mtasts-publish*.service"):
+        assert unit(name.name)["Service"]["User"] == user
+    assert f"--owner={user} --group={user} " in (DEBIAN / "postfix-mtasts-publish.postinst").read_text()
+
+
+def test_both_services_for_publishing_are_locked_up_alike() -> None:
+    serve, check = (
+        (DEBIAN / f"postfix-mtasts-publish.{name}service").read_text().split("\nCapabilityBoundingSet=")[1]
+        for name in ("", "postfix-mtasts-publish-check.")
+    )
+    assert serve.partition("\n[Install]")[0] == check

@@ -65,7 +65,7 @@ def test_the_manual_has_every_signal_and_exit_status() -> None:
 
 
 def test_the_manual_has_every_name_of_a_socket() -> None:
-    assert items("SYSTEMD") == [service._SOCKETMAP, service._CONTROL]
+    assert items("SYSTEMD") == [service._SOCKETMAP, service._CONTROL, service._METRICS]
 
 
 def test_the_manual_has_the_paths() -> None:

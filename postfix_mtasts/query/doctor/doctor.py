@@ -21,7 +21,7 @@ from postfix_mtasts.query.doctor.check_daemon import (
 from postfix_mtasts.query.doctor.check_dane import check_dane
 from postfix_mtasts.query.doctor.check_dns import check_dns
 from postfix_mtasts.query.doctor.check_exceptions import check_exceptions
-from postfix_mtasts.query.doctor.check_machine import check_ca_file, check_clock
+from postfix_mtasts.query.doctor.check_machine import check_ca_file, check_clock, check_proxy
 from postfix_mtasts.query.doctor.check_map import check_map, main_cf
 from postfix_mtasts.query.doctor.check_postfix import check_postfix
 from postfix_mtasts.query.doctor.check_routes import check_routes
@@ -119,7 +119,8 @@ async def examine(config: str | None, now: float, path: str = PATH) -> Examinati
         why = "Postfix's configuration cannot be checked"
         findings.append(Finding("postfix", Status.ERROR, str(error), why, "run" if error.remedy else "", error.remedy))
     if settings:
-        findings += await check_dns(Resolver(settings.dns.nameservers, timeout=settings.dns.timeout), scenes)
+        resolver = Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
+        findings += [*await check_dns(resolver, scenes), *await check_proxy(settings, resolver)]
     worst_first = sorted(dict.fromkeys(findings), key=lambda finding: -finding.status)
     sockets = daemon.sockets if daemon else settings.server.listen if settings else ()
     line = main_cf(scenes[0]) if scenes else f"{PARAMETER} = {usual_table(sockets)}" if sockets else None

@@ -79,6 +79,7 @@ def policy_host_report(
     return PolicyHostReport(
         name=hop.domain.policy_host(),
         missing=missing,
+        proxy=trace.proxy or None,
         addresses=trace.addresses,
         address=trace.address or None,
         tls=trace.tls or None,

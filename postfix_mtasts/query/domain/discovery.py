@@ -75,12 +75,12 @@ class Seen:
 class Sources:
     """Where the record and the policy come from: DNS and the policy host, unless they are given.
 
-    `pinned` makes a fetcher that uses only this address of the policy host.
+    `pinned` makes a fetcher that uses only this address of the policy host; with a proxy, addresses are its affair.
     """
 
     resolver: Resolver
     fetcher: Fetcher
-    pinned: Callable[[str], Fetcher]
+    pinned: Callable[[str], Fetcher] | None
     server: str = ""  # The address of the policy host, if DNS does not know it yet.
     record: RecordObservation | None = None
     fetched: FetchObservation | None = None
@@ -153,8 +153,8 @@ class Discovery:
 
     async def _try_addresses(self, domain: PolicyDomain, record_id: str) -> tuple[Tried, ...]:
         """Fetch from each address of the policy host, if it has several."""
-        host = domain.policy_host()
-        if self._sources.fetched or self._sources.server:
+        host, pinned = domain.policy_host(), self._sources.pinned
+        if self._sources.fetched or self._sources.server or not pinned:
             return ()
         try:
             addresses = await self._within("", self._sources.resolver.addresses(host), ())
@@ -162,16 +162,16 @@ class Discovery:
             return ()
         if len(addresses) < 2:
             return ()
-        return tuple(await asyncio.gather(*(self._try(domain, record_id, address) for address in addresses)))
+        return tuple(await asyncio.gather(*(self._try(pinned(one), domain, record_id, one) for one in addresses)))
 
-    async def _try(self, domain: PolicyDomain, record_id: str, address: str) -> Tried:
+    async def _try(self, fetcher: Fetcher, domain: PolicyDomain, record_id: str, address: str) -> Tried:
         clock = asyncio.get_running_loop().time
         begun = clock()
         if is_global(ipaddress.ip_address(address)) and not self._is_reachable(address):
             return Tried(address, None, 0.0)
         trace = FetchTrace()
         late = FetchFailed(Failure(Stage.RESPONSE, self._too_late()), record_id, trace)
-        fetched = await self._within("", self._sources.pinned(address).fetch(domain, record_id, trace), late)
+        fetched = await self._within("", fetcher.fetch(domain, record_id, trace), late)
         if fetched is late:
             fetched = FetchFailed(Failure(trace.stage, self._too_late()), record_id, trace)
         return Tried(address, fetched, clock() - begun)

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from postfix_mtasts.config import Config
 from postfix_mtasts.config_file import read_config
-from postfix_mtasts.daemon.command import choose_reply_rules
 from postfix_mtasts.daemon.explain import Explanation, ExplanationError, parse_explanation
+from postfix_mtasts.daemon.reload import choose_reply_rules
 from postfix_mtasts.query.arguments import next_hop_of
 from postfix_mtasts.query.domain import as_postfix
 from postfix_mtasts.query.domain.at_hand import AtHand, at_hand

@@ -8,7 +8,8 @@ import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 
-from postfix_mtasts.config import Config, IpNetwork
+from postfix_mtasts.config import Config, ConfigError, Fetch, IpNetwork
+from postfix_mtasts.config_file import Proxy, read_proxy
 from postfix_mtasts.daemon.explain import Explanation
 from postfix_mtasts.delivery import certificate, mx
 from postfix_mtasts.delivery.hosts import MAX_HOSTS, probe_host
@@ -38,6 +39,7 @@ from postfix_mtasts.remote.probe import EVERYWHERE, Prober
 from postfix_mtasts.sts.domain import NextHop
 from postfix_mtasts.sts.entry import Apply
 from postfix_mtasts.sts.observation import DaneUsable, FetchFailed, PolicyFetched, PolicyInvalid, RecordFound, Stage
+from postfix_mtasts.sts.policy import Policy
 
 _TELL_AFTER = 2.0  # Seconds. What takes longer shows its stage on a terminal.
 
@@ -69,17 +71,21 @@ class RunningDaemon:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """The report and what is to be said of it. `publish` is the record to publish, if that was asked for."""
+    """The report and what is to be said of it. `publish` is the record to publish, if that was asked for.
+
+    `served` are the different valid policies that the addresses of the policy host serve.
+    """
 
     report: Report
     verdict: Remark
     differences: tuple[Remark, ...]
     remarks: tuple[Remark, ...]
     publish: str | None
+    served: tuple[Policy, ...]
 
 
 class Examiner:
-    """Examines domains with the settings of the daemon. Raises QueryError if there are no CAs."""
+    """Examines domains with the settings of the daemon. Raises QueryError if CAs, or credentials for a proxy, lack."""
 
     def __init__(self, settings: Config, found: AtHand, options: Options, output: Output) -> None:
         self._settings = settings
@@ -92,7 +98,8 @@ class Examiner:
         ca_file = (found.ca_file if options.probe else "") or settings.fetch.ca_file
         mail_tls = _tls(ca_file, "smtp_tls_CAfile")
         mail_tls.check_hostname = False  # Names are judged by the policy.
-        self._prober = Prober(self._resolver, mail_tls, found.helo, settings.fetch.allow_addresses)
+        self._proxy = _proxy(settings.fetch)
+        self._prober = Prober(self._resolver, mail_tls, found.helo, settings.fetch.allow_addresses, self._proxy)
 
     async def examine(self, hop: NextHop, asking: Awaitable[RunningDaemon]) -> Examined:
         """Examine a domain, while the daemon is being asked about it."""
@@ -127,7 +134,7 @@ class Examiner:
         judgement = verdict(report, without, judged, (*said, *differs))
         if self._options.is_unpublished:
             judgement = replace(judgement, text=f"once published: {judgement.text}")
-        return Examined(report, judgement, differs, said, publish)
+        return Examined(report, judgement, differs, said, publish, _served(seen))
 
     async def _published_id(self, hop: NextHop, record_id: str | None) -> tuple[Remark, ...]:
         if not self._options.policy:
@@ -152,10 +159,10 @@ class Examiner:
         def pinned(address: str) -> Fetcher:
             return self._fetcher(Pinned(address), allowed)
 
-        fetcher = self._fetcher(resolver, allowed)
+        fetcher = self._fetcher(resolver, allowed, self._proxy)
         if options.server:
             fetcher = self._fetcher(Pinned(options.server), EVERYWHERE)
-        sources = Sources(resolver, fetcher, pinned, options.server or "")
+        sources = Sources(resolver, fetcher, None if self._proxy else pinned, options.server or "")
         if not options.is_unpublished:
             return sources, None
         record = unpublished.new_record(time.time())
@@ -167,9 +174,11 @@ class Examiner:
         publish = unpublished.to_publish(hop.domain, record) if valid else None
         return replace(sources, record=given, fetched=fetched), publish
 
-    def _fetcher(self, resolver: Resolver, allowed: Sequence[IpNetwork]) -> Fetcher:
+    def _fetcher(self, resolver: Resolver, allowed: Sequence[IpNetwork], proxy: Proxy | None = None) -> Fetcher:
         timeout = self._settings.fetch.timeout
-        return Fetcher(resolver, self._tls, timeout=timeout, allow_addresses=allowed, keep_certificate=True)
+        return Fetcher(
+            resolver, self._tls, timeout=timeout, allow_addresses=allowed, proxy=proxy, keep_certificate=True
+        )
 
     async def _policy_host(self, hop: NextHop, seen: Seen) -> PolicyHostReport | None:
         """The policy host; None if it was not asked."""
@@ -226,11 +235,23 @@ class Examiner:
             await asyncio.sleep(1)
 
 
+def _proxy(fetch: Fetch) -> Proxy | None:
+    try:
+        return read_proxy(fetch)
+    except ConfigError as error:
+        raise QueryError(str(error), status=Status.CONFIG) from error
+
+
 def _tls(ca_file: str, setting: str) -> ssl.SSLContext:
     try:
         return tls_context(ca_file)
     except CaError as error:
         raise QueryError(f'{setting} = "{ca_file}": {error}', status=Status.CONFIG) from error
+
+
+def _served(seen: Seen) -> tuple[Policy, ...]:
+    fetched = [seen.fresh.fetched, *(one.fetched for one in seen.tried)]
+    return tuple(dict.fromkeys(one.policy for one in fetched if isinstance(one, PolicyFetched)))
 
 
 def _report(

@@ -67,7 +67,8 @@ def _policy_host(report: Report, now: datetime.datetime) -> Iterator[Remark]:
     if host.problem and host.stage:
         cause = f"{STAGES[host.stage]}: {host.problem}"
         remedy = remedy_for(host)
-        yield error(f"the policy could not be fetched: {cause}; {_UNPROTECTED}; {remedy}", "host")
+        follows = "that is not the domain's fault" if host.stage == "proxy" else _UNPROTECTED
+        yield error(f"the policy could not be fetched: {cause}; {follows}; {remedy}", "host")
     elif host.certificate:
         yield from _expiry(host.name, host.certificate, now, "then the policy cannot be fetched", "host")
     for one in host.tried[:_NAMED]:

@@ -12,6 +12,7 @@ _REFUSES = re.compile(r"its greeting is '5")
 # What a stage is called where it failed. The keys are the words of the JSON.
 STAGES = {
     "record": "TXT lookup",
+    "proxy": "proxy",
     "address": "address lookup",
     "connect": "connection",
     "tls": "TLS handshake",
@@ -27,6 +28,8 @@ def remedy_for(host: PolicyHostReport) -> str:
     """What to do about the problem of a policy host."""
     problem = host.problem or ""
     url = f"https://{host.name}/.well-known/mta-sts.txt"
+    if host.stage == "proxy":
+        return f"your proxy must connect to {host.name}:443: ask its administrator, and see fetch.proxy"
     if problem.startswith(("not finished within", "timed out")):
         awaited = {"response": "the web server must answer sooner", "tls": "the web server must finish TLS sooner"}
         return awaited.get(host.stage or "", f"{host.name} must answer sooner")

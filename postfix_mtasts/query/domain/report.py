@@ -2,8 +2,8 @@
 fields.
 
 Later versions may add fields, but keep the names and meanings of these. In JSON, times are ISO 8601 in UTC, and
-durations are in seconds. A stage is one of these words: record, address, connect, tls, certificate, response, policy,
-tlsa, discovery.
+durations are in seconds. A stage is one of these words: record, proxy, address, connect, tls, certificate, response,
+policy, tlsa, discovery.
 """
 
 from dataclasses import dataclass
@@ -53,10 +53,14 @@ class AddressReport:
 
 @dataclass(frozen=True, slots=True)
 class PolicyHostReport:
-    """The policy host, and the connection to it as far as that got. `seconds` has the duration of each stage."""
+    """The policy host, and the connection to it as far as that got. `seconds` has the duration of each stage.
+
+    With a `proxy`, which is its URL, no address of the host is looked up here.
+    """
 
     name: str
     missing: str | None  # It, or the host to which its CNAME record leads, if that does not exist in DNS.
+    proxy: str | None
     addresses: tuple[str, ...]
     address: str | None
     tls: str | None

@@ -150,7 +150,8 @@ class Text:
     def _policy_host(self, host: PolicyHostReport, now: datetime.datetime) -> Iterator[_Line]:
         gone = "" if host.missing == host.name else f"{host.missing} "
         nothing = f"{gone}does not exist (NXDOMAIN)" if host.missing else "no address"
-        yield f"{host.name}: {self._some(host.addresses) or nothing}{_took(sum(host.seconds.values()))}", None
+        where = f"through the proxy {host.proxy}" if host.proxy else self._some(host.addresses) or nothing
+        yield f"{host.name}: {where}{_took(sum(host.seconds.values()))}", None
         for one in host.tried:
             if one.untried:
                 yield f"{one.address} cannot be tried from this machine", Status.WARNING
@@ -159,7 +160,7 @@ class Text:
             else:
                 yield f"{one.address} serves the policy{_took(one.seconds)}", Status.OK
         if host.tls:
-            yield f"{host.tls} with {host.address}", None
+            yield f"{host.tls} with {host.address or host.name}", None
         if host.certificate:
             yield self._certificate(host.certificate, now), None
         if host.status:

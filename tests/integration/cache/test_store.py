@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from postfix_mtasts.cache.database import Counts
+from postfix_mtasts.cache.counts import Counts, StoreStatus
 from postfix_mtasts.cache.row import parse_row, print_row
-from postfix_mtasts.cache.store import BATCH, Store, StoreError, StoreStatus
+from postfix_mtasts.cache.store import BATCH, Store, StoreError
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
 from postfix_mtasts.sts.observation import Failure, ResultType, Stage
@@ -1062,7 +1062,7 @@ async def test_trouble_is_over_when_nothing_waits_any_more(path: Path) -> None:
         waiting = await store.status()
         assert await store.flush()
         written = await store.status()
-    counts = Counts(1, 1, 0, NOW + 85399.75)
+    counts = Counts(1, 1, 0, NOW + 85399.75, {Mode.ENFORCE: 1, Mode.TESTING: 0, Mode.NONE: 0})
     assert (locked, waiting, written) == (
         StoreStatus(counts, "database is locked", NOW, 1),
         StoreStatus(counts, "database is locked", NOW, 1),
@@ -1085,4 +1085,21 @@ async def test_the_counts_of_what_is_not_renewed(path: Path, age: int, counts: t
     await put(path, {DOMAIN: entry})
     async with opened(path) as store:
         status = await store.status()
-    assert status.counts == Counts(*counts, NOW - age + 86400 if counts[1] else None)
+    live = {Mode.ENFORCE: counts[1], Mode.TESTING: 0, Mode.NONE: 0}
+    assert status.counts == Counts(*counts, NOW - age + 86400 if counts[1] else None, live)
+
+
+async def test_the_counts_of_many_pages(path: Path) -> None:
+    testing = replace(CACHED, policy=replace(CACHED.policy, mode=Mode.TESTING), fetched_at=NOW - 10.0)
+    lives = replace(ENTRY, cached=testing)
+    over = replace(ENTRY, failed=(), cached=replace(CACHED, fetched_at=NOW - 90000.0))
+    await put(path, {DOMAIN: lives})
+    foreign = json.dumps({"version": 99, "mode": "enforce", "expires_at": NOW * 2, "renewal_fails": True})
+    rows = [print_row(lives), print_row(over), "no JSON", foreign]
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        values = ((f"{number}.example", rows[number % 4]) for number in range(4400))
+        connection.executemany("INSERT INTO policies (key, value) VALUES (?, ?)", values)
+    async with opened(path) as store:
+        status = await store.status()
+    live = {Mode.ENFORCE: 0, Mode.TESTING: 1101, Mode.NONE: 0}
+    assert status.counts == Counts(2201, 1101, 0, NOW - 10.0 + 86400, live)

@@ -217,6 +217,7 @@ def test_check_while_the_daemon_runs(world: World, tmp_path: Path) -> None:
 
 # Start errors: one line, and a status that tells a wrong configuration from the rest
 
+TABLES = "server, cache, dns, fetch, reply, discovery, metrics, exception, reports, publish"
 WRONG_CONFIGURATION = {
     "a key with a slip": (
         "[server]\nlisten_on = []\n",
@@ -224,7 +225,7 @@ WRONG_CONFIGURATION = {
     ),
     "an unknown table": (
         "[log]\n",
-        "unknown table log: allowed are server, cache, dns, fetch, reply, discovery, exception, reports, publish",
+        f"unknown table log: allowed are {TABLES}",
     ),
     "a wrong type": (
         '[dns]\ntimeout = "5"\n',

@@ -281,7 +281,7 @@ _MUST_LISTEN = "must be a listening stream socket (ListenStream= and Accept=no)"
 REFUSALS = {
     "an unknown name": (
         [("unix", "contrl")],
-        "systemd passes file descriptor 3 with FileDescriptorName='contrl': must be socketmap or control",
+        "systemd passes file descriptor 3 with FileDescriptorName='contrl': must be socketmap, control or metrics",
     ),
     "two for control": (
         [("unix", "control"), ("unix", "control")],

@@ -6,7 +6,7 @@ import re
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from tests.world.ca import Ca, Kind
 from tests.world.daemon import COMMAND, toml
 from tests.world.dns import DnsServer
 from tests.world.https import HttpsServer, Step, answer
-from tests.world.postfix import INSTALLATIONS, Installation
+from tests.world.postfix import Installation
+from tests.world.servers import PUBLISHERS, ROOT, lacking
 from tests.world.smtp import SmtpServer
 
 PUBLISH = COMMAND.with_name("postfix-mtasts-publish")
@@ -32,19 +33,6 @@ WEB = "127.0.2.1"
 ZONE = "sts.provider.test"
 HOST = f"policy.{ZONE}"
 DATA = Path(__file__).parents[2] / "data/publish"
-
-
-@contextmanager
-def running(log: Path, *command: str | Path, **environment: str) -> Iterator[None]:
-    """A process, whose output goes into a file, beside which it runs."""
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(log.parent), **environment}
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=log.parent)
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.wait(20)
 
 
 class FileServer(HttpsServer):
@@ -170,15 +158,10 @@ class Place:
 @pytest.fixture
 def servers(namespace: None) -> Iterator[Installation]:
     """The root that has the servers which tests/roots calls so, mounted."""
-    root = next(one for one in INSTALLATIONS if one.name == "bookworm")
-    if why := root.missing():
+    if why := lacking(*PUBLISHERS):
         pytest.skip(why)
-    folders = [root.root / "usr" / folder for folder in ("bin", "sbin")]
-    programs = ("caddy", "knotd", "named", "nsd", "pebble")
-    if lacking := [name for name in programs if not any((folder / name).exists() for folder in folders)]:
-        pytest.skip(f"needs {', '.join(lacking)} in the root of {root.name}: run `sudo make roots`")
-    with root.mounted():
-        yield root
+    with ROOT.mounted():
+        yield ROOT
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ With GOLDEN=write in the environment, what is said becomes what is expected.
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from postfix_mtasts.publish.events import Added
 from postfix_mtasts.publish.rules import decide
 from postfix_mtasts.publish.store import Store
+from postfix_mtasts.publish.view import EACH_SECOND
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 from tests.integration.conftest import filled, mounted
@@ -152,6 +154,35 @@ def test_ipv6_and_ipv4_are_looked_at_apart(place: Place) -> None:
     with FileServer("::1", place.folder / "policies", place.ca):
         assert problems(place) == []
         assert place.run("mode", DOMAIN, "enforce").returncode == 0
+
+
+def test_no_more_domains_are_begun_in_a_second_than_that(place: Place) -> None:
+    """Also if each of them takes no time: nobody's name server is asked about more."""
+    store = Store(str(place.folder / "publish.sqlite"))
+    policy = Policy(Mode.TESTING, 604_800, (MxPattern("mx1.example.com"),))
+    for number in range(2 * EACH_SECOND + 1):
+        store.save(decide(None, Added(PolicyDomain(f"d{number}.test"), policy), time.time()), "root", 0.0)
+    store.close()
+    begun = time.monotonic()
+    done = place.run("check", "--json")
+    assert time.monotonic() - begun >= 2
+    assert len(done.stdout.splitlines()) == 2 * EACH_SECOND + 1
+
+
+def test_what_one_address_serves_may_be_in_a_cache(place: Place, tmp_path: Path) -> None:
+    """The second one has an old copy, in mode enforce and without the MX host. It is found out, and remembered."""
+    published(place)
+    old = tmp_path / "old"
+    file = old / f"mta-sts.{DOMAIN}/.well-known/mta-sts.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text("version: STSv1\nmode: enforce\nmx: old.test\nmax_age: 604800\n")
+    place.dns.add(HOST, "A", "127.0.2.2")
+    with FileServer("127.0.2.2", old, place.ca):
+        found = place.json("check", DOMAIN)
+    (remark,) = found["remarks"]
+    text = f"the address 127.0.2.2 of mta-sts.{DOMAIN} does not serve the policy: serves another policy file"
+    assert remark["text"].startswith(text)
+    assert [(one["host"], one["until"] is not None) for one in found["warnings"]] == [(f"mx1.{DOMAIN}", True)]
 
 
 def test_the_file_is_put_back_if_somebody_deletes_it(place: Place) -> None:
@@ -351,7 +382,7 @@ def test_a_full_disk_loses_nothing(place: Place) -> None:
 def test_a_database_that_cannot_be_used(place: Place) -> None:
     place.configure(path=str(place.folder / "missing/publish.sqlite"))
     done = place.run("list")
-    reason = f"{place.folder}/missing/publish.sqlite: unable to open database file (its folder does not exist)"
+    reason = f"{place.folder}/missing/publish.sqlite: no such file or directory (its folder does not exist)"
     assert (done.returncode, done.stderr) == (69, f"postfix-mtasts-publish: error: {reason}\n")
 
 

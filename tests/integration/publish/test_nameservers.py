@@ -18,8 +18,9 @@ from postfix_mtasts.config_file import read_config
 from postfix_mtasts.publish.nameservers import OurZone
 from postfix_mtasts.query.output import Status
 from postfix_mtasts.sts.domain import PolicyDomain
-from tests.integration.publish.conftest import ZONE, Place, running
+from tests.integration.publish.conftest import ZONE, Place
 from tests.world.postfix import Installation
+from tests.world.servers import running
 
 DOMAIN = PolicyDomain("example.test")
 NAME = f"{DOMAIN}._mta-sts.{ZONE}"

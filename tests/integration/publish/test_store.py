@@ -126,7 +126,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("missing/publish.sqlite", None, "unable to open database file (its folder does not exist)"),
+        ("missing/publish.sqlite", None, "no such file or directory (its folder does not exist)"),
         ("publish.sqlite", b"no database at all, but a text of some length" * 30, "file is not a database"),
     ],
 )

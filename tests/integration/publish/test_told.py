@@ -26,15 +26,24 @@ from tests.integration.reports.test_stored import about, failure, policy
 
 DOMAIN = "example.test"
 ONE, TWO = "one.example", "two.example"
-NOW = time.time()
-MIDNIGHT = NOW - NOW % DAY
+LONGEST = 100  # Seconds that a test takes at most, on a busy machine.
 POLICY = Policy(Mode.TESTING, 604_800, (MxPattern(f"mx1.{DOMAIN}"),))
 
+pytestmark = pytest.mark.timeout(3 * LONGEST)
 
-def state(days: float, now: float = NOW) -> State:
+
+def midnight() -> float:
+    """When today began."""
+    now = time.time()
+    return now - now % DAY
+
+
+def state(days: float) -> State:
     """A domain whose policy was announced so many days ago."""
     counted = 1000 * DAY
-    return State(PolicyDomain(DOMAIN), POLICY, Clock(counted, now), announced=POLICY, announced_at=counted - days * DAY)
+    return State(
+        PolicyDomain(DOMAIN), POLICY, Clock(counted, time.time()), announced=POLICY, announced_at=counted - days * DAY
+    )
 
 
 class Office:
@@ -66,6 +75,9 @@ class Office:
 
 @pytest.fixture
 def office(place: Place) -> Office:
+    """All that a test does is on one day: if the next one is near, it is waited for."""
+    if (left := DAY - time.time() % DAY) < LONGEST:
+        time.sleep(left)
     made = Office(place)
     text = place.config.read_text()
     place.config.write_text(f"{text}\n[reports]\npath = {json.dumps(made.settings.path)}\n")
@@ -90,13 +102,13 @@ def test_only_what_verified_senders_say_of_this_policy_counts(office: Office) ->
     office.take_in()
     # One by one: (announced so many days ago, what is told since).
     for days, expected in (
-        (20, Facts(reporters=2, days=2, sessions=77, last_failure=MIDNIGHT, failing=1)),
-        (3, Facts(reporters=1, days=1, sessions=17, last_failure=MIDNIGHT, failing=1)),
+        (20, Facts(reporters=2, days=2, sessions=77, last_failure=midnight(), failing=1)),
+        (3, Facts(reporters=1, days=1, sessions=17, last_failure=midnight(), failing=1)),
         (1, Facts()),  # Announced yesterday: what is reported of that day may be about the policy before.
-        (40, Facts(reporters=2, days=3, sessions=478, last_failure=MIDNIGHT, failing=1)),
+        (40, Facts(reporters=2, days=3, sessions=478, last_failure=midnight(), failing=1)),
     ):
-        assert (days, told(office.settings, state(days), NOW)) == (days, expected)
-    assert told(office.settings, replace(state(20), announced=None), NOW) == Facts()
+        assert (days, told(office.settings, state(days), time.time())) == (days, expected)
+    assert told(office.settings, replace(state(20), announced=None), time.time()) == Facts()
 
 
 @pytest.mark.parametrize(
@@ -122,15 +134,15 @@ def test_failures_of_our_making(
     for sender, day, result in failures:
         office.said(sender, day, of_us(0, 1, failure(result, 1)))
     office.take_in()
-    found = told(office.settings, state(20), NOW)
+    found = told(office.settings, state(20), time.time())
     assert found
     last, failing = expected
-    assert (found.last_failure, found.failing) == (None if last is None else MIDNIGHT - last * DAY, failing)
+    assert (found.last_failure, found.failing) == (None if last is None else midnight() - last * DAY, failing)
 
 
 def test_without_a_database_nothing_is_known(office: Office) -> None:
-    assert told(office.settings, state(20), NOW) is None
-    assert told(config.Reports(path=f"{office.inbox}/none/reports.sqlite"), state(20), NOW) is None
+    assert told(office.settings, state(20), time.time()) is None
+    assert told(config.Reports(path=f"{office.inbox}/none/reports.sqlite"), state(20), time.time()) is None
 
 
 def test_a_database_that_cannot_be_read_is_told_in_one_line(office: Office, place: Place) -> None:
@@ -138,7 +150,7 @@ def test_a_database_that_cannot_be_read_is_told_in_one_line(office: Office, plac
     database.parent.mkdir()
     database.write_bytes(b"no database" * 1000)
     with pytest.raises(QueryError) as caught:
-        told(office.settings, state(20), NOW)
+        told(office.settings, state(20), time.time())
     assert str(caught.value) == f"TLS reports: {database}: file is not a database"
     place.mx(DOMAIN)
     assert place.run("add", DOMAIN).returncode == 0
@@ -211,8 +223,8 @@ def test_ready_shows_what_reports_say(office: Office, place: Place) -> None:
     office.said(TWO, 2, of_us(0, 1, failure("certificate-host-mismatch", 1)))
     office.take_in()
     status, lines = ready(place)
-    on = f"{datetime.datetime.fromtimestamp(MIDNIGHT + 5 * DAY, datetime.UTC):%Y-%m-%d} 00:00 UTC"
-    ago = f"{(time.time() - MIDNIGHT) / DAY + 2:.0f} days ago"
+    on = f"{datetime.datetime.fromtimestamp(midnight() + 5 * DAY, datetime.UTC):%Y-%m-%d} 00:00 UTC"
+    ago = f"{(time.time() - midnight()) / DAY + 2:.0f} days ago"
     text = f"no failure of our making reported for 7 days: the last one {ago}; met on {on}, if nothing changes"
     assert (status, lines[5]) == (1, f"not met   {text}")
     assert lines[0] == f"{DOMAIN}: not ready for mode enforce before {on}"

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Iterator
+from typing import Protocol
 
 import dkim
 import nacl.encoding
@@ -16,10 +17,20 @@ from tests.world.dns import DnsServer
 RELAXED = (b"relaxed", b"relaxed")
 
 
+class Zones(Protocol):
+    """A DNS server with zones of ours."""
+
+    def remove(self, name: str, /) -> None:
+        """Remove all records of a name."""
+
+    def add_txt(self, name: str, /, *strings: bytes) -> object:
+        """Add a TXT record."""
+
+
 class Signer:
     """Signs mails with one RSA key, which any domain may publish."""
 
-    def __init__(self, dns: DnsServer) -> None:
+    def __init__(self, dns: Zones) -> None:
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         pem = serialization.Encoding.PEM
         self.dns = dns

@@ -77,3 +77,14 @@ def test_there_are_never_more_than_20000(ready: Ready) -> None:
     assert [ready.get(request) for request in (b"0", b"19999", b"one more")] == [None, None, b"reply"]
     ready.drop(PolicyDomain("0.test"))
     assert ready.get(b"one more") == b"reply"
+
+
+def test_each_use_is_counted(ready: Ready, clock: Clock) -> None:
+    count = [5]
+    ready.put(A, b"request", b"reply", START + 100.0, count)
+    for _ in range(3):
+        ready.get(b"request")
+    ready.get(b"another")
+    clock.now += 100.0
+    ready.get(b"request")
+    assert count == [8]

@@ -43,7 +43,7 @@ def report(
         next_hop="a.test",
         running=RunningReport(False, "", "", "plain", True, None, False, mode, None, ()),
         record=RecordReport(("_mta-sts.a.test",), ("v=STSv1; id=1;",), 300.0, False, "1", None, False, True, (), 0.1),
-        policy_host=PolicyHostReport(name, None, (), None, None, host, 200, {}, None, None, None, {}, ()),
+        policy_host=PolicyHostReport(name, None, None, (), None, None, host, 200, {}, None, None, None, {}, ()),
         policy=PolicyReport(mode, max_age, ("mx.a.test",), (), "", None),
         mx=(MxReport("mx.a.test", "mx.a.test", "mx.a.test", (ProbeReport(None, None, mail, None, None, None, 0.1),)),),
         mx_problem=None,

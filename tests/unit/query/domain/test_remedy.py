@@ -40,5 +40,5 @@ def test_an_mx_host_that_could_not_be_judged(unclear: str, expected: str) -> Non
     ],
 )
 def test_a_policy_host_whose_tls_fails(problem: str, expected: str) -> None:
-    host = PolicyHostReport("mta-sts.a.test", None, (), None, None, None, None, {}, "tls", problem, None, {}, ())
+    host = PolicyHostReport("mta-sts.a.test", None, None, (), None, None, None, None, {}, "tls", problem, None, {}, ())
     assert remedy_for(host) == expected

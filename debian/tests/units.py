@@ -1,0 +1,62 @@
+"""Runs what the units of a package run: by systemd, or where that does not run, as the units say."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from world import run
+
+SYSTEMD = Path("/run/systemd/system").is_dir()
+_STATE = "/var/lib"
+_SANDBOX = """
+user=$1 groups=$2; shift 2
+while [ "$1" != -- ]; do mount --bind "$1" "$1"; shift; done; shift
+mount -o remount,bind,ro /
+mount -t tmpfs tmpfs /tmp
+exec setpriv --reuid="$user" --regid="$user" --groups="$groups" --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
+"""
+
+
+class Unit:
+    """A service of a package; `name` is `NAME.service` or `NAME@INSTANCE.service`."""
+
+    def __init__(self, package: str, name: str) -> None:
+        self.name = name
+        stem, at, rest = name.partition("@")
+        self._instance = rest.removesuffix(".service")
+        listed = run("dpkg", "-L", package).splitlines()
+        (file,) = [path for path in listed if path.endswith(f"/{stem}@.service" if at else f"/{name}")]
+        lines = [line.partition("=") for line in Path(file).read_text().splitlines()]
+        self._settings = {key: value for key, equals, value in lines if equals}
+
+    def start(self) -> None:
+        """Start it; what a oneshot runs has ended then."""
+        if SYSTEMD:
+            run("systemctl", "start", self.name)
+        else:
+            run(*self._command())
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Have it run; systemd has started it already."""
+        if SYSTEMD:
+            run("systemctl", "is-active", self.name)
+            yield
+            return
+        process = subprocess.Popen(self._command())
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(20)
+
+    def _command(self) -> list[str]:
+        settings = self._settings
+        user = settings["User"]
+        # Those of the user, as systemd has it, and those of the unit.
+        groups = {*run("id", "--groups", "--name", user).split(), *settings.get("SupplementaryGroups", "").split()}
+        writable = [f"{_STATE}/{settings['StateDirectory']}", *settings.get("ReadWritePaths", "").split()]
+        words = settings["ExecStart"].replace("%i", self._instance).split()
+        given = [user, ",".join(sorted(groups)), *writable, "--", *words]
+        return ["unshare", "--mount", "sh", "-euc", _SANDBOX, "sandbox", *given]
