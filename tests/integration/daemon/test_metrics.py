@@ -181,7 +181,7 @@ def test_exceptions(world: World, tmp_path: Path, socket_path: str) -> None:
 
 def test_shadow_mode(world: World, tmp_path: Path, socket_path: str) -> None:
     world.publish("withheld.test", policy("withheld.test"))
-    reply = {"style": "plain", "dane": "off"}
+    reply: dict[str, object] = {"style": "plain", "dane": "off"}
     begun = time.time()
     with Daemon(tmp_path, world.configuration(tmp_path, metrics=TABLE, reply={"enforce": False})) as daemon:
         for _ in range(2):
