@@ -17,7 +17,8 @@ VENV = .venv
 # event loop. The other one runs on uvloop's.
 OLDEST = .venv-debian12
 # What takes minutes, and depends on the versions of libraries only where other tests try it.
-SLOW = $(patsubst %,--ignore=tests/integration/%,query/domain publish/test_caddy.py publish/test_command.py publish/test_told.py)
+SLOW = $(patsubst %,--ignore=tests/integration/%,query/domain publish/test_caddy.py publish/test_command.py publish/test_told.py \
+	publish/test_web_servers.py)
 # The files of the tests are shared out among as many processes as there are processors, each in a namespace of its own.
 pytest = $(1)/bin/python -m pytest --dist loadfile --tx '$(shell nproc)*popen//python=tests/namespace $(1)/bin/python'
 # The Debian package is built here.

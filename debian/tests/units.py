@@ -39,9 +39,9 @@ class Unit:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Have it run; systemd has started it already."""
+        """Have it run, with the configuration as it is now."""
         if SYSTEMD:
-            run("systemctl", "is-active", self.name)
+            run("systemctl", "restart", self.name)
             yield
             return
         process = subprocess.Popen(self._command())

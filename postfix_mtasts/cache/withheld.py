@@ -11,12 +11,12 @@ import json
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from postfix_mtasts import durable
 from postfix_mtasts.delivery.fate import State
+from postfix_mtasts.postfix.reply import Style
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain, next_hop
 
 MAX_HOPS = 10_000  # Next hops with an enforced policy; beyond that, those with the fewest queries make room.
@@ -48,8 +48,12 @@ class Result:
 
 @dataclass(slots=True)
 class Withheld:
-    """How many queries of a next hop were told "not found" in place of its policy, and what came of its last probe."""
+    """How many queries of a next hop were told "not found" in place of its policy, and what came of its last probe.
 
+    The last of them wanted the policy in this style, by which its MX hosts are judged.
+    """
+
+    style: Style
     queries: int
     asked_at: float
     result: Result | None = None
@@ -79,13 +83,14 @@ class Gathered:
             self.asked.add(mark)
         (self.with_policy.add if has_policy else self.with_policy.discard)(mark)
 
-    def note_withheld(self, hop: NextHop, now: float) -> Withheld:
+    def note_withheld(self, hop: NextHop, style: Style, now: float) -> Withheld:
         """Count a query that was told "not found" in place of an enforced policy."""
         known = self.hops.get(hop)
         if not known:
             if len(self.hops) >= MAX_HOPS:
                 self._make_room(now)
-            known = self.hops[hop] = Withheld(0, now)
+            known = self.hops[hop] = Withheld(style, 0, now)
+        known.style = style
         known.queries += 1
         known.asked_at = now
         return known
@@ -98,6 +103,13 @@ class Gathered:
         """Drop next hops that nobody asks for."""
         for hop in [hop for hop, known in self.hops.items() if now - known.asked_at > _UNUSED]:
             del self.hops[hop]
+
+    def copy(self) -> "Gathered":
+        """What another thread may print while more is gathered."""
+        copied = Gathered(self.since)
+        copied.hops, copied.is_full = self.hops.copy(), self.is_full
+        copied.asked, copied.with_policy = self.asked.copy(), self.with_policy.copy()
+        return copied
 
     def counts(self) -> dict[str, int]:
         """How many next hops there are in each state, and `unprobed`."""
@@ -134,10 +146,10 @@ def read(path: pathlib.Path) -> Gathered | None:
         raise WithheldError(f"not understood: {ascii(str(error)[:100])[1:-1]}") from error
 
 
-def write(path: pathlib.Path, fields: Mapping[str, Any]) -> None:
-    """Replace a file as a whole, with what `fields_of` has. Raises WithheldError."""
+def write(path: pathlib.Path, gathered: Gathered) -> None:
+    """Replace a file as a whole with what was gathered. Raises WithheldError."""
     try:
-        durable.replace(path, json.dumps(fields).encode())
+        durable.replace(path, json.dumps(fields_of(gathered)).encode())
     except OSError as error:
         raise WithheldError(os.strerror(error.errno or 0).lower()) from error
 
@@ -151,7 +163,7 @@ def remove(path: pathlib.Path) -> None:
 
 
 def fields_of(gathered: Gathered) -> dict[str, Any]:
-    """What is gathered, as it stands in the file: a copy, which another thread may print."""
+    """What is gathered, as it stands in the file."""
     return {
         "version": _VERSION,
         "since": gathered.since,
@@ -159,7 +171,13 @@ def fields_of(gathered: Gathered) -> dict[str, Any]:
         "asked": _joined(gathered.asked),
         "with_policy": _joined(gathered.with_policy),
         "hops": [
-            [str(hop), known.queries, known.asked_at, *((one.state, one.reason, one.at) if one else ())]
+            [
+                str(hop),
+                known.style.value,
+                known.queries,
+                known.asked_at,
+                *((one.state, one.reason, one.at) if one else ()),
+            ]
             for hop, known in gathered.hops.items()
             for one in [known.result]
         ],
@@ -172,8 +190,8 @@ def _parse(fields: Any) -> Gathered:
     gathered = Gathered(float(fields["since"]))
     gathered.is_full = bool(fields["is_full"])
     gathered.asked, gathered.with_policy = _split(fields["asked"]), _split(fields["with_policy"])
-    for name, queries, asked_at, *one in fields["hops"][:MAX_HOPS]:
-        known = Withheld(int(queries), float(asked_at))
+    for name, style, queries, asked_at, *one in fields["hops"][:MAX_HOPS]:
+        known = Withheld(Style(style), int(queries), float(asked_at))
         if one:
             state, reason, at = one
             if state not in get_args(State):

@@ -94,7 +94,7 @@ class Shadow:
             self._gathered = await self._read() or Gathered(self._clock())
             for hop, known in self._gathered.hops.items():
                 if known.is_due(self._clock()):
-                    self._put(hop, self._lookup.rules.style)
+                    self._put(hop)
             self._is_changed = True
             await self.save()
         events.shadow(_day(self._gathered.since))
@@ -132,8 +132,8 @@ class Shadow:
         else:
             gathered.note_asked(hop.domain, has_policy=hop in gathered.hops)
         if rules.withholds(answer):
-            if gathered.note_withheld(hop, self._clock()).is_due(self._clock()):
-                self._put(hop, rules.style)
+            if gathered.note_withheld(hop, rules.style, self._clock()).is_due(self._clock()):
+                self._put(hop)
         elif not isinstance(answer, Unavailable):
             gathered.forget(hop)
 
@@ -159,7 +159,7 @@ class Shadow:
         self._is_changed = False
         self._gathered.forget_unused(self._clock())
         try:
-            await asyncio.to_thread(withheld.write, self._path, withheld.fields_of(self._gathered))
+            await asyncio.to_thread(withheld.write, self._path, self._gathered.copy())
         except WithheldError as error:
             self._is_changed = True
             events.shadow_trouble(f"{self._path}: {error}; what is gathered is lost at a restart")
@@ -202,18 +202,17 @@ class Shadow:
             await asyncio.sleep(_SAVE)
             await self.save()
 
-    def _put(self, hop: NextHop, style: Style) -> None:
+    def _put(self, hop: NextHop) -> None:
         if hop not in self._under_way:
-            self._due.put(hop, style)
+            self._due.put(hop)
             self._has_due.set()
 
     async def _probe_all(self) -> None:
         while True:
             await self._has_due.wait()
             await self._slots.acquire()
-            if found := self._due.pop():
-                hop, style = found
-                task = asyncio.create_task(self._probe(hop, style))
+            if hop := self._due.pop():
+                task = asyncio.create_task(self._probe(hop))
                 self._under_way[hop] = task
                 task.add_done_callback(lambda task, hop=hop: self._ended(hop, task))  # type: ignore[misc]
                 await asyncio.sleep(self._pause)
@@ -227,7 +226,7 @@ class Shadow:
         if not task.cancelled() and (error := task.exception()):
             events.internal_error(error)
 
-    async def _probe(self, hop: NextHop, style: Style) -> None:
+    async def _probe(self, hop: NextHop) -> None:
         gathered = self._gathered
         known = gathered.hops.get(hop) if gathered else None
         if not gathered or not known or not known.is_due(self._clock()):
@@ -239,7 +238,7 @@ class Shadow:
         fate = Fate("unclear", f"its MX hosts took longer than {self._deadline:g} s")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._deadline):
-                fate = await self._fate(hop, live.policy, style)
+                fate = await self._fate(hop, live.policy, known.style)
         known.result = withheld.result(fate.state, fate.reason, self._clock())
         self._is_changed = True
         events.would_be(hop.domain, str(hop), known.result.state, known.result.reason)
@@ -267,15 +266,15 @@ class _Queue:
 
     def __init__(self) -> None:
         self._owners: OrderedDict[tuple[str, ...], deque[NextHop]] = OrderedDict()
-        self._styles: dict[NextHop, Style] = {}
+        self._hops: set[NextHop] = set()
 
-    def put(self, hop: NextHop, style: Style) -> None:
+    def put(self, hop: NextHop) -> None:
         """Put a next hop at the end of its owner's, unless it is there."""
-        if hop not in self._styles and len(self._styles) < withheld.MAX_HOPS:
+        if hop not in self._hops and len(self._hops) < withheld.MAX_HOPS:
             self._owners.setdefault(owner(hop.domain), deque()).append(hop)
-            self._styles[hop] = style
+            self._hops.add(hop)
 
-    def pop(self) -> tuple[NextHop, Style] | None:
+    def pop(self) -> NextHop | None:
         """Take the first of the owner whose turn it is, if there is one."""
         if not self._owners:
             return None
@@ -283,7 +282,8 @@ class _Queue:
         hop = hops.popleft()
         if hops:
             self._owners[whose] = hops
-        return hop, self._styles.pop(hop)
+        self._hops.remove(hop)
+        return hop
 
 
 def _day(moment: float) -> str:

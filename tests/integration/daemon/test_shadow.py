@@ -1,6 +1,7 @@
 """What shadow mode probes, when, and what a domain of somebody else can make of that."""
 
 import asyncio
+import datetime
 import socket
 import ssl
 import threading
@@ -14,7 +15,7 @@ import pytest
 from postfix_mtasts.cache.memory import Memory
 from postfix_mtasts.cache.store import Store
 from postfix_mtasts.cache.withheld import Result
-from postfix_mtasts.config import Config, DaneSetting, parse
+from postfix_mtasts.config import Config, DaneSetting, ExceptionSetting, Level, parse
 from postfix_mtasts.daemon import shadow as shadow_module
 from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.daemon.exceptions import Exceptions
@@ -22,6 +23,7 @@ from postfix_mtasts.daemon.lookup import Lookup
 from postfix_mtasts.daemon.shadow import CONCURRENCY, Shadow
 from postfix_mtasts.delivery.hosts import MAX_ADDRESSES, MAX_HOSTS
 from postfix_mtasts.dns.resolver import Resolver
+from postfix_mtasts.postfix.installation import CLIENT_SETTINGS, client_of, settings
 from postfix_mtasts.postfix.reply import ReplyRules, Style
 from postfix_mtasts.postfix.socketmap import Request
 from postfix_mtasts.remote.fetcher import Fetcher
@@ -193,6 +195,39 @@ async def test_modes_testing_and_none_are_as_before_and_every_withheld_query_cou
         assert (len(gathered.hops), len(gathered.asked), len(gathered.with_policy)) == (0, 2, 2)
 
 
+async def test_names_are_judged_as_the_style_in_force_has_it(scene: Scene) -> None:
+    """A certificate with a name that the policy allows, but not with that of the MX host."""
+    scene.know("style.test")
+    scene.dns.add("style.test", "MX", "10 mx.style.test.")
+    scene.host("mx.style.test", "127.0.1.1")
+    server = scene.server("127.0.1.1", scene.ca.issue("other.style.test").server_context())
+    found = []
+    for name, checks in ((b"plain", True), (b"tlsrpt", False), (b"tlsrpt", True)):
+        scene.now += 2
+        async with Running(scene.shadow(pause=HOUR_LONG)) as shadow:
+            await scene.lookup.reply(Request(name, b"style.test"))
+        scene.now += DAY
+        async with Running(scene.shadow()) as shadow:  # It is due, and goes by the style of the last query.
+            shadow._checks_patterns = checks
+            await soon(lambda: (one := result(shadow, "style.test")) and one.at == scene.now)
+            found.append(await probed(shadow, "style.test"))
+    reason = "its MX mx.style.test: its certificate is for other.style.test, not for mx.style.test"
+    assert found == [("delivered", ""), ("delivered", ""), ("deferred", reason)]
+    client = client_of(await settings(CLIENT_SETTINGS))
+    assert set(server.greeted) == {client.helo}
+
+
+async def test_what_an_exception_decides_is_not_withheld(scene: Scene) -> None:
+    scene.know("exempt.test")
+    async with Running(scene.shadow(pause=HOUR_LONG)) as shadow:
+        await scene.ask("exempt.test")
+        assert next(shadow.documents())["enforced"] == 1
+        exception = ExceptionSetting("exempt.test", datetime.date(2030, 1, 1), "why", Level.MAY)
+        await scene.exceptions.load((exception,))
+        assert await scene.ask("exempt.test") == b"6:OK may,"
+        assert next(shadow.documents())["enforced"] == 0
+
+
 @pytest.mark.parametrize("addresses", [1, 20])
 async def test_of_a_hundred_mx_hosts_five_addresses_are_probed(scene: Scene, addresses: int) -> None:
     scene.know("many.test")
@@ -328,8 +363,8 @@ async def test_so_many_are_under_way_at_once(scene: Scene) -> None:
 def test_owners_of_many_domains_take_turns() -> None:
     queue = shadow_module._Queue()
     for name in ("a.many.test", "b.many.test", "c.many.test", "few.example", "a.many.test"):
-        queue.put(NextHop(PolicyDomain(name)), Style.PLAIN)
-    taken = [str(found[0]) for _ in range(5) if (found := queue.pop())]
+        queue.put(NextHop(PolicyDomain(name)))
+    taken = [str(found) for _ in range(5) if (found := queue.pop())]
     assert taken == ["a.many.test", "few.example", "b.many.test", "c.many.test"]
 
 

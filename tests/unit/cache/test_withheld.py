@@ -23,6 +23,7 @@ from postfix_mtasts.cache.withheld import (
     result,
     write,
 )
+from postfix_mtasts.postfix.reply import Style
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
 
 NOW = 1_800_000_000.0
@@ -39,8 +40,9 @@ def filled() -> Gathered:
     gathered = Gathered(NOW)
     for one in (A, RELAY, A):
         gathered.note_asked(one.domain, has_policy=True)
-        gathered.note_withheld(one, NOW + 1)
+        gathered.note_withheld(one, Style.PLAIN, NOW + 1)
     gathered.note_asked(PolicyDomain("without.test"), has_policy=False)
+    gathered.hops[A].style = Style.TLSRPT
     gathered.hops[A].result = result("deferred", "its MX mx.a.test: hostname mismatch", NOW + 2)
     return gathered
 
@@ -48,13 +50,13 @@ def filled() -> Gathered:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "policies.sqlite.shadow"
     assert read(path) is None
-    write(path, fields_of(filled()))
+    write(path, filled().copy())
     found = read(path)
     assert found is not None
     assert vars(found) == vars(filled())
     assert found.hops == {
-        A: Withheld(2, NOW + 1, Result("deferred", "its MX mx.a.test: hostname mismatch", NOW + 2)),
-        RELAY: Withheld(1, NOW + 1),
+        A: Withheld(Style.TLSRPT, 2, NOW + 1, Result("deferred", "its MX mx.a.test: hostname mismatch", NOW + 2)),
+        RELAY: Withheld(Style.PLAIN, 1, NOW + 1),
     }
     assert (len(found.asked), len(found.with_policy)) == (3, 2)
     assert found.counts() == {"delivered": 0, "deferred": 1, "returned": 0, "unclear": 0, "dane": 0, "unprobed": 1}
@@ -72,16 +74,16 @@ def test_a_domain_whose_policy_is_gone_is_not_counted_as_one_with_a_policy() -> 
     ("at", "due"), [(None, True), (NOW - DAY + 1, False), (NOW - DAY, True), (NOW, False), (NOW + 1, True)]
 )
 def test_each_is_due_once_a_day(at: float | None, due: bool) -> None:
-    known = Withheld(1, NOW, None if at is None else Result("delivered", "", at))
+    known = Withheld(Style.PLAIN, 1, NOW, None if at is None else Result("delivered", "", at))
     assert known.is_due(NOW) is due
 
 
 def test_those_with_the_fewest_queries_make_room() -> None:
     gathered = Gathered(NOW)
-    gathered.note_withheld(A, NOW)
-    gathered.note_withheld(A, NOW)
+    gathered.note_withheld(A, Style.PLAIN, NOW)
+    gathered.note_withheld(A, Style.PLAIN, NOW)
     for number in range(3 * MAX_HOPS):
-        gathered.note_withheld(hop(number), NOW + number)
+        gathered.note_withheld(hop(number), Style.PLAIN, NOW + number)
         assert len(gathered.hops) <= MAX_HOPS
     assert A in gathered.hops
     assert hop(3 * MAX_HOPS - 1) in gathered.hops
@@ -89,7 +91,7 @@ def test_those_with_the_fewest_queries_make_room() -> None:
 
 def test_what_nobody_asks_for_is_forgotten() -> None:
     gathered = filled()
-    gathered.note_withheld(A, NOW + 20 * DAY)
+    gathered.note_withheld(A, Style.PLAIN, NOW + 20 * DAY)
     gathered.forget_unused(NOW + 31 * DAY)
     assert list(gathered.hops) == [A]
 
@@ -105,7 +107,7 @@ def test_the_largest_file_is_within_its_bound() -> None:
     gathered = Gathered(NOW)
     for number in range(MAX_HOPS):
         name = f"{number:05}.{'.'.join(['x' * 60] * 4)}"[:240]
-        one = gathered.hops[NextHop(PolicyDomain(name), mx=False, port="65535")] = Withheld(10**9, NOW)
+        one = gathered.hops[NextHop(PolicyDomain(name), mx=False, port="65535")] = Withheld(Style.TLSRPT, 10**9, NOW)
         one.result = result("unclear", '"' * 10_000, NOW)
     gathered.asked = {number.to_bytes(8) for number in range(MAX_ASKED)}
     gathered.with_policy = gathered.asked
@@ -124,9 +126,10 @@ WRONG = {
     "another version": b'{"version": 2}',
     "without a date": b'{"version": 1}',
     "an unknown state": json.dumps(
-        fields_of(filled()) | {"hops": [["a.test", 1, NOW, "lost", "why", NOW]]},
+        fields_of(filled()) | {"hops": [["a.test", "plain", 1, NOW, "lost", "why", NOW]]},
     ).encode(),
-    "no domain": json.dumps(fields_of(filled()) | {"hops": [["a", 1, NOW]]}).encode(),
+    "an unknown style": json.dumps(fields_of(filled()) | {"hops": [["a.test", "bold", 1, NOW]]}).encode(),
+    "no domain": json.dumps(fields_of(filled()) | {"hops": [["a", "plain", 1, NOW]]}).encode(),
 }
 
 
@@ -140,7 +143,7 @@ def test_a_wrong_file_is_an_error(name: str, tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(WithheldError, match=r"^no such file or directory$"):
-        write(tmp_path / "missing" / "shadow", fields_of(filled()))
+        write(tmp_path / "missing" / "shadow", filled())
     with pytest.raises(WithheldError, match=r"^is a directory$"):
         read(tmp_path)
     withheld.remove(tmp_path / "missing")
