@@ -151,7 +151,7 @@ FORMS = [
     _bad("a name that is a loop", t(record(GOOD, owner=b"\xc0\x3c" * 20)), "*"),
     _bad("a pointer to itself", t(record(GOOD, owner=b"\xff\xff")), MALFORMED),
     _bad("a pointer ahead", t(record(GOOD, owner=b"\xc1\x00"), rest=bytes(300)), MALFORMED),
-    _bad("a pointer into the header", t(record(GOOD, owner=b"\xc0\x00")), "*"),
+    _bad("a pointer to the flags", t(record(GOOD, owner=b"\xc0\x02")), MALFORMED),
     _bad("a label of a reserved kind", t(record(GOOD, owner=b"\x80\x0c")), MALFORMED),
     _bad("an extended label", t(record(GOOD, owner=b"\x41\x00\0")), MALFORMED),
     _bad("a name of 300 octets", t(record(GOOD, owner=name(*["a" * 63] * 5))), MALFORMED),

@@ -179,6 +179,28 @@ def test_exceptions(world: World, tmp_path: Path, socket_path: str) -> None:
     assert answers(seen) == {"may": 2, "notfound": 1}
 
 
+def test_shadow_mode(world: World, tmp_path: Path, socket_path: str) -> None:
+    world.publish("withheld.test", policy("withheld.test"))
+    reply: dict[str, object] = {"style": "plain", "dane": "off"}
+    begun = time.time()
+    with Daemon(tmp_path, world.configuration(tmp_path, metrics=TABLE, reply={"enforce": False})) as daemon:
+        for _ in range(2):
+            assert ask(socket_path, "withheld.test") == "NOTFOUND "
+        seen = scraped()
+        assert seen["mtasts_enforcing"] == 0
+        assert begun - 1 <= seen["mtasts_shadow_start_timestamp_seconds"] <= time.time()
+        assert answers(seen) == {"notfound": 2 + 1}
+        assert seen['mtasts_discoveries_total{result="enforce",stage="policy"}'] == 1
+        daemon.config.write_text(toml(world.configuration(tmp_path, metrics=TABLE, reply=reply)))
+        since = len(daemon.log)
+        daemon.hang_up()
+        daemon.wait_for("reply.dane is off", since=since)
+        assert ask(socket_path, "withheld.test").startswith("OK secure ")
+        seen = scraped()
+    assert seen["mtasts_enforcing"] == 1
+    assert "mtasts_shadow_start_timestamp_seconds" not in seen
+
+
 def test_a_database_in_trouble(world: World, tmp_path: Path) -> None:
     with Daemon(tmp_path, world.configuration(tmp_path, metrics=TABLE)):
         (tmp_path / "policies.sqlite").unlink()  # While it is open.
