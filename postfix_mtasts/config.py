@@ -1,6 +1,6 @@
 """Parses the configuration file, which is TOML, into a frozen `Config`. All tables and keys are optional.
 
-The dataclasses `Server` to `Publish` are the reference. They have each key with its default and the allowed values.
+The dataclasses `Server` to `Web` are the reference. They have each key with its default and the allowed values.
 Anything else in the file raises ConfigError: one line with the file, the key, the value and what is allowed.
 """
 
@@ -90,9 +90,7 @@ class Server:
         values.control,
         f'{_PATH} of at most {values.MAX_SOCKET_PATH} bytes, or "" for no control socket',
     )
-    control_group: str = _key(
-        "", lambda value: values.path("/" + values.strings([value])[0])[1:], 'the name of a group, or ""'
-    )
+    control_group: str = _key("", values.group, 'the name of a group, or ""')
     answer_within: float = _key(10.0, values.seconds, _SECONDS)
 
 
@@ -222,6 +220,33 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
+class Web:
+    """The dashboard. Without `listen` it is off. Over TCP, it needs a token or a proxy that says who asks.
+
+    `hosts` are the names by which browsers reach it.
+    """
+
+    listen: Endpoint | None = _key(
+        None, values.listener, '"unix:/PATH", "inet:ADDRESS:PORT", "inet:[IPV6-ADDRESS]:PORT" or ""'
+    )
+    beyond_loopback: bool = _key(False, values.boolean, "true or false")
+    group: str = _key("postfix-mtasts", values.group, 'the name of a group, or ""')
+    hosts: tuple[str, ...] = _key(
+        ("localhost", "127.0.0.1", "::1"),
+        values.hosts,
+        'a list of one or more names and IP addresses such as "localhost"',
+    )
+    token_file: str = _key("", values.optional_path, f'{_PATH}, or ""')
+    user_header: str = _key("", values.header, 'the name of a header such as "X-Remote-User", or ""')
+
+    def __post_init__(self) -> None:
+        if isinstance(self.listen, InetEndpoint):
+            values.safe_listener(
+                self.listen, known=bool(self.token_file or self.user_header), twice=self.beyond_loopback
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration."""
 
@@ -235,6 +260,7 @@ class Config:
     exception: tuple[ExceptionSetting, ...] = dataclasses.field(default=(), metadata={"each": ExceptionSetting})
     reports: Reports = Reports()
     publish: Publish = Publish()
+    web: Web = Web()
 
 
 def parse(data: bytes, source: str) -> Config:

@@ -43,7 +43,10 @@ def parse_table(kind: Any, table_name: str, table: dict[str, Any], source: str) 
     for field in fields.values():
         if field.metadata.get("required") and field.name not in parsed:
             raise ConfigError(f"{source}: {table_name}.{field.name} is missing: must be {field.metadata['allowed']}")
-    return kind(**parsed)
+    try:
+        return kind(**parsed)
+    except values.WrongError as error:  # Two keys do not go together.
+        raise ConfigError(f"{source}: {table_name}.{error}") from None
 
 
 def parse_tables(kind: Any, name: str, listed: Any, source: str) -> tuple[Any, ...]:

@@ -23,7 +23,7 @@ async def add(arguments: argparse.Namespace, settings: Config, output: Output) -
     domain = domain_of(arguments.domain)
     mx, max_age = mx_of(arguments.mx or []), max_age_of(arguments.max_age)
     record_name(domain, settings.publish)  # It must not be too long.
-    publisher, looker = Publisher(settings.publish), Looker(settings, output)
+    publisher, looker = Publisher(settings.publish, user=arguments.user), Looker(settings, output)
     # Before it takes time to look: the domain must not be published yet.
     publisher.draft(domain, Added(domain, Policy(Mode.TESTING, max_age, ())))
     mx = mx or _patterns(await looker.mx_hosts(domain), "--mx HOST")
@@ -45,7 +45,7 @@ async def add(arguments: argparse.Namespace, settings: Config, output: Output) -
 async def mode(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
     """Change the mode of a policy."""
     domain, wanted = domain_of(arguments.domain), Mode(arguments.mode)
-    publisher, looker = Publisher(settings.publish), Looker(settings, output)
+    publisher, looker = Publisher(settings.publish, user=arguments.user), Looker(settings, output)
     problems: tuple[str, ...] = ()
     if wanted is Mode.ENFORCE and publisher.state(domain).wanted.mode is not Mode.ENFORCE:
         look = await looker.look(publisher.publish(domain))
@@ -59,7 +59,7 @@ async def mode(arguments: argparse.Namespace, settings: Config, output: Output) 
 async def mx(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
     """Change the MX hosts that a policy allows."""
     domain = domain_of(arguments.domain)
-    publisher, looker = Publisher(settings.publish), Looker(settings, output)
+    publisher, looker = Publisher(settings.publish, user=arguments.user), Looker(settings, output)
     publisher.state(domain)
     hosts = await looker.mx_hosts(domain)
     wanted = mx_of(arguments.set) if arguments.set else _patterns(hosts, "--set HOST")
@@ -71,7 +71,7 @@ async def mx(arguments: argparse.Namespace, settings: Config, output: Output) ->
 async def remove(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
     """Stop publishing, without stopping mail."""
     domain = domain_of(arguments.domain)
-    decision = Publisher(settings.publish).happened(domain, RemovalAsked())
+    decision = Publisher(settings.publish, user=arguments.user).happened(domain, RemovalAsked())
     show_result(decision, (), settings.publish, output)
     return Status.OK
 

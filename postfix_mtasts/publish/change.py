@@ -18,11 +18,12 @@ from postfix_mtasts.sts.policy import Policy
 
 
 class Publisher:
-    """What is published here. `clock` gives the time. Raises StoreError."""
+    """What is published here. `clock` gives the time; `user` is who changes it. Raises StoreError."""
 
-    def __init__(self, settings: Publish, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: Publish, clock: Callable[[], float] = time.time, user: str = "") -> None:
         self._folder = settings.policies
         self._clock = clock
+        self._user = user or who()
         self.store = Store(settings.path)
 
     def state(self, domain: PolicyDomain) -> State:
@@ -46,7 +47,7 @@ class Publisher:
         with self.store.changing():
             now = self._clock()
             decision = decide(self.store.get(domain), event, now)
-            self.store.save(decision, who(), now)
+            self.store.save(decision, self._user, now)
             files.publish(self._folder, domain, decision.publication.file)
         return decision
 

@@ -112,7 +112,7 @@ def _subcommand(
     made.add_argument(
         "--config", metavar="FILE", help=f"the configuration (default: {config.DEFAULT_PATH}, if it exists)"
     )
-    made.set_defaults(action=action)
+    made.set_defaults(action=action, user="")  # Who runs it.
     return made
 
 

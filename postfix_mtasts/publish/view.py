@@ -111,7 +111,8 @@ async def ready(arguments: argparse.Namespace, settings: Config, output: Output)
 
 async def check(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
     """Look at domains from outside, and do what can be done next."""
-    publisher, looker, ours = Publisher(settings.publish), Looker(settings, output), OurZone(settings)
+    publisher = Publisher(settings.publish, user=arguments.user)
+    looker, ours = Looker(settings, output), OurZone(settings)
     scale = Scale(settings, publisher, looker)
     wanted = [domain_of(word) for word in arguments.domain]
     for domain in wanted:

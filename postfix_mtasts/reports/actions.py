@@ -145,14 +145,7 @@ class Actions:
 
     def quarantine(self) -> list[Quarantined]:
         """The messages in quarantine, the first ones first."""
-        rows = self._store.select(
-            "SELECT id, name, received, octets, reason FROM messages WHERE state = ? ORDER BY id LIMIT ?",
-            (State.QUARANTINED.value, _MAX_QUARANTINE),
-        )
-        return [
-            Quarantined(number, name, datetime.datetime.fromtimestamp(seconds, datetime.UTC), octets, reason)
-            for number, name, seconds, octets, reason in rows
-        ]
+        return quarantined(self._store)
 
     async def reading(self, message: Quarantined, now: datetime.datetime) -> tuple[Path, Reading]:
         """Where a message is, and what is in it."""
@@ -172,3 +165,15 @@ class Actions:
 
     def _names(self, statement: str, *values: object) -> list[str]:
         return [name for (name,) in self._store.select(statement, values)]
+
+
+def quarantined(store: Store) -> list[Quarantined]:
+    """The messages in quarantine, the first ones first."""
+    rows = store.select(
+        "SELECT id, name, received, octets, reason FROM messages WHERE state = ? ORDER BY id LIMIT ?",
+        (State.QUARANTINED.value, _MAX_QUARANTINE),
+    )
+    return [
+        Quarantined(number, name, datetime.datetime.fromtimestamp(seconds, datetime.UTC), octets, reason)
+        for number, name, seconds, octets, reason in rows
+    ]

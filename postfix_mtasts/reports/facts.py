@@ -2,7 +2,7 @@
 
 import datetime
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,19 @@ LIMIT :limit
 _FAILURES = """
 SELECT result, sessions, mx, receiving_ip, sending_ip, code, information FROM failures WHERE policy = ? ORDER BY id
 """
+_RECENT = """
+SELECT r.key, r.sender, r.verified, r.organization, r.start, r.[end], r.domain,
+    CAST(TOTAL(p.successful) AS INTEGER), CAST(TOTAL(p.failed) AS INTEGER)
+FROM (
+    SELECT * FROM reports WHERE day BETWEEN :first AND :last ORDER BY day DESC, [end] DESC, id DESC
+    LIMIT :limit OFFSET :offset
+) r LEFT JOIN policies p ON p.report = r.id GROUP BY r.id ORDER BY r.day DESC, r.[end] DESC, r.id DESC
+"""
+_OF_DOMAIN = """
+SELECT COUNT(*), CAST(TOTAL(p.successful) AS INTEGER), CAST(TOTAL(p.failed) AS INTEGER)
+FROM reports r JOIN policies p ON p.report = r.id
+WHERE r.domain = :domain AND r.verified = 1 AND r.day BETWEEN :first AND :last
+"""
 _MAX_FOUND = 100  # Reports that are shown for one report-id.
 
 
@@ -96,6 +109,44 @@ def facts(store: Store, window: Window, domain: str | None, limits: Limits, *, u
         quarantined=(store.one("SELECT COUNT(*) FROM messages WHERE state = 'quarantined'") or (0,))[0],
     )
     return Facts(days, policies, [_group(row) for row in store.select(_GROUPS, span)], lines, counts, left_out)
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """A report in a list: what `pages` shows of it."""
+
+    key: str
+    sender: Sender
+    organization: str | None
+    start: datetime.datetime
+    end: datetime.datetime
+    domain: str | None
+    successful: int
+    failed: int
+
+
+def recent(store: Store, window: Window, first: int, most: int) -> list[Recent]:
+    """At most so many reports of a window, verified or not, the last ones first, from a number on."""
+    span = {"first": window.first.isoformat(), "last": window.last.isoformat(), "offset": first, "limit": most}
+    found = []
+    for row in store.select(_RECENT, span):
+        key, sender, verified, organization, start, end, domain, successful, failed = row
+        who = Sender(sender or None, bool(verified))
+        found.append(
+            Recent(key, who, organization, _time(start), _time(end), domain or None, successful or 0, failed or 0)
+        )
+    return found
+
+
+def by_domain(store: Store, window: Window, domains: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """How many sessions of some policy domains succeeded and failed in a window, by reports of verified senders."""
+    span = {"first": window.first.isoformat(), "last": window.last.isoformat()}
+    found = {}
+    for domain in domains:
+        row = store.one(_OF_DOMAIN, span | {"domain": domain})
+        if row and row[0]:
+            found[domain] = (row[1] or 0, row[2] or 0)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,9 +47,9 @@ class Views:
     results: ResultsView
 
 
-def views(span: Window, found: Facts) -> Views:
+def views(span: Window, found: Facts, limits: Limits = LIMITS) -> Views:
     """The views of a window of which this is known."""
-    return Views(by_source(span, None, found, LIMITS), by_result(span, None, found, LIMITS))
+    return Views(by_source(span, None, found, limits), by_result(span, None, found, limits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +112,38 @@ class Links:
         return f"report-{key}.json"
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What stands around each page, and the package that has more templates and style, if it is not this one.
+
+    `tabs` are the names and addresses of views. `policy` is added to the content security policy. Browsers tell where a
+    form was sent from only if the policy for `referrer` lets them.
+    """
+
+    name: str
+    program: str
+    home: str
+    tabs: tuple[tuple[str, str], ...]
+    package: str = ""
+    policy: str = "form-action 'none'"
+    referrer: str = "no-referrer"
+    script: str = ""
+
+
+def _alone(links: Links) -> Frame:
+    """The frame of pages that are files."""
+    tabs = (("Sources", links.sources(14)), ("Results", links.results(14)), ("Reports", links.reports(1)))
+    return Frame("TLS reports", "postfix-mtasts-reports", links.sources(14), tabs)
+
+
 class Pages:
     """Makes pages. `made` is the time that they tell."""
 
-    def __init__(self, made: datetime, links: Links) -> None:
+    def __init__(self, made: datetime | None, links: Links, frame: Frame | None = None) -> None:
+        frame = frame or _alone(links)
+        packages = [one for one in (frame.package, "postfix_mtasts.reports") if one]
         self._environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("postfix_mtasts.reports"),
+            loader=jinja2.ChoiceLoader([jinja2.PackageLoader(one) for one in packages]),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
@@ -128,10 +154,12 @@ class Pages:
             shown=shown, number=number, share=share, moment=moment,
             sign_of=SIGNS.__getitem__, word=WORDS.__getitem__, tone=TONES.__getitem__,
         )  # fmt: skip
-        style = _style()
+        style = " ".join(_style(one) for one in reversed(packages))
+        self.security_policy = f"{_content_security_policy(style)}; {frame.policy}"
         self._environment.globals.update(
             style=markupsafe.Markup(style),  # noqa: S704 - it is a file of ours
-            security_policy=_content_security_policy(style),
+            security_policy=self.security_policy,
+            frame=frame,
             icon="data:image/svg+xml," + quote(_ICON),
             link=links,
             said=_said,
@@ -192,12 +220,13 @@ def _said(text: str | None, otherwise: str = "not given") -> markupsafe.Markup:
     return markupsafe.Markup('<bdi class="said">') + shown(text) + markupsafe.Markup("</bdi>")
 
 
-def _style() -> str:
+def _style(package: str) -> str:
     """The style of all pages, without comments and indentation: it is part of each."""
-    text = resources.files("postfix_mtasts.reports").joinpath("templates/style.css").read_text("utf-8")
+    name = "style.css" if package == "postfix_mtasts.reports" else "more.css"
+    text = resources.files(package).joinpath(f"templates/{name}").read_text("utf-8")
     return re.sub(r"\s+", " ", re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)).strip()
 
 
 def _content_security_policy(style: str) -> str:
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'"

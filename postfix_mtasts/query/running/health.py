@@ -79,15 +79,20 @@ def run(arguments: argparse.Namespace, output: Output) -> Status:
     except ConfigError as error:
         health = Health(Level.UNKNOWN, (str(error),), {})
     else:
-        status, sockets = _status(settings)
-        unanswered, no_dns, seconds = asyncio.run(_check(settings, sockets))
-        health = judge(unanswered, no_dns, seconds, status, time.time())
+        health, status = look(settings)
     if output.json:
         daemon = None if status is None or isinstance(status, str) else _document(status)
         output.document({"status": health.level.name, "reasons": health.reasons, "daemon": daemon})
     else:
         output.text(str(health))
     return Status(health.level)
+
+
+def look(settings: Config) -> tuple[Health, JSON | str | None]:
+    """The health of the running daemon, and its status document, or why it is missing, or None."""
+    status, sockets = _status(settings)
+    unanswered, no_dns, seconds = asyncio.run(_check(settings, sockets))
+    return judge(unanswered, no_dns, seconds, status, time.time()), status
 
 
 def judge(unanswered: Sequence[str], no_dns: str, seconds: float, status: JSON | str | None, now: float) -> Health:

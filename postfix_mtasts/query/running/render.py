@@ -94,7 +94,7 @@ def table(all_known: Sequence[Known], now: float) -> Iterator[tuple[str, Status 
             domain = ""
         cells = [domain, *cells]
         yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip(), status
-        for line in _failures(one, now) if one else ():
+        for line in failures(one, now) if one else ():
             for part in textwrap.wrap(line, _WIDTH, initial_indent="    ", subsequent_indent="      "):
                 yield part, status
 
@@ -107,7 +107,8 @@ def _columns(one: Known, now: float) -> tuple[str, ...]:
     return one.domain, cached.policy.mode.value, str(len(cached.policy.mx)), *times
 
 
-def _failures(one: Known, now: float) -> Iterator[str]:
+def failures(one: Known, now: float) -> Iterator[str]:
+    """Why a policy could not be fetched or renewed."""
     for failed in one.entry.failed[:1]:
         times = "once" if failed.count == 1 else f"{failed.count} times"
         yield f"failed {times}, last {ago(failed.at, now)}: {failed.failure}"

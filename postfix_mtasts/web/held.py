@@ -1,0 +1,83 @@
+"""What pages show of the sending side: what the running daemon has cached, and what could not be renewed."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from postfix_mtasts.cache.row import RowError
+from postfix_mtasts.config import Config
+from postfix_mtasts.query.output import JSON, QueryError, Status
+from postfix_mtasts.query.running.client import NoDaemon, ask
+from postfix_mtasts.query.running.render import Known, ago, failures, parse_known, summary
+
+MAX_READ = 20_000  # Domains that the daemon is asked for. All that is known of them is in memory for a moment.
+MAX_LISTED = 100
+_PATIENCE = 5.0  # Seconds, for an answer from memory.
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A domain: what is cached, and why it could not be renewed."""
+
+    domain: str
+    status: Status
+    summary: str
+    fetched: str
+    troubles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the daemon has. `modes` are how many policies are in each mode. `more` are domains that are not listed."""
+
+    modes: tuple[tuple[str, int], ...]
+    troubled: tuple[Line, ...]
+    others: tuple[Line, ...]
+    more: int
+    all_read: bool
+
+
+def held(settings: Config) -> Held:
+    """Ask the running daemon. Raises QueryError."""
+    try:
+        documents = ask(settings.server.control, {"request": "list"}, _PATIENCE)
+        known, all_read = _read(documents)
+    except NoDaemon as error:
+        raise QueryError(f"the daemon cannot be reached: {error}", error.remedy) from error
+    return arranged(known, time.time(), all_read=all_read)
+
+
+def _read(documents: Iterable[JSON]) -> tuple[list[Known], bool]:
+    known = []
+    for number, one in enumerate(documents):
+        if number == MAX_READ:
+            return known, False
+        try:
+            known.append(parse_known(one))
+        except RowError:
+            continue  # `cache list` says which.
+    return known, True
+
+
+def arranged(known: Iterable[Known], now: float, *, all_read: bool = True) -> Held:
+    """What a page shows of domains: those that could not be renewed first, the most serious at the top."""
+    found = sorted(known, key=lambda one: one.domain)
+    modes = Counter(one.entry.cached.policy.mode.value for one in found if one.entry.cached)
+    troubled = [one for one in found if one.status(now) in (Status.ERROR, Status.WARNING)]
+    troubled.sort(key=lambda one: one.status(now) is not Status.ERROR)
+    others = [one for one in found if one.status(now) not in (Status.ERROR, Status.WARNING)]
+    shown = [*troubled[:MAX_LISTED], *others[:MAX_LISTED]]
+    return Held(
+        tuple(sorted(modes.items())),
+        tuple(_line(one, now) for one in troubled[:MAX_LISTED]),
+        tuple(_line(one, now) for one in others[:MAX_LISTED]),
+        len(found) - len(shown),
+        all_read,
+    )
+
+
+def _line(one: Known, now: float) -> Line:
+    cached = one.entry.cached
+    fetched = ago(cached.fetched_at, now) if cached else "never"
+    return Line(one.domain, one.status(now), summary(one, now), fetched, tuple(failures(one, now)))

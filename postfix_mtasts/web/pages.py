@@ -1,0 +1,136 @@
+"""The pages of the dashboard: those of reports, within its frame, and its own, from the templates of this folder."""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+from postfix_mtasts.publish import words
+from postfix_mtasts.reports.actions import Quarantined
+from postfix_mtasts.reports.facts import Recent
+from postfix_mtasts.reports.pages import WINDOWS, Frame, Links, Pages
+from postfix_mtasts.web.buttons import BUTTONS, Button
+from postfix_mtasts.web.held import Held
+from postfix_mtasts.web.overview import SIGNS, TONES, WORDS, Concern
+from postfix_mtasts.web.published import Listed, Shown
+from postfix_mtasts.web.run import Done
+
+
+class Addresses(Links):
+    """The paths of pages."""
+
+    def sources(self, days: int) -> str:
+        """The view by source."""
+        return f"/sources?days={days}"
+
+    def results(self, days: int) -> str:
+        """The view by result."""
+        return f"/results?days={days}"
+
+    def reports(self, page: int) -> str:
+        """A page of the list of reports, from 1 on."""
+        return f"/reports?page={page}"
+
+    def report(self, key: str) -> str:
+        """A report."""
+        return f"/reports/{quote(key, safe='')}"
+
+    def json(self, key: str) -> str:
+        """A report as JSON."""
+        return f"/reports/{quote(key, safe='')}.json"
+
+    def mail(self, key: str) -> str:
+        """The mail that a report came in."""
+        return f"/reports/{quote(key, safe='')}.eml"
+
+    def domains(self, page: int) -> str:
+        """A page of the list of domains, from 1 on."""
+        return f"/domains?page={page}"
+
+    def domain(self, name: str) -> str:
+        """A domain that is published."""
+        return f"/domains/{quote(name, safe='')}"
+
+    def button(self, name: str, target: str = "") -> str:
+        """The page before a change."""
+        return f"/do/{name}/{quote(target, safe='')}"
+
+
+ADDRESSES = Addresses()
+TABS = (
+    ("Overview", "/"),
+    ("Sources", "/sources"),
+    ("Results", "/results"),
+    ("Reports", "/reports"),
+    ("Domains", "/domains"),
+    ("Sending", "/sending"),
+)
+_FRAME = Frame(
+    "MTA-STS",
+    "postfix-mtasts-web",
+    "/",
+    TABS,
+    package="postfix_mtasts.web",
+    policy="script-src 'self'; form-action 'self'",
+    referrer="same-origin",
+    script="/script.js",
+)
+
+
+class WebPages(Pages):
+    """Makes the pages of the dashboard."""
+
+    def __init__(self) -> None:
+        super().__init__(None, ADDRESSES, _FRAME)
+        self._environment.filters.update(
+            status_sign=SIGNS.__getitem__, status_tone=TONES.__getitem__, status_word=WORDS.__getitem__,
+            day=words.day, title_of=lambda name: BUTTONS[name].title,
+        )  # fmt: skip
+
+    def overview(self, concerns: Sequence[Concern]) -> str:
+        """The first page."""
+        return self._render("overview.html", "Overview", concerns=concerns)
+
+    def recent(
+        self, lines: Sequence[Recent], page: int, *, more: bool, kept: Sequence[Quarantined], kept_more: int
+    ) -> str:
+        """A page of the list of reports, and what is in quarantine."""
+        return self._render(
+            "recent.html", "Reports", lines=lines, page=page, more=more, kept=kept, kept_more=kept_more,
+            days=WINDOWS[-1],
+        )  # fmt: skip
+
+    def domains(self, found: Listed) -> str:
+        """The domains that are published."""
+        return self._render("domains.html", "Domains", found=found)
+
+    def domain(self, one: Shown) -> str:
+        """A domain that is published."""
+        return self._render("domain.html", "Domains", one=one, state=one.state)
+
+    def sending(self, found: Held) -> str:
+        """What the daemon has cached."""
+        return self._render("sending.html", "Sending", found=found)
+
+    def question(self, button: Button, target: str, token: str, *, given: Mapping[str, str], wrong: str = "") -> str:
+        """What will happen, and the form that does it."""
+        return self._render(
+            "question.html", "", button=button, target=target, token=token, given=given, wrong=wrong,
+            back=_back(button, target),
+        )  # fmt: skip
+
+    def done(self, button: Button, target: str, command: str, done: Done) -> str:
+        """What a command printed."""
+        return self._render(
+            "done.html", "", button=button, target=target, command=command, done=done, back=_back(button, target)
+        )
+
+    def trouble(self, title: str, text: str, hint: str = "") -> str:
+        """A page that cannot be shown, and why."""
+        return self._render("trouble.html", "", title=title, text=text, hint=hint)
+
+    def _render(self, template: str, tab: str, **values: object) -> str:
+        return super()._render(template, tab, made=datetime.datetime.now(datetime.UTC), **values)
+
+
+def _back(button: Button, target: str) -> str:
+    return button.back.format(quote(target, safe=""))

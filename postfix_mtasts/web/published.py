@@ -1,0 +1,134 @@
+"""What pages show of the domains that are published: from the database of `publish`, and from reports about them."""
+
+import datetime
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from postfix_mtasts.config import Config
+from postfix_mtasts.publish import words
+from postfix_mtasts.publish.events import Decision
+from postfix_mtasts.publish.follows import follows
+from postfix_mtasts.publish.ready import Readiness, as_of, readiness, stops_mail
+from postfix_mtasts.publish.records import ZoneRecord, customer_records, domain_records
+from postfix_mtasts.publish.state import State
+from postfix_mtasts.publish.store import Entry, Store
+from postfix_mtasts.publish.told import told
+from postfix_mtasts.reports.facts import by_domain
+from postfix_mtasts.reports.store import Store as Reports
+from postfix_mtasts.reports.store import StoreError as ReportsError
+from postfix_mtasts.reports.views import DAYS, window
+from postfix_mtasts.sts.domain import PolicyDomain
+from postfix_mtasts.web.overview import exists
+
+PAGE = 50  # Domains of a page. Each costs some queries of the database of reports.
+MAX_HISTORY = 100  # The last entries of a history that are shown.
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A domain in the list. `sessions` are those that succeeded and failed in reports of the last days, if any came."""
+
+    state: State
+    ready: Readiness | None
+    alarm: str | None
+    sessions: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A page of the list, and how many domains there are."""
+
+    rows: tuple[Row, ...]
+    page: int
+    pages: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """All that is known of a domain. `waits` and `warnings` are in words."""
+
+    decision: Decision
+    ready: Readiness
+    alarm: str | None
+    waits: tuple[str, ...]
+    warnings: tuple[str, ...]
+    customer: tuple[ZoneRecord, ...]
+    ours: tuple[ZoneRecord, ...]
+    history: tuple[tuple[Entry, str], ...]
+
+    @property
+    def state(self) -> State:
+        """The state as it is stored."""
+        return self.decision.state
+
+
+def listed(settings: Config, page: int) -> Listed:
+    """A page of the domains that are published here. Raises StoreError, and QueryError for reports."""
+    if not exists(settings.publish.path):
+        return Listed((), 1, 1, 0)
+    with _store(settings) as store:
+        names = [line.domain for line in store.lines() if line.stage != "removed"]
+        pages = max(1, -(-len(names) // PAGE))
+        page = min(page, pages)
+        of_page = names[(page - 1) * PAGE : page * PAGE]
+        states = [state for name in of_page if (state := store.get(PolicyDomain(name)))]
+    sessions, now = _sessions(settings, of_page), time.time()
+    rows = tuple(_row(state, settings, sessions.get(state.domain.name), now) for state in states)
+    return Listed(rows, page, pages, len(names))
+
+
+def shown(settings: Config, domain: PolicyDomain) -> Shown | None:
+    """A domain, or None if it was never published here. Raises StoreError, and QueryError for reports."""
+    if not exists(settings.publish.path):
+        return None
+    with _store(settings) as store:
+        state = store.get(domain)
+        history = store.history(domain)[-MAX_HISTORY:]
+    if not state:
+        return None
+    decision, now = follows(state), time.time()
+    current = as_of(state, now)
+    facts = told(settings.reports, current, now)
+    return Shown(
+        decision,
+        readiness(current, facts),
+        stops_mail(current, facts),
+        tuple(words.waiting(one, state, settings.publish) for one in decision.waits),
+        tuple(map(words.forbidden, decision.warnings)),
+        customer_records(domain, settings.publish),
+        tuple(domain_records(domain, decision.publication.record, settings.publish)),
+        tuple((entry, words.change(entry.change)) for entry in reversed(history)),
+    )
+
+
+def _row(state: State, settings: Config, sessions: tuple[int, int] | None, now: float) -> Row:
+    current = as_of(state, now)
+    facts = told(settings.reports, current, now)
+    ready = readiness(current, facts) if state.wanted.mode.value == "testing" else None
+    return Row(state, ready, stops_mail(current, facts), sessions)
+
+
+def _sessions(settings: Config, names: list[str]) -> dict[str, tuple[int, int]]:
+    if not exists(settings.reports.path):
+        return {}
+    today = datetime.datetime.now(datetime.UTC).date()
+    try:
+        with Reports(Path(settings.reports.path)) as store:
+            store.open_to_read()
+            with store.snapshot():
+                return by_domain(store, window(today, DAYS), names)
+    except ReportsError:
+        return {}  # `told` says why.
+
+
+@contextmanager
+def _store(settings: Config) -> Iterator[Store]:
+    store = Store(settings.publish.path)
+    try:
+        yield store
+    finally:
+        store.close()

@@ -1,0 +1,142 @@
+"""Runs the dashboard on uvicorn: its socket, its token, and bounds on connections that uvicorn does not have.
+
+uvicorn waits for the rest of a request for as long as the client likes, and refuses others meanwhile. So a connection
+ends here if its first request is not complete in time, and in any case after a while.
+"""
+
+import asyncio
+import os
+import pathlib
+import pwd
+import shutil
+import socket
+import struct
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from postfix_mtasts.config import Config, Endpoint, UnixEndpoint
+from postfix_mtasts.config import Web as Settings
+from postfix_mtasts.daemon.listen import ListenError, close, listen
+from postfix_mtasts.rights import in_the_way
+from postfix_mtasts.web.app import application
+
+CONNECTIONS = 100  # More are told to come again later. A browser has up to six.
+REQUEST_WITHIN = 10.0  # Seconds for the first request of a connection, with its headers.
+IDLE = 5.0  # Seconds for the next one.
+LIFE = 200.0  # Seconds of a connection. A check of a domain may take one minute, and a lookup of the daemon two.
+STOP_WITHIN = 5  # Seconds for requests that are under way at the end.
+MIN_TOKEN, MAX_TOKEN = 20, 1000  # Octets.
+MODE = 0o660
+_UCRED = struct.Struct("iII")  # Process, user and group (unix(7)).
+
+
+class StartError(Exception):
+    """The dashboard cannot start. The message says why."""
+
+
+async def serve(settings: Config, config: str | None) -> None:
+    """Serve the dashboard until a signal comes. Raises StartError."""
+    token = _token(settings.web)
+    listener = _listen(settings.web)
+    try:
+        server = uvicorn.Server(
+            uvicorn.Config(
+                application(settings, token, config),
+                http=Protocol,
+                ws="none",
+                lifespan="off",
+                loop="asyncio",
+                log_config=None,
+                access_log=False,
+                log_level="warning",
+                proxy_headers=False,  # Who asks is what the kernel says, or `web.user_header`.
+                server_header=False,
+                limit_concurrency=CONNECTIONS,
+                timeout_keep_alive=int(IDLE),
+                **_STOP,
+            )
+        )
+        await server.serve(sockets=[listener])
+    finally:
+        close(listener)
+
+
+# Debian 12's uvicorn does not have it, and waits for the requests that are under way.
+_STOP: dict[str, Any] = (
+    {"timeout_graceful_shutdown": STOP_WITHIN}
+    if "timeout_graceful_shutdown" in uvicorn.Config.__init__.__annotations__
+    else {}
+)
+
+
+class Protocol(H11Protocol):
+    """uvicorn's, with an end to each connection. `client` is the user of a process that uses a Unix socket."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin a connection."""
+        super().connection_made(transport)
+        loop = asyncio.get_running_loop()
+        self._ends = [loop.call_later(REQUEST_WITHIN, self._no_request), loop.call_later(LIFE, transport.abort)]
+        if transport.get_extra_info("socket").family == socket.AF_UNIX:
+            self.client = (_peer(transport), 0)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a connection."""
+        for timer in self._ends:
+            timer.cancel()
+        super().connection_lost(exc)
+
+    def _no_request(self) -> None:
+        if self.cycle is None:
+            self.transport.abort()
+
+
+def _peer(transport: asyncio.Transport) -> str:
+    """The user at the other end of a Unix socket."""
+    credentials = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    _, user, _ = _UCRED.unpack(credentials)
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"uid {user}"
+
+
+def _listen(settings: Settings) -> socket.socket:
+    endpoint: Endpoint | None = settings.listen
+    assert endpoint is not None  # noqa: S101 - the command has looked
+    try:
+        if not isinstance(endpoint, UnixEndpoint):
+            return listen(endpoint, 0)
+        listener = listen(endpoint, 0o600)  # Nobody else may connect until it has its group.
+    except ListenError as error:
+        raise StartError(f'web.listen = "{endpoint}": {error}') from error
+    try:
+        if settings.group:
+            shutil.chown(endpoint.path, group=settings.group)
+        pathlib.Path(endpoint.path).chmod(MODE)
+    except (LookupError, OSError) as error:
+        close(listener)
+        reason = os.strerror(error.errno or 0).lower() if isinstance(error, OSError) else "no such group"
+        raise StartError(f'web.group = "{settings.group}": {reason}') from error
+    return listener
+
+
+def _token(settings: Settings) -> bytes:
+    """The token of those who may ask, or nothing. Raises StartError."""
+    if not settings.token_file:
+        return b""
+    file = pathlib.Path(settings.token_file)
+    try:
+        with file.open("rb") as opened:
+            if os.fstat(opened.fileno()).st_mode & 0o007:
+                raise StartError(f'web.token_file = "{file}": everybody may read it: run chmod o= {file}')
+            token = opened.read(MAX_TOKEN + 1).strip()
+    except OSError as error:
+        reason = in_the_way(file) or os.strerror(error.errno or 0).lower()
+        raise StartError(f'web.token_file = "{file}": {reason}') from error
+    if not MIN_TOKEN <= len(token) <= MAX_TOKEN or not token.isascii() or not token.decode().isprintable():
+        allowed = f"one line of {MIN_TOKEN} to {MAX_TOKEN} printable characters, such as `openssl rand -hex 32` prints"
+        raise StartError(f'web.token_file = "{file}": must have {allowed}')
+    return token

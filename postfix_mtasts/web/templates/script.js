@@ -1,0 +1,42 @@
+// What pages have besides, where JavaScript is there: buttons that copy, columns that sort, and dates of the reader's place.
+"use strict";
+
+for (const text of document.querySelectorAll("[data-copy]")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "copy";
+  button.textContent = "Copy";
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(text.textContent);
+    button.textContent = "Copied";
+  });
+  text.after(button);
+}
+
+for (const table of document.querySelectorAll("table[data-sort]")) {
+  table.querySelectorAll("thead th").forEach((heading, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "sort";
+    button.textContent = heading.textContent;
+    heading.replaceChildren(button);
+    button.addEventListener("click", () => sort(table, heading, column));
+  });
+}
+
+function sort(table, heading, column) {
+  const down = heading.getAttribute("aria-sort") === "ascending";
+  for (const other of table.querySelectorAll("thead th")) other.removeAttribute("aria-sort");
+  heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+  const body = table.tBodies[0];
+  const text = row => row.cells[column] ? row.cells[column].textContent.trim() : "";
+  const order = new Intl.Collator(undefined, {numeric: true});
+  const rows = [...body.rows].sort((a, b) => order.compare(text(a), text(b)) * (down ? -1 : 1));
+  body.replaceChildren(...rows);
+}
+
+for (const time of document.querySelectorAll("time[datetime*=T]")) {
+  const date = new Date(time.dateTime);
+  time.title = time.textContent + " UTC";
+  time.textContent = date.toLocaleString(undefined, {dateStyle: "medium", timeStyle: "short"});
+}
