@@ -140,7 +140,7 @@ def recent(store: Store, window: Window, first: int, most: int) -> list[Recent]:
 
 def by_domain(store: Store, window: Window, domains: Sequence[str]) -> dict[str, tuple[int, int]]:
     """How many sessions of some policy domains succeeded and failed in a window, by reports of verified senders."""
-    span = {"first": window.first.isoformat(), "last": window.last.isoformat()}
+    span: dict[str, object] = {"first": window.first.isoformat(), "last": window.last.isoformat()}
     found = {}
     for domain in domains:
         row = store.one(_OF_DOMAIN, span | {"domain": domain})

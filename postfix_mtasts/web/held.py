@@ -49,7 +49,7 @@ def held(settings: Config) -> Held:
 
 
 def _read(documents: Iterable[JSON]) -> tuple[list[Known], bool]:
-    known = []
+    known: list[Known] = []
     for number, one in enumerate(documents):
         if number == MAX_READ:
             return known, False

@@ -89,7 +89,8 @@ class Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def _no_request(self) -> None:
-        if self.cycle is None:
+        cycle: object = self.cycle
+        if cycle is None:
             self.transport.abort()
 
 
