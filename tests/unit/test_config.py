@@ -32,6 +32,7 @@ from postfix_mtasts.config import (
     Server,
     StyleSetting,
     UnixEndpoint,
+    Web,
     parse,
 )
 from tests.unit.strategies import near, toml_texts
@@ -69,6 +70,14 @@ DEFAULTS = Config(
         ca="",
         auto=False,
         dns=PublishDns(server=None, zone="", key=""),
+    ),
+    web=Web(
+        listen=None,
+        beyond_loopback=False,
+        group="postfix-mtasts",
+        hosts=("localhost", "127.0.0.1", "::1"),
+        token_file="",
+        user_header="",
     ),
 )
 
@@ -154,6 +163,13 @@ auto = true
 server = "[2001:db8::53]:5353"
 zone = "example.net"
 key = "/etc/publish.key"
+[web]
+listen = "inet:[2001:DB8:0::1]:8463"
+beyond_loopback = true
+group = "web"
+hosts = ["MTA-STS.example.com", "192.0.2.1", "2001:db8::1"]
+token_file = "/etc/web.token"
+user_header = "X-Remote-User"
 """
 
 
@@ -190,7 +206,7 @@ def test_empty_file_gives_the_defaults() -> None:
 
 
 def test_empty_tables_give_the_defaults() -> None:
-    names = ("cache", "dns", "fetch", "reply", "discovery", "reports", "publish", "publish.dns")
+    names = ("cache", "dns", "fetch", "reply", "discovery", "reports", "publish", "publish.dns", "web")
     tables = "".join(f"[{name}]\n" for name in names)
     assert parse(f"server = {{}}\n{tables}".encode(), "x.toml") == DEFAULTS
 
@@ -262,6 +278,14 @@ def test_file_with_every_key() -> None:
             ca="letsencrypt.org",
             auto=True,
             dns=PublishDns(server=InetEndpoint("2001:db8::53", 5353), zone="example.net", key="/etc/publish.key"),
+        ),
+        web=Web(
+            listen=InetEndpoint("2001:db8::1", 8463),
+            beyond_loopback=True,
+            group="web",
+            hosts=("mta-sts.example.com", "192.0.2.1", "2001:db8::1"),
+            token_file="/etc/web.token",
+            user_header="X-Remote-User",
         ),
     )
 

@@ -23,6 +23,7 @@ EXAMPLE = ROOT / "docs/postfix-mtasts.toml"
 # Of tables that there may be many of, the class stands here.
 TABLES: dict[str, Any] = {table.name: table.metadata.get("each", table.default) for table in dataclasses.fields(Config)}
 TABLES["publish.dns"] = Config().publish.dns
+TABLES["web"] = TABLES.pop("web")  # In the order of the manual.
 
 # An exception has no defaults but for two keys: both show this one.
 EXCEPTION = ExceptionSetting(
