@@ -103,6 +103,10 @@ class Links:
         """A page of the list of reports, from 1 on."""
         return f"reports-{page}.html"
 
+    def source(self, days: int, sender: Sender) -> str:
+        """The view by source with one row, if that is another page; empty if a row has all within it."""
+        return ""
+
     def report(self, key: str) -> str:
         """A report."""
         return f"report-{key}.html"
@@ -168,10 +172,12 @@ class Pages:
             windows=WINDOWS,
         )
 
-    def sources(self, views: Views, keys: Collection[str]) -> str:
-        """The view by source. `keys` are those of reports that have pages."""
+    def sources(self, views: Views, keys: Collection[str], *, opened: bool = False) -> str:
+        """The view by source. `keys` are those of reports that have pages; `opened` if a row is open from the start."""
         rows = [(source, chart(source.days)) for source in views.sources.sources]
-        return self._render("sources.html", "Sources", **_above(views), view=views.sources, rows=rows, pages=keys)
+        return self._render(
+            "sources.html", "Sources", **_above(views), view=views.sources, rows=rows, pages=keys, opened=opened
+        )
 
     def results(self, views: Views) -> str:
         """The view by result."""

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from postfix_mtasts.web.run import run
 
 # What a view lists, so that its page has at most 200 kB of usual texts.
 LIMITS = Limits(rows=25, failures=8, reports=8, policies=8, mx=8)
+MAX_SOURCES = 200  # Among which one is looked for, to show it alone.
 PAGE = 100  # Reports of a page of the list, and mails in quarantine.
 _KEY = re.compile(r"[0-9a-f]{1,64}")
 
@@ -93,10 +95,17 @@ class Site:
     def sources(self, request: Request) -> Response:
         """The view by source."""
         span = window(_now().date(), _days(request))
+        wanted = request.query_params.get("source")
+        limits = LIMITS if wanted is None else replace(LIMITS, rows=MAX_SOURCES)
         with self._reports() as store:
-            found = views(span, facts(store, span, None, LIMITS, unverified=False), LIMITS)
+            found = views(span, facts(store, span, None, limits, unverified=False), limits)
+        if wanted is not None:
+            rows = tuple(one for one in found.sources.sources if (one.sender.domain or "") == wanted)
+            if not rows:
+                raise HTTPException(404, "No such source reported in these days.")
+            found = replace(found, sources=replace(found.sources, sources=rows, more=0))
         keys = {line.key for source in found.sources.sources for line in source.reports}
-        return HTMLResponse(self.pages.sources(found, keys))
+        return HTMLResponse(self.pages.sources(found, keys, opened=wanted is not None))
 
     def results(self, request: Request) -> Response:
         """The view by result."""

@@ -167,10 +167,10 @@ class Guard:
         try:
             fields = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
         except ValueError:
-            fields = []
+            fields = [("", ""), ("", "")]
         form = dict(fields)
         if len(body) > MAX_FORM or len(form) != len(fields):
-            return Refusal(413, f"A form has at most {MAX_FORM} octets, and each field once.")
+            return Refusal(413, f"A form has at most {MAX_FORM} octets and {MAX_FIELDS} fields, each once.")
         if not forms.is_valid(form.get(forms.FIELD, ""), self._key, scope["user"], scope["path"], time.time()):
             return Refusal(403, "The page with this form is too old, or not of the dashboard: open it again.")
         scope["form"] = form

@@ -2,7 +2,8 @@
 
     postfix-mtasts-web [--config FILE]    serve it on web.listen, until SIGTERM or SIGINT
 
-Exit status: 0 after a signal, 64 if the command line is wrong, 69 if it cannot listen or a library is missing, 78 if the configuration is wrong, or `web.listen` is empty.
+Exit status: 0 after a signal, 64 if the command line is wrong, 69 if it cannot listen or a library is missing, 78 if
+the configuration is wrong, or `web.listen` is empty.
 """
 
 import argparse

@@ -8,6 +8,7 @@ from postfix_mtasts.publish import words
 from postfix_mtasts.reports.actions import Quarantined
 from postfix_mtasts.reports.facts import Recent
 from postfix_mtasts.reports.pages import WINDOWS, Frame, Links, Pages
+from postfix_mtasts.reports.views import Sender
 from postfix_mtasts.web.buttons import BUTTONS, Button
 from postfix_mtasts.web.held import Held
 from postfix_mtasts.web.overview import SIGNS, TONES, WORDS, Concern
@@ -25,6 +26,10 @@ class Addresses(Links):
     def results(self, days: int) -> str:
         """The view by result."""
         return f"/results?days={days}"
+
+    def source(self, days: int, sender: Sender) -> str:
+        """The view by source with one row."""
+        return f"/sources?days={days}&source={quote(sender.domain or '', safe='')}"
 
     def reports(self, page: int) -> str:
         """A page of the list of reports, from 1 on."""

@@ -5,12 +5,15 @@ ends here if its first request is not complete in time, and in any case after a 
 """
 
 import asyncio
+import contextlib
 import os
 import pathlib
 import pwd
 import shutil
+import signal
 import socket
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
@@ -23,7 +26,7 @@ from postfix_mtasts.rights import in_the_way
 from postfix_mtasts.web.app import application
 
 CONNECTIONS = 100  # More are told to come again later. A browser has up to six.
-REQUEST_WITHIN = 10.0  # Seconds for the first request of a connection, with its headers.
+REQUEST_WITHIN = 5.0  # Seconds for the first request of a connection, with its headers.
 IDLE = 5.0  # Seconds for the next one.
 LIFE = 200.0  # Seconds of a connection. A check of a domain may take one minute, and a lookup of the daemon two.
 STOP_WITHIN = 5  # Seconds for requests that are under way at the end.
@@ -41,7 +44,7 @@ async def serve(settings: Config, config: str | None) -> None:
     token = _token(settings.web)
     listener = _listen(settings.web)
     try:
-        server = uvicorn.Server(
+        server = Server(
             uvicorn.Config(
                 application(settings, token, config),
                 http=Protocol,
@@ -58,7 +61,10 @@ async def serve(settings: Config, config: str | None) -> None:
                 **_STOP,
             )
         )
-        await server.serve(sockets=[listener])
+        loop = asyncio.get_running_loop()
+        for end in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(end, server.handle_exit, end, None)
+        await server.serve(sockets=[listener.dup()])  # It closes what it gets, and the file has to go, too.
     finally:
         close(listener)
 
@@ -69,6 +75,18 @@ _STOP: dict[str, Any] = (
     if "timeout_graceful_shutdown" in uvicorn.Config.__init__.__annotations__
     else {}
 )
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which ends with `serve` after a signal. By itself, it would let the signal end the process."""
+
+    def install_signal_handlers(self) -> None:
+        """Do nothing, in Debian 12's version."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Do nothing, in later ones."""
+        yield
 
 
 class Protocol(H11Protocol):

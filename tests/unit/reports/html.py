@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
-_VOID = {"meta", "link"}
+_VOID = {"input", "meta", "link"}
 _BLOCKS = {"div", "td", "th", "p", "dt", "dd", "li", "caption", "h1", "h2"}
 
 

@@ -1,0 +1,31 @@
+"""What the running daemon holds: shown, fetched again, and forgotten."""
+
+from pathlib import Path
+
+from tests.integration.conftest import World
+from tests.unit.reports.html import parse
+from tests.world.daemon import Daemon, ask
+from tests.world.dashboard import Dashboard, said
+
+DOMAIN = "held.test"
+
+
+def test_what_the_daemon_has_is_shown_fetched_and_forgotten(world: World, tmp_path: Path) -> None:
+    world.publish(DOMAIN, f"version: STSv1\nmode: enforce\nmx: mx.{DOMAIN}\nmax_age: 86400\n")
+    configured = world.configuration(tmp_path)
+    with Daemon(tmp_path, configured), Dashboard(tmp_path, configured) as dashboard, dashboard.client() as client:
+        assert ask(f"unix:{tmp_path / 'socket'}", DOMAIN).startswith("OK secure ")
+        page = parse(client.get("/sending").text)
+        row = page.table("Other policies")[1]
+        assert row[0] == f"✓ well {DOMAIN}"
+        assert row[1].startswith("mode enforce, expires in ")
+        buttons = [one.text for one in page.all("a") if one.attributes.get("class") == "button"]
+        assert buttons == [f"Fetch a policy again: {DOMAIN}", f"Forget a policy: {DOMAIN}"]
+        assert said(dashboard.press(client, f"/do/refresh/{DOMAIN}"))[0].startswith(f"{DOMAIN}: fetched: mode enforce")
+        world.dns.remove(f"mta-sts.{DOMAIN}")
+        failed = said(dashboard.press(client, f"/do/refresh/{DOMAIN}"))
+        assert failed[0].startswith(f"{DOMAIN}: not fetched: ")
+        troubled = parse(client.get("/sending").text).table("Policies that could not be fetched or renewed")[1]
+        assert troubled[0].startswith(f"! warning {DOMAIN} failed ")
+        assert said(dashboard.press(client, f"/do/forget/{DOMAIN}")) == [f"{DOMAIN}: forgotten"]
+        assert said(dashboard.press(client, f"/do/forget/{DOMAIN}")) == [f"{DOMAIN}: nothing was cached"]
