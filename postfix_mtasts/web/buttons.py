@@ -87,6 +87,21 @@ def _add(target: str, form: Mapping[str, str]) -> Command:
     return Command(PUBLISH, ("add", domain_of(form["domain"]).name, *mx))
 
 
+def _except(target: str, form: Mapping[str, str]) -> Command:
+    words = (_exempt(form["domain"] or target), f"--until={form['until']}", f"--reason={form['reason']}")
+    return Command(QUERY, ("except", "add", *words))
+
+
+def _unexcept(target: str, form: Mapping[str, str]) -> Command:
+    return Command(QUERY, ("except", "remove", _exempt(target)))
+
+
+def _exempt(target: str) -> str:
+    """The domain of an exception, which may be for all below it."""
+    below = "*." if target.startswith("*.") else ""
+    return below + next_hop_of(target.removeprefix(below)).domain.name
+
+
 _SOON = (
     "Senders that look at the record after its TTL of 5 minutes fetch the new policy; others when their copy expires."
 )
@@ -154,6 +169,26 @@ BUTTONS: Mapping[str, Button] = {
         "Postfix notices with the next mail.",
         "/sending",
         _query("cache", "refresh"),
+    ),
+    "except": Button(
+        "Add an exception",
+        "Until the end of that day, Postfix is answered as if the domain had no policy: its mail is sent without"
+        " verified TLS. It replaces an exception for the same domain.",
+        "Postfix notices with the next mail; the owner of the domain notices nothing.",
+        "/sending",
+        _except,
+        (
+            Field("domain", "Domain, or *.DOMAIN for all below it", needed=False),
+            Field("until", "The last day", kind="date"),
+            Field("reason", "Reason, for those who find the exception later"),
+        ),
+    ),
+    "unexcept": Button(
+        "End an exception",
+        "The policy of the domain holds again at once.",
+        "Postfix notices with the next mail.",
+        "/sending",
+        _unexcept,
     ),
     "compare": Button(
         "Compare MX hosts and policy",

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from postfix_mtasts.cache.row import RowError
 from postfix_mtasts.config import Config
@@ -28,6 +28,20 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Exempt:
+    """An exception: a domain whose policy does not count until the end of a day. `holds` is false if it has ended."""
+
+    domain: str
+    until: str
+    reason: str
+    level: str
+    added: bool
+    holds: bool
+    used: int
+    last_used: str
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """What the daemon has. `modes` are how many policies are in each mode. `more` are domains that are not listed."""
 
@@ -36,6 +50,7 @@ class Held:
     others: tuple[Line, ...]
     more: int
     all_read: bool
+    exceptions: tuple[Exempt, ...] = ()
 
 
 def held(settings: Config) -> Held:
@@ -43,9 +58,26 @@ def held(settings: Config) -> Held:
     try:
         documents = ask(settings.server.control, {"request": "list"}, _PATIENCE)
         known, all_read = _read(documents)
+        exceptions = list(ask(settings.server.control, {"request": "exceptions"}, _PATIENCE))
     except NoDaemon as error:
         raise QueryError(f"the daemon cannot be reached: {error}", error.remedy) from error
-    return arranged(known, time.time(), all_read=all_read)
+    now = time.time()
+    found = arranged(known, now, all_read=all_read)
+    return replace(found, exceptions=tuple(exempt(one, now) for one in exceptions[:MAX_LISTED]))
+
+
+def exempt(document: JSON, now: float) -> Exempt:
+    """An exception as the daemon tells it (`daemon.control`)."""
+    return Exempt(
+        document["domain"],
+        document["until"],
+        document["reason"],
+        document["level"],
+        bool(document["added"]),
+        not document["over"] and not document["overruled"],
+        document["used"],
+        ago(document["last_used"] or 0.0, now),
+    )
 
 
 def _read(documents: Iterable[JSON]) -> tuple[list[Known], bool]:

@@ -79,10 +79,11 @@ class Dashboard:
         """What it has logged."""
         return self._log.read_text().splitlines()
 
-    def client(self, *, token: str = TOKEN, timeout: float = 60, **headers: str) -> httpx.Client:
-        """Somebody who has the token."""
+    def client(self, *, token: str = TOKEN, user: str = "") -> httpx.Client:
+        """Somebody who has the token, and whose name a proxy gives."""
+        headers = {"x-remote-user": user} if user else {}
         return httpx.Client(
-            base_url=self.url, auth=("anna", token), headers=headers, timeout=timeout, trust_env=False
+            base_url=self.url, auth=("anna", token), headers=headers, timeout=60, trust_env=False
         )  # fmt: skip
 
     def press(self, client: httpx.Client, path: str, form: Mapping[str, str] | None = None) -> httpx.Response:

@@ -20,12 +20,23 @@ def test_what_the_daemon_has_is_shown_fetched_and_forgotten(world: World, tmp_pa
         assert row[0] == f"✓ well {DOMAIN}"
         assert row[1].startswith("mode enforce, expires in ")
         buttons = [one.text for one in page.all("a") if one.attributes.get("class") == "button"]
-        assert buttons == [f"Fetch a policy again: {DOMAIN}", f"Forget a policy: {DOMAIN}"]
+        assert buttons == ["Add an exception", f"Fetch a policy again: {DOMAIN}", f"Forget a policy: {DOMAIN}"]
         assert said(dashboard.press(client, f"/do/refresh/{DOMAIN}"))[0].startswith(f"{DOMAIN}: fetched: mode enforce")
         world.dns.remove(f"mta-sts.{DOMAIN}")
         failed = said(dashboard.press(client, f"/do/refresh/{DOMAIN}"))
         assert failed[0].startswith(f"{DOMAIN}: not fetched: ")
         troubled = parse(client.get("/sending").text).table("Policies that could not be fetched or renewed")[1]
         assert troubled[0].startswith(f"! warning {DOMAIN} failed ")
+        # An exception: Postfix is answered as if there were no policy, and again as before.
+        form = {"until": "2999-12-31", "reason": "<i>known</i>"}
+        wrong = dashboard.press(client, f"/do/except/{DOMAIN}", form | {"until": "yesterday"})
+        assert (wrong.status_code, "must be a date such as 2026-12-31" in wrong.text) == (409, True)
+        assert said(dashboard.press(client, f"/do/except/{DOMAIN}", form)) == [f"{DOMAIN}: exception until 2999-12-31"]
+        assert ask(f"unix:{tmp_path / 'socket'}", DOMAIN) == "NOTFOUND "
+        exempt = parse(client.get("/sending").text).table("Exceptions")[1]
+        assert exempt[:3] == [DOMAIN, "2999-12-31", "none"]
+        assert (exempt[4], exempt[5]) == ("<i>known</i>", f"End an exception: {DOMAIN}")
+        assert said(dashboard.press(client, f"/do/unexcept/{DOMAIN}")) == [f"{DOMAIN}: exception removed"]
+        assert ask(f"unix:{tmp_path / 'socket'}", DOMAIN).startswith("OK secure ")
         assert said(dashboard.press(client, f"/do/forget/{DOMAIN}")) == [f"{DOMAIN}: forgotten"]
         assert said(dashboard.press(client, f"/do/forget/{DOMAIN}")) == [f"{DOMAIN}: nothing was cached"]

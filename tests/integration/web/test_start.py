@@ -125,7 +125,7 @@ def as_user(path: Path, user: int, group: int) -> str:
         "else:\n    s.sendall(b'GET /do/add/ HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n')\n"
         "    print(s.recv(99)[9:12].decode())"
     )
-    command = ["/usr/bin/python3", "-c", script, path]
+    command = ["/usr/bin/python3", "-c", script, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, user=user, group=group, extra_groups=[])
     assert done.stderr == ""
     return done.stdout.strip()

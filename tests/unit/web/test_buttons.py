@@ -26,6 +26,16 @@ from postfix_mtasts.web.buttons import BUTTONS, MAX_TEXT, FieldError, command_of
         ("remove", "example.com", {}, "postfix-mtasts-publish remove example.com"),
         ("forget", "example.com", {}, "postfix-mtasts-query cache forget example.com"),
         ("refresh", "example.com", {}, "postfix-mtasts-query cache refresh example.com"),
+        (
+            "except", "", {"domain": "*.Example.com", "until": "2026-12-31", "reason": "it's known"},
+            """postfix-mtasts-query except add '*.example.com' --until=2026-12-31 '--reason=it'"'"'s known'""",
+        ),
+        (
+            "except", "example.com", {"until": "2026-12-31", "reason": "known"},
+            "postfix-mtasts-query except add example.com --until=2026-12-31 --reason=known",
+        ),
+        ("unexcept", "example.com", {}, "postfix-mtasts-query except remove example.com"),
+        ("unexcept", "*.example.com", {}, "postfix-mtasts-query except remove '*.example.com'"),
         ("probe", "example.com", {}, "postfix-mtasts-query --probe example.com"),
         ("compare", "example.com", {}, "postfix-mtasts-query example.com"),
         ("accept", "12", {}, "postfix-mtasts-reports quarantine accept 12"),
@@ -55,6 +65,8 @@ def test_what_is_no_domain_becomes_no_command(name: str, target: str) -> None:
     ("name", "form", "why"),
     [
         ("add", {}, "Domain: is missing"),
+        ("except", {"reason": "x"}, "The last day: is missing"),
+        ("except", {"until": "2026-12-31"}, "Reason, for those who find the exception later: is missing"),
         ("add", {"domain": "  "}, "Domain: is missing"),
         ("add", {"domain": "example.com", "mx": "--max-age=1 x"}, "MX hosts: write names of hosts"),
         ("enforce", {"reason": "x" * (MAX_TEXT + 1)}, f"one line of at most {MAX_TEXT} characters"),
