@@ -58,6 +58,10 @@ class Browser:
         """What a function with this body returns, in the page. The content security policy does not apply to it."""
         return self._post("/execute/sync", {"script": script, "args": arguments})
 
+    def run_async(self, script: str, *arguments: object) -> Any:
+        """What a function with this body gives to the last of its arguments, which is a function."""
+        return self._post("/execute/async", {"script": script, "args": arguments})
+
     def press(self, *keys: str) -> None:
         """Press keys together, and let them go. Those without a character have one of WebDriver's."""
         down = [{"type": "keyDown", "value": key} for key in keys]
