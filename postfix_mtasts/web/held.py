@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from postfix_mtasts.cache.row import RowError
@@ -10,6 +10,7 @@ from postfix_mtasts.config import Config
 from postfix_mtasts.query.output import JSON, QueryError, Status
 from postfix_mtasts.query.running.client import NoDaemon, ask
 from postfix_mtasts.query.running.render import Known, ago, failures, parse_known, summary
+from postfix_mtasts.query.running.shadow import TABLES, ordered
 
 MAX_READ = 20_000  # Domains that the daemon is asked for. All that is known of them is in memory for a moment.
 MAX_LISTED = 100
@@ -42,6 +43,17 @@ class Exempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadowed:
+    """What would happen to mail to a domain whose policy is not enforced, if it were."""
+
+    domain: str
+    state: str
+    queries: int
+    probed: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """What the daemon has. `modes` are how many policies are in each mode. `more` are domains that are not listed."""
 
@@ -51,6 +63,7 @@ class Held:
     more: int
     all_read: bool
     exceptions: tuple[Exempt, ...] = ()
+    shadow: tuple[Shadowed, ...] | None = None  # None: policies are enforced.
 
 
 def held(settings: Config) -> Held:
@@ -59,11 +72,25 @@ def held(settings: Config) -> Held:
         documents = ask(settings.server.control, {"request": "list"}, _PATIENCE)
         known, all_read = _read(documents)
         exceptions = list(ask(settings.server.control, {"request": "exceptions"}, _PATIENCE))
+        counts, *domains = ask(settings.server.control, {"request": "shadow"}, _PATIENCE)
     except NoDaemon as error:
         raise QueryError(f"the daemon cannot be reached: {error}", error.remedy) from error
     now = time.time()
     found = arranged(known, now, all_read=all_read)
-    return replace(found, exceptions=tuple(exempt(one, now) for one in exceptions[:MAX_LISTED]))
+    return replace(
+        found,
+        exceptions=tuple(exempt(one, now) for one in exceptions[:MAX_LISTED]),
+        shadow=None if counts["since"] is None else shadowed(domains, now),
+    )
+
+
+def shadowed(domains: Sequence[JSON], now: float) -> tuple[Shadowed, ...]:
+    """The domains that would not just be delivered to, those with the most queries first (`daemon.control`)."""
+    concerned = [one for one in ordered(domains) if one["state"] in TABLES]
+    return tuple(
+        Shadowed(one["domain"], TABLES[one["state"]], one["queries"], ago(one["probed_at"], now), one["reason"])
+        for one in concerned[:MAX_LISTED]
+    )
 
 
 def exempt(document: JSON, now: float) -> Exempt:

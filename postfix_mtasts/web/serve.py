@@ -41,6 +41,7 @@ class StartError(Exception):
 
 async def serve(settings: Config, config: str | None) -> None:
     """Serve the dashboard until a signal comes. Raises StartError."""
+    _not_root(settings)
     token = _token(settings.web)
     listener = _listen(settings.web)
     try:
@@ -116,10 +117,22 @@ def _peer(transport: asyncio.Transport) -> str:
     """The user at the other end of a Unix socket."""
     credentials = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     _, user, _ = _UCRED.unpack(credentials)
+    return _name_of(user)
+
+
+def _name_of(user: int) -> str:
     try:
         return pwd.getpwuid(user).pw_name
     except KeyError:
         return f"uid {user}"
+
+
+def _not_root(settings: Config) -> None:
+    """Raise StartError if files in the folder of somebody else would become root's. Its owner could not change them."""
+    folder = pathlib.Path(settings.publish.path).parent
+    if os.geteuid() != 0 or not folder.exists() or not (owner := folder.stat().st_uid):
+        return
+    raise StartError(f"{folder} belongs to {_name_of(owner)}: run it as that user, and not as root")
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -27,7 +27,8 @@ LOOKS = [(360, True), (1400, False)]
 AXE = """
 const done = arguments[arguments.length - 1];
 axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}).then(found =>
-  done(found.passes.length < 5 ? ["it did not look"] : found.violations.filter(one => ["serious", "critical"].includes(one.impact))
+  done(found.passes.length < 5 ? ["it did not look"] : found.violations
+    .filter(one => ["serious", "critical"].includes(one.impact))
     .map(one => one.id + ": " + one.nodes.map(node => node.html.slice(0, 100)).slice(0, 3).join(" "))));
 """
 

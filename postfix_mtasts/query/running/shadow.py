@@ -42,7 +42,7 @@ _COUNTS: Mapping[str, str] = {
     "dane": "would not change: DANE decides",
     "unprobed": "not probed yet",
 }
-_TABLES = {"deferred": "would be deferred", "returned": "are returned now", "unclear": "could not be judged"}
+TABLES = {"deferred": "would be deferred", "returned": "are returned now", "unclear": "could not be judged"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +98,7 @@ def lines(counts: JSON, domains: Sequence[JSON], now: float, most: int) -> Itera
             first, *rest = textwrap.wrap(words, _WIDTH - 10)
             yield f"{counts[state]:>8}  {first}", status
             yield from ((f"{'':10}{line}", status) for line in rest)
-    for state, heading in _TABLES.items():
+    for state, heading in TABLES.items():
         yield from _table(heading, [one for one in domains if one["state"] == state], now, most)
 
 

@@ -79,6 +79,20 @@ def test_wrong_token_files(tmp_path: Path, content: str | None, mode: int, why: 
     assert text.startswith(f'postfix-mtasts-web: error: web.token_file = "{token}": {why.format(token)}')
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be somebody else")
+def test_root_does_not_write_into_the_folder_of_somebody_else(tmp_path: Path) -> None:
+    ours = tables(tmp_path)
+    folder = tmp_path / "published"
+    folder.mkdir()
+    os.chown(folder, NOBODY.pw_uid, NOBODY.pw_gid)
+    ours["publish"]["path"] = str(folder / "publish.sqlite")
+    file = tmp_path / "web.toml"
+    file.write_text(toml({**ours, "web": {"listen": f"unix:{tmp_path / 'socket'}", "group": ""}}))
+    why = f"{folder} belongs to nobody: run it as that user, and not as root"
+    assert run("--config", file) == (69, f"postfix-mtasts-web: error: {why}\n")
+    assert list(folder.iterdir()) == []
+
+
 def test_a_group_that_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     status, text = run("--config", config(tmp_path, listen=f"unix:{path}", group="no-such-group"))

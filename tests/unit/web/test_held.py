@@ -1,0 +1,66 @@
+"""What of the sending side is listed, and in which order."""
+
+import pytest
+
+from postfix_mtasts.query.output import Status
+from postfix_mtasts.query.running.render import Known
+from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
+from postfix_mtasts.sts.observation import Failure, Stage
+from postfix_mtasts.sts.policy import parse
+from postfix_mtasts.web.held import MAX_LISTED, Exempt, Line, Shadowed, arranged, exempt, shadowed
+
+NOW = 1_800_000_000.0
+DAY = 86_400
+
+
+def known(domain: str, mode: str = "enforce", *, failed: bool = False, age: float = 3600) -> Known:
+    text = f"version: STSv1\nmode: {mode}\nmx: mx.{domain}\nmax_age: {30 * DAY}\n"
+    failure = FailedFetch("2", 3, NOW - 600, Failure(Stage.RESPONSE, "status 404", None))
+    cached = CachedPolicy(parse(text.encode())[0], text, "1", NOW - age)
+    return Known(domain, Entry(cached, failed=(failure,) if failed else (), checked_at=NOW - 60, last_used=NOW))
+
+
+def test_those_not_renewed_come_first_and_all_count() -> None:
+    unknown = Known("c.example", Entry(failed=known("x.example", failed=True).entry.failed, checked_at=NOW))
+    found = arranged([known("b.example", failed=True, age=3 * DAY), known("a.example", "testing"), unknown], NOW)
+    assert found.modes == (("enforce", 1), ("testing", 1))
+    assert [(one.domain, one.status) for one in found.troubled] == [
+        ("c.example", Status.ERROR), ("b.example", Status.WARNING),
+    ]  # fmt: skip
+    assert found.troubled[1].troubles == ("failed 3 times, last 10 minutes ago: HTTP response: status 404",)
+    assert found.others == (
+        Line("a.example", Status.OK, "mode testing, expires in 29 days 23 hours", "60 minutes ago", ()),
+    )
+    assert (found.more, found.all_read) == (0, True)
+
+
+def test_no_more_are_listed_than_a_page_holds() -> None:
+    made = [known(f"{number:04}.example", failed=number % 2 == 0, age=3 * DAY) for number in range(4 * MAX_LISTED)]
+    found = arranged(made, NOW, all_read=False)
+    assert (len(found.troubled), len(found.others), found.more) == (MAX_LISTED, MAX_LISTED, 2 * MAX_LISTED)
+    assert found.modes == (("enforce", 4 * MAX_LISTED),)
+    assert not found.all_read
+
+
+@pytest.mark.parametrize(
+    ("over", "overruled", "holds"), [(False, False, True), (True, False, False), (False, True, False)]
+)
+def test_an_exception(over: bool, overruled: bool, holds: bool) -> None:
+    told = {
+        "domain": "*.example.com", "until": "2027-01-31", "ends_at": NOW, "reason": "known", "level": "may",
+        "dane": False, "added": True, "over": over, "overruled": overruled, "used": 3, "last_used": NOW - 7200,
+        "since": NOW - DAY, "domains": [],
+    }  # fmt: skip
+    assert exempt(told, NOW) == Exempt("*.example.com", "2027-01-31", "known", "may", True, holds, 3, "2 hours ago")
+
+
+def test_shadow_lists_what_would_not_just_be_delivered() -> None:
+    told = [
+        {"domain": f"{state}.example", "state": state, "queries": queries, "probed_at": NOW - 7200, "reason": "why"}
+        for queries, state in enumerate(("delivered", "deferred", "unprobed", "returned", "dane", "unclear"))
+    ]
+    assert shadowed(told, NOW) == (
+        Shadowed("unclear.example", "could not be judged", 5, "2 hours ago", "why"),
+        Shadowed("returned.example", "are returned now", 3, "2 hours ago", "why"),
+        Shadowed("deferred.example", "would be deferred", 1, "2 hours ago", "why"),
+    )
