@@ -8,6 +8,7 @@
 # make deb    build the Debian package of the files that git knows, as they are now: dist/postfix-mtasts_*.deb
 # make vm     as root: boot a Debian of its own with the package, and try what only a whole machine shows; 20 to 60 minutes
 # make demo   as root: watch a real Postfix deliver one mail and hold back another
+# make demo-web  show the dashboard on made data, on http://127.0.0.1:8463/
 # make pictures  take the pictures in docs/images anew, in a real browser
 # make clean  remove what these made in the clone, and name what they made elsewhere
 # Each target needs some Debian packages. As root, it installs them; otherwise it names them. It removes none.
@@ -30,7 +31,7 @@ IMAGES = $${XDG_CACHE_HOME:-$$HOME/.cache}/postfix-mtasts-vm
 # What the benchmark compares with, in an environment of its own.
 PEER = .venv-peer
 
-.PHONY: run test advice fuzz soak roots lint bench deb source vm demo pictures clean
+.PHONY: run test advice fuzz soak roots lint bench deb source vm demo demo-web pictures clean
 
 run: $(VENV)/.run
 	@mkdir -p "$(STATE)"
@@ -99,6 +100,10 @@ vm: deb
 demo: $(VENV)/.test
 	.ci/need demo
 	@tests/namespace $(VENV)/bin/python -m tests.demo
+
+demo-web: $(VENV)/.test
+	.ci/need demo
+	@$(VENV)/bin/python -m tests.demo_web
 
 pictures: $(VENV)/.test
 	.ci/need test

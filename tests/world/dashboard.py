@@ -28,10 +28,12 @@ _WAIT = 20  # Seconds.
 class Dashboard:
     """`with Dashboard(folder, tables) as dashboard: …`, on a port of this machine, with a token in a file.
 
+    With `socket_path`, it is on a Unix socket instead, without a token.
+
     `tables` are those of the configuration beside `[web]`; `web` is what else that has.
     """
 
-    def __init__(self, folder: Path, tables: Config, **web: object) -> None:
+    def __init__(self, folder: Path, tables: Config, *, socket_path: Path | None = None, **web: object) -> None:
         self.folder = folder
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -41,7 +43,10 @@ class Dashboard:
         token.chmod(0o600)
         self.url = f"http://127.0.0.1:{self.port}"
         self._config = folder / "dashboard.toml"
+        self._socket_path = socket_path
         ours: dict[str, object] = {"listen": f"inet:127.0.0.1:{self.port}", "token_file": str(token)}
+        if socket_path:
+            ours = {"listen": f"unix:{socket_path}", "group": ""}
         self._config.write_text(toml({**tables, "web": ours | web}))
         self._log = folder / "dashboard.log"
 
@@ -51,8 +56,8 @@ class Dashboard:
         deadline = time.monotonic() + _WAIT
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port)).close()
-            except ConnectionRefusedError:
+                self._connect()
+            except (ConnectionRefusedError, FileNotFoundError):
                 assert self._process.poll() is None, self.log()
                 assert time.monotonic() < deadline, self.log()
                 time.sleep(0.02)
@@ -69,6 +74,13 @@ class Dashboard:
             self._process.kill()
             self._process.wait()
         assert error or status == 0, self.log()
+
+    def _connect(self) -> None:
+        if not self._socket_path:
+            socket.create_connection(("127.0.0.1", self.port)).close()
+            return
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self._socket_path))
 
     @property
     def pid(self) -> int:

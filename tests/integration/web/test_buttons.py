@@ -14,13 +14,13 @@ TESTING = "version: STSv1\r\nmode: testing\r\nmx: mx1.example.test\r\nmax_age: 6
 
 
 @contextmanager
-def opened(place: Place, **web: object) -> Iterator[Dashboard]:
+def opened(place: Place, user_header: str) -> Iterator[Dashboard]:
     """A dashboard with the configuration of the place."""
     ours = tables(place.folder)
     ours["publish"] |= {"addresses": [WEB], "zone": ZONE, "ca": "ca.test"}
     ours["dns"] = {"nameservers": [NAMESERVER], "timeout": 20.0}
     ours["fetch"] = {"ca_file": str(place.ca.file), "allow_addresses": ["127.0.0.0/8"]}
-    with Dashboard(place.folder, ours, **web) as dashboard:
+    with Dashboard(place.folder, ours, user_header=user_header) as dashboard:
         yield dashboard
 
 
