@@ -1,5 +1,6 @@
 """What the running daemon holds: shown, fetched again, and forgotten."""
 
+import socket
 from pathlib import Path
 
 from tests.integration.conftest import World
@@ -40,3 +41,17 @@ def test_what_the_daemon_has_is_shown_fetched_and_forgotten(world: World, tmp_pa
         assert ask(f"unix:{tmp_path / 'socket'}", DOMAIN).startswith("OK secure ")
         assert said(dashboard.press(client, f"/do/forget/{DOMAIN}")) == [f"{DOMAIN}: forgotten"]
         assert said(dashboard.press(client, f"/do/forget/{DOMAIN}")) == [f"{DOMAIN}: nothing was cached"]
+
+
+def test_postfix_is_answered_whatever_becomes_of_the_dashboard(world: World, tmp_path: Path) -> None:
+    world.publish("mail.test", "version: STSv1\nmode: enforce\nmx: mx.mail.test\nmax_age: 86400\n")
+    configured = world.configuration(tmp_path)
+    endpoint = f"unix:{tmp_path / 'socket'}"
+    with Daemon(tmp_path, configured), Dashboard(tmp_path, configured) as dashboard:
+        reply = ask(endpoint, "mail.test")
+        slow = [socket.create_connection(("127.0.0.1", dashboard.port)) for _ in range(300)]
+        assert ask(endpoint, "mail.test") == reply == "OK secure match=mx.mail.test servername=hostname"
+        dashboard.kill()
+        for one in slow:
+            one.close()
+        assert ask(endpoint, "mail.test") == reply
