@@ -24,7 +24,8 @@ URL = f"http://127.0.0.1:{PORT}"
 SOCKET = "/run/postfix-mtasts-web/socket"
 NGINX = """daemon off; user root; pid FOLDER/nginx.pid; worker_processes 1; error_log stderr; events {}
 http { access_log off; client_body_temp_path FOLDER/body; proxy_temp_path FOLDER/proxy;
-fastcgi_temp_path FOLDER/fastcgi; uwsgi_temp_path FOLDER/uwsgi; scgi_temp_path FOLDER/scgi; server { listen 127.0.0.1:PORT;
+fastcgi_temp_path FOLDER/fastcgi; uwsgi_temp_path FOLDER/uwsgi; scgi_temp_path FOLDER/scgi;
+server { listen 127.0.0.1:PORT;
 BLOCK
 } }
 """
