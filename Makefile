@@ -19,7 +19,7 @@ VENV = .venv
 OLDEST = .venv-debian12
 # What takes minutes, and depends on the versions of libraries only where other tests try it.
 SLOW = $(patsubst %,--ignore=tests/integration/%,query/domain publish/test_caddy.py publish/test_command.py publish/test_told.py \
-	publish/test_web_servers.py)
+	publish/test_web_servers.py web/test_proxies.py)
 # The files of the tests are shared out among as many processes as there are processors, each in a namespace of its own.
 pytest = $(1)/bin/python -m pytest --dist loadfile --tx '$(shell nproc)*popen//python=tests/namespace $(1)/bin/python'
 # The Debian package is built here.

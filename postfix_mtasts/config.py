@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from postfix_mtasts import config_access as access
 from postfix_mtasts import config_values as values
 from postfix_mtasts.config_table import ConfigError as ConfigError
 from postfix_mtasts.config_table import parse_table, parse_tables, shown, unknown
@@ -227,21 +228,21 @@ class Web:
     """
 
     listen: Endpoint | None = _key(
-        None, values.listener, '"unix:/PATH", "inet:ADDRESS:PORT", "inet:[IPV6-ADDRESS]:PORT" or ""'
+        None, access.listener, '"unix:/PATH", "inet:ADDRESS:PORT", "inet:[IPV6-ADDRESS]:PORT" or ""'
     )
     beyond_loopback: bool = _key(False, values.boolean, "true or false")
     group: str = _key("postfix-mtasts", values.group, 'the name of a group, or ""')
     hosts: tuple[str, ...] = _key(
         ("localhost", "127.0.0.1", "::1"),
-        values.hosts,
+        access.hosts,
         'a list of one or more names and IP addresses such as "localhost"',
     )
     token_file: str = _key("", values.optional_path, f'{_PATH}, or ""')
-    user_header: str = _key("", values.header, 'the name of a header such as "X-Remote-User", or ""')
+    user_header: str = _key("", access.header, 'the name of a header such as "X-Remote-User", or ""')
 
     def __post_init__(self) -> None:
         if isinstance(self.listen, InetEndpoint):
-            values.safe_listener(
+            access.safe_listener(
                 self.listen, known=bool(self.token_file or self.user_header), twice=self.beyond_loopback
             )
 

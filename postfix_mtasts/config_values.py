@@ -22,8 +22,6 @@ _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _ADDRESS = re.compile(r"(?!-)[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@(?P<domain>.*)")
 # RFC 3986, 2, without the characters that a TXT record for TLS reports wants encoded (RFC 8460, 3).
 _REPORT_URI = re.compile(r"(?:mailto|https):(?:[A-Za-z0-9._~:/?#\[\]@$&'()*+=-]|%[0-9A-Fa-f]{2})+")
-_HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
-_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
 _DOMAIN = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})+")  # In A-labels.
 _PROXY = re.compile(r"(?P<scheme>http|socks5)://(?:\[(?P<v6>[^]]*)\]|(?P<host>[^:/@]*)):(?P<port>[0-9]{1,5})/?")
 
@@ -234,45 +232,6 @@ def optional_path(value: Any) -> str:
 def group(value: Any) -> str:
     """The name of a group, or an empty text."""
     return path("/" + strings([value])[0])[1:]
-
-
-def listener(value: Any) -> Endpoint | None:
-    """A socket to listen on, or none."""
-    return None if value == "" else listen([value])[0]
-
-
-def safe_listener(endpoint: InetEndpoint, *, known: bool, twice: bool) -> None:
-    """Raise WrongError if a port would be open to those who do not belong. `known` is whether it says who asks."""
-    if not known:
-        raise WrongError(
-            f'listen = "{endpoint}": set token_file or user_header too, or anybody who reaches the port gets in'
-        )
-    if not twice and not ipaddress.ip_address(endpoint.host).is_loopback:
-        raise WrongError(
-            f'listen = "{endpoint}": is not on this machine alone; if that is meant, set beyond_loopback = true'
-        )
-
-
-def hosts(value: Any) -> tuple[str, ...]:
-    """Names of hosts, and IP addresses, in lower case."""
-    names = tuple(name.lower() for name in strings(value))
-    if not names or not all(map(_host, names)):
-        raise ValueError
-    return names
-
-
-def _host(name: str) -> bool:
-    try:
-        return str(ipaddress.ip_address(name)) == name
-    except ValueError:
-        return bool(_HOST.fullmatch(name))
-
-
-def header(value: Any) -> str:
-    """The name of a header, or an empty text."""
-    if not isinstance(value, str) or (value and not _HEADER.fullmatch(value)):
-        raise ValueError
-    return value
 
 
 def domains(value: Any) -> tuple[str, ...]:

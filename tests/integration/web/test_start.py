@@ -7,7 +7,9 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -101,12 +103,9 @@ def test_a_group_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be somebody else")
-def test_a_unix_socket_is_for_its_group_and_says_who_asks(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    for folder in tmp_path.parents[:-1]:
-        folder.chmod(folder.stat().st_mode | 0o011)
-    path = tmp_path / "dashboard"
-    file = config(tmp_path, listen=f"unix:{path}", group=GROUP)
+def test_a_unix_socket_is_for_its_group_and_says_who_asks(open_folder: Path) -> None:
+    path = open_folder / "dashboard"
+    file = config(open_folder, listen=f"unix:{path}", group=GROUP)
     with subprocess.Popen([COMMAND, "--config", file], stderr=subprocess.PIPE, text=True) as process:
         try:
             wait_for(path)
@@ -128,6 +127,14 @@ def test_a_unix_socket_is_for_its_group_and_says_who_asks(tmp_path: Path) -> Non
         "INFO: user=web, root, command=postfix-mtasts-publish check example.com: error",
     ]
     assert not path.exists()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may enter. Those above pytest's are for one user alone."""
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
 
 
 def as_user(path: Path, user: int, group: int) -> str:
