@@ -67,8 +67,10 @@ class Store:
     def __init__(self, path: str) -> None:
         self._path = path
         with self._errors():
-            # For its owner alone, before SQLite makes it for everybody: it has the names of customers.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            # For its owner alone, before SQLite makes it for everybody: it has the names of customers. A file that is
+            # there is not opened: to close it would give up the locks of other connections of this process.
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             # Each statement is a transaction, unless one is begun.
             self._connection = sqlite3.connect(path, timeout=WAIT, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode = WAL")

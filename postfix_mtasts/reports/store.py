@@ -5,6 +5,7 @@ at once: each waits for the others for as long as a mail may wait.
 """
 
 import contextlib
+import errno
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -60,9 +61,12 @@ class Store:
         """Open the file to look at it. Raises StoreError if there is none."""
         with self._errors():
             try:
-                self._path.open("rb").close()  # SQLite does not say why it cannot.
+                self._path.stat()  # SQLite does not say why it cannot.
             except FileNotFoundError as error:
                 raise StoreError(f"no report has been taken in yet: there is no {self._path}", _NOTHING_YET) from error
+            # To open it and close it would give up the locks of other connections of this process.
+            if not os.access(self._path, os.R_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             # SQLite would begin a write-ahead log, also on a full disk. Without one, nobody has the file open.
             how = "mode=ro" if Path(f"{self._path}-wal").exists() else "mode=ro&immutable=1"
             self._connection = sqlite3.connect(

@@ -45,7 +45,9 @@ def test_a_domain_from_the_first_button_to_the_last(place: Place) -> None:
         assert said(dashboard.press(client, f"/do/check/{DOMAIN}"))[0] == f"{DOMAIN}: mode testing"
         place.load_zone()
         dashboard.press(client, f"/do/check/{DOMAIN}")
-        listed = parse(client.get("/domains").text).table("Domains")
+        answer = client.get("/domains")
+        assert answer.status_code == 200, parse(answer.text).text
+        listed = parse(answer.text).table("Domains")
         assert listed[1][:4] == [DOMAIN, "testing", "✓ seen", "✓ clean"]
         # The MX host breaks: a reason is needed.
         place.dns.remove(f"mx1.{DOMAIN}")
