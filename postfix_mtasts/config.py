@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from postfix_mtasts import config_access as access
+from postfix_mtasts import config_fleet_values as fleet_values
 from postfix_mtasts import config_values as values
+from postfix_mtasts.config_fleet_values import FleetUrl as FleetUrl
 from postfix_mtasts.config_table import ConfigError as ConfigError
 from postfix_mtasts.config_table import parse_table, parse_tables, shown, unknown
 from postfix_mtasts.config_values import Endpoint as Endpoint
@@ -173,6 +175,26 @@ class ExceptionSetting:
 
 
 @dataclass(frozen=True, slots=True)
+class Fleet:
+    """The Valkey or Redis where a fleet of relays shares what it knows; none without an URL or sentinels."""
+
+    url: FleetUrl | None = _key(
+        None,
+        fleet_values.url,
+        '"rediss://HOST:PORT/DATABASE", "redis://127.0.0.1:PORT/DATABASE", "unix:///PATH" or ""',
+    )
+    sentinels: tuple[FleetUrl, ...] = _key(
+        (), fleet_values.sentinels, 'a list of "HOST", "HOST:PORT" and "redis://127.0.0.1:PORT"'
+    )
+    name: str = _key("", fleet_values.name, 'the name by which the sentinels know the server, or ""')
+    credentials: str = _key("", values.optional_path, f'{_PATH} of a file with USER:PASSWORD, or ""')
+    ca_file: str = _key("", values.optional_path, f'{_PATH}, or "" for the system\'s CAs')
+    prefix: str = _key(
+        "mtasts:", fleet_values.prefix, "1 to 31 letters, digits, dots, dashes or underscores, and a colon"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Reports:
     """TLS reports of others: the database, whose folder also has their mails, of which domains, and how long they stay.
 
@@ -259,6 +281,7 @@ class Config:
     discovery: Discovery = Discovery()
     metrics: Metrics = Metrics()
     exception: tuple[ExceptionSetting, ...] = dataclasses.field(default=(), metadata={"each": ExceptionSetting})
+    fleet: Fleet = Fleet()
     reports: Reports = Reports()
     publish: Publish = Publish()
     web: Web = Web()

@@ -44,6 +44,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from postfix_mtasts import __version__
+from postfix_mtasts.cache.fleet import Fleet
 from postfix_mtasts.cache.memory import Memory
 from postfix_mtasts.cache.row import print_row
 from postfix_mtasts.cache.store import Store, StoreError
@@ -80,10 +81,12 @@ class Control:
         memory: Memory,
         dane: Dane,
         shadow: Shadow,
+        fleet: Fleet | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
         self._shadow = shadow
+        self._fleet = fleet
         self.config = ""  # The configuration file.
         self.sockets: Sequence[Endpoint] = ()  # Where Postfix can ask.
         self.chosen("", "")

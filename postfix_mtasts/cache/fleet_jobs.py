@@ -1,0 +1,57 @@
+"""What the daemon has the fleet's server do, and what that sees: values, so that nothing else needs redis-py."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from postfix_mtasts.cache.shared import Value
+
+TURN = 5.0  # Seconds for a discovery, half of server.answer_within: then others do it too, and still answer in time.
+
+
+class FleetError(Exception):
+    """The server could not be used; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Read what is known of a domain; with a token, take the turn to discover it if nobody has it."""
+
+    domain: str
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Share a value, end the turn of the token, and tell others if `is_news`."""
+
+    domain: str
+    value: Value
+    token: str = ""
+    is_news: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """End the turn of the token."""
+
+    domain: str
+    token: str
+
+
+Job = Look | Put | Release
+
+
+class Seen(NamedTuple):
+    """What was read: the value, if there is one; whether we have the turn to discover; whether another has."""
+
+    value: bytes | None
+    is_ours: bool = False
+    is_theirs: bool = False
+
+
+class Here(NamedTuple):
+    """What a beat found: the server's clock in seconds, and what was forgotten since the last one."""
+
+    clock: float
+    forgotten: Sequence[tuple[str, float]]
