@@ -32,7 +32,6 @@ from postfix_mtasts.cache.memory import DANE, Memory
 from postfix_mtasts.cache.store import Store, StoreError
 from postfix_mtasts.config import Config, ConfigError
 from postfix_mtasts.config_file import Proxy, read_config, read_proxy
-from postfix_mtasts.config_fleet import FleetPlace
 from postfix_mtasts.daemon import refresh, service, sockets
 from postfix_mtasts.daemon.control import Control
 from postfix_mtasts.daemon.dane import Dane
@@ -45,7 +44,7 @@ from postfix_mtasts.daemon.server import Server
 from postfix_mtasts.daemon.service import Passed
 from postfix_mtasts.daemon.shadow import Shadow
 from postfix_mtasts.daemon.sockets import StartError
-from postfix_mtasts.daemon.together import Others, fleet_place, open_fleet
+from postfix_mtasts.daemon.together import Others, fleet_of
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.log import events
 from postfix_mtasts.postfix.reply import ReplyRules
@@ -80,7 +79,7 @@ def run(words: list[str]) -> int:
     try:
         settings = read_config(arguments.config)
         tls, proxy = _tls(settings, file), _proxy(settings, file)
-        place = fleet_place(settings.fleet, file)
+        fleet = fleet_of(settings.fleet, file)
         if whose := foreign(pathlib.Path(settings.cache.path)):
             raise ConfigError(f'{file}: cache.path = "{settings.cache.path}": the file is {whose}; name another')
         require_library(settings)
@@ -91,7 +90,7 @@ def run(words: list[str]) -> int:
             return os.EX_OK
         _allow_many_connections()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_run(arguments.config, settings, tls, proxy, place))
+            return runner.run(_run(arguments.config, settings, tls, proxy, fleet))
     except ConfigError as error:
         return _fail(str(error), os.EX_CONFIG, journal=journal)
     except StartError as error:
@@ -146,7 +145,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _run(
-    path: str | None, settings: Config, tls: ssl.SSLContext, proxy: Proxy | None, place: FleetPlace | None
+    path: str | None, settings: Config, tls: ssl.SSLContext, proxy: Proxy | None, fleet: Fleet | None
 ) -> int:
     stop, hang_up, interrupted = _handle_signals()
     async with contextlib.AsyncExitStack() as stack:
@@ -156,7 +155,6 @@ async def _run(
         store = await _store(settings)
         stack.push_async_callback(store.aclose)
         rules, *why = await choose_reply_rules(settings, served)
-        fleet = open_fleet(place) if place else None
         lookup, shadow, control = await _service(stack, settings, tls, proxy, store, rules, fleet)
         listeners = [*passed.socketmap, *sockets.listen_on(own, settings.server.socket_mode, theirs)]
         server = Server(lookup.at_once, lookup.reply)
@@ -169,8 +167,7 @@ async def _run(
         reporter = Reporter(control, served, path or config.DEFAULT_PATH)
         reloading = reload(path, settings, lookup, shadow, reporter, hang_up)
         work = [store.run(), refresh.run(store, lookup, time.time), shadow.run(), lookup.exceptions.run(), reloading]
-        if fleet:
-            work.append(fleet.run())
+        work += [fleet.run()] if fleet else []
         if period := service.watchdog_period():
             work.append(service.feed_watchdog(period, listeners))
         background = [asyncio.create_task(one) for one in work]

@@ -5,7 +5,6 @@ found is shared, or his turn has ended, and discover it themselves if that does 
 """
 
 import asyncio
-import importlib.util
 import ssl
 from collections.abc import Awaitable, Callable
 
@@ -13,7 +12,7 @@ from postfix_mtasts.cache.fleet import Fleet
 from postfix_mtasts.cache.fleet_jobs import TURN
 from postfix_mtasts.config import ConfigError
 from postfix_mtasts.config import Fleet as FleetSettings
-from postfix_mtasts.config_fleet import FleetPlace, read_fleet
+from postfix_mtasts.config_fleet import read_fleet
 from postfix_mtasts.sts.decide import Decision, FetchPolicy
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.elsewhere import ForgottenElsewhere, KnownElsewhere
@@ -24,25 +23,24 @@ Learn = Callable[[PolicyDomain, KnownElsewhere | ForgottenElsewhere], Awaitable[
 _FIRST_PAUSE, _LAST_PAUSE = 0.02, 0.32
 
 
-def fleet_place(settings: FleetSettings, file: str) -> FleetPlace | None:
-    """The place that [fleet] in a configuration file names, if there is a fleet. Raises ConfigError."""
+def fleet_of(settings: FleetSettings, file: str) -> Fleet | None:
+    """The fleet that [fleet] in a configuration file names, if there is one. Raises ConfigError."""
     try:
         place = read_fleet(settings)
-        if place and not importlib.util.find_spec("redis"):
-            raise ConfigError("fleet: needs a library that is not installed: apt install python3-redis")
-        if place and place.ca_file:
+        if not place:
+            return None
+        if place.ca_file:
             ssl.create_default_context(cafile=place.ca_file)
+        # Only here is redis-py imported.
+        from postfix_mtasts.cache.fleet_server import FleetServer
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
+    except ImportError as error:
+        raise ConfigError(
+            f"{file}: [fleet] needs a library that is not installed: apt install python3-redis"
+        ) from error
     except OSError as error:
         raise ConfigError(f'{file}: fleet.ca_file = "{settings.ca_file}": {error.strerror or "no CA in it"}') from error
-    return place
-
-
-def open_fleet(place: FleetPlace) -> Fleet:
-    """The fleet at a place. Only here is redis-py imported."""
-    from postfix_mtasts.cache.fleet_server import FleetServer
-
     return Fleet(FleetServer(place), str(place))
 
 
