@@ -78,6 +78,7 @@ class Fleet:
         self._news: dict[PolicyDomain, float | None] = {}
         self._has_news = asyncio.Event()
         self._ending = threading.Event()
+        self._listener: threading.Thread | None = None
         self._counts = {"asked": 0, "found": 0, "shared": 0, "not_understood": 0}
         about = {"relay": socket.gethostname(), "id": self._token, "since": round(clock()), "version": __version__}
         self._name = json.dumps(about)
@@ -146,7 +147,8 @@ class Fleet:
             with contextlib.suppress(RuntimeError):  # The loop has ended.
                 loop.call_soon_threadsafe(self._told, news)
 
-        threading.Thread(target=self._server.listen, args=(told, self._ending), name="fleet news", daemon=True).start()
+        self._listener = threading.Thread(target=self._server.listen, args=(told, self._ending), daemon=True)
+        self._listener.start()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._beat_all())
             tasks.create_task(self._follow())
@@ -158,7 +160,12 @@ class Fleet:
             await asyncio.wait([self._working], timeout=WITHIN)
         self._works = False
         self._thread.submit(self._server.close)
-        self._thread.shutdown(wait=False)
+        await asyncio.to_thread(self._end_threads)
+
+    def _end_threads(self) -> None:
+        if self._listener:
+            self._listener.join(_STUCK)
+        self._thread.shutdown()
 
     async def beat(self) -> None:
         """See whether the server works, and take note of what others have forgotten."""

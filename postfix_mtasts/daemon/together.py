@@ -36,9 +36,7 @@ def fleet_of(settings: FleetSettings, file: str) -> Fleet | None:
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
     except ImportError as error:
-        raise ConfigError(
-            f"{file}: [fleet] needs a library that is not installed: apt install python3-redis"
-        ) from error
+        raise ConfigError(f"{file}: [fleet] needs a library: apt install python3-redis") from error
     except OSError as error:
         raise ConfigError(f'{file}: fleet.ca_file = "{settings.ca_file}": {error.strerror or "no CA in it"}') from error
     return Fleet(FleetServer(place), str(place))
