@@ -118,12 +118,12 @@ class Fleet:
 
     async def forget(self, domain: PolicyDomain) -> int:
         """Have all relays forget a domain; how many were told, this one included. Raises FleetError."""
+        await self._settled()
         return await self._do(lambda: self._server.forget(domain.name, self._clock()))
 
     async def tell(self, domain: PolicyDomain) -> int:
         """Have all relays look at what is shared of a domain; how many were told. Raises FleetError."""
-        while self._working:  # What is to be looked at may be on its way.
-            await asyncio.wait([self._working])
+        await self._settled()
         return await self._do(lambda: self._server.tell(domain.name))
 
     def status(self) -> dict[str, Any]:
@@ -261,6 +261,11 @@ class Fleet:
             self._broken(f"no complete answer within {_STUCK:g} s")
         for reply, one in zip(replies, seen, strict=True):
             _answer(reply, one)
+
+    async def _settled(self) -> None:
+        """Wait for the jobs under way: what is told of comes after what was shared of it."""
+        while self._working:
+            await asyncio.wait([self._working])
 
     async def _do(self, call: Callable[[], _T]) -> _T:
         if not self._works:

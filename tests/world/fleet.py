@@ -54,6 +54,11 @@ class Shared:
         url = f"rediss://127.0.0.1:{self.port}/0"
         return {"url": url, "credentials": str(credentials), "ca_file": str(self.ca.file)}
 
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and not killed."""
+        return self._process is not None
+
     def admin(self) -> Any:
         """A client that may do everything."""
         who: Any = {"username": "admin", "password": "admin"}
