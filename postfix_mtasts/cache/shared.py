@@ -29,6 +29,7 @@ VERSION = 1
 # Octets of a value. A row with the longest policy takes 650,000: each of 65,536 octets may be six in JSON, and each of
 # a thousand mx has 255.
 MAX_VALUE = 2**20
+_AT_LEAST = 60.0  # Seconds that a value stays, so that others see it when they are told of it.
 _NEVER = -1.0  # Before every fetch.
 
 
@@ -62,7 +63,7 @@ def print_shared(domain: PolicyDomain, entry: Entry, now: float) -> Value | None
     text = f"{fetched_at:.6f} {seen_at(kept):.6f}\n{json.dumps(document)}"
     if len(text) > MAX_VALUE:
         return None
-    return Value(text, fetched_at, seen_at(kept), now + MAX_SKEW, shared_until(kept, now) - now)
+    return Value(text, fetched_at, seen_at(kept), now + MAX_SKEW, max(_AT_LEAST, shared_until(kept, now) - now))
 
 
 def parse_shared(domain: PolicyDomain, value: bytes) -> Entry:

@@ -94,7 +94,8 @@ def _newer(ours: CachedPolicy | None, theirs: CachedPolicy | None, now: float) -
         return ours
     theirs = replace(theirs, fetched_at=fetched_at)
     is_ours_newer = ours is not None and fetched_at <= ours.fetched_at <= now
-    return ours if is_ours_newer or not theirs.is_live(now) else theirs
+    # Nothing is taken that has expired. But what we have is over if another policy, with a shorter life, came after it.
+    return ours if is_ours_newer or (ours is None and not theirs.is_live(now)) else theirs
 
 
 def _past(failures: tuple[FailedFetch, ...], now: float) -> list[FailedFetch]:
