@@ -19,7 +19,8 @@ from tests.world.ca import Ca
 
 PASSWORD = "of the fleet"
 ACL = Path(__file__).parents[2] / "contrib" / "valkey" / "users.acl"
-PROGRAM = shutil.which("valkey-server") or shutil.which("redis-server") or ""
+# Debian's redis-tools has the server by another name, and starts no service. Called redis-server, it is one.
+PROGRAM = shutil.which("valkey-server") or shutil.which("redis-server") or shutil.which("redis-check-rdb") or ""
 _ADMIN = "user admin on >admin ~* &* +@all\n"
 
 
@@ -79,12 +80,13 @@ class Shared:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(self._program, "--port", "0", "--tls-port", str(self.port), "--bind", "127.0.0.1"),
+                    *("redis-server", "--port", "0", "--tls-port", str(self.port), "--bind", "127.0.0.1"),
                     *("--tls-cert-file", certificate, "--tls-key-file", certificate),
                     *("--tls-ca-cert-file", str(self.ca.file), "--tls-auth-clients", "no"),
                     *("--aclfile", str(self.folder / "users.acl"), "--dir", str(self.folder), "--save", ""),
                     *self._options,
                 ],
+                executable=self._program,
                 stdout=log,
             )
         end = time.monotonic() + 20
