@@ -19,11 +19,10 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from postfix_mtasts import __version__
-from postfix_mtasts.cache.fleet_jobs import FleetError, Job, Look, Put, Release, Seen
+from postfix_mtasts.cache.fleet_jobs import FleetError, Job, Look, Put, Release, Seen, Theirs, relay_of
 from postfix_mtasts.cache.row import RowError
 from postfix_mtasts.cache.shared import parse_shared, print_shared
 from postfix_mtasts.log import events
@@ -45,15 +44,6 @@ _STUCK = 1.0  # Seconds for a round trip: a server that sends octet by octet nev
 _MAX_NEWS = 10_000  # Domains that others told of, and that wait to be looked at. More are lost.
 _COMPLAIN_AFTER = 60.0  # Seconds between two lines in the log.
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Theirs:
-    """What another relay knows of a domain, if any does; whether we have the turn to discover it, or another has."""
-
-    entry: Entry | None
-    is_ours: bool
-    is_theirs: bool
 
 
 class Fleet:
@@ -137,7 +127,7 @@ class Fleet:
         """Who is there, what is shared, and since when. Raises FleetError."""
         relays = await self._do(self._server.relays)
         domains, since = await self._do(self._server.count)
-        return {"relays": [one for one in map(_relay, relays) if one], "domains": domains, "since": since}
+        return {"relays": [one for one in map(relay_of, relays) if one], "domains": domains, "since": since}
 
     async def run(self) -> None:
         """Keep in touch with the server and with what relays tell, forever."""
@@ -298,15 +288,3 @@ class Fleet:
 def _answer(reply: asyncio.Future[Seen | None] | None, seen: Seen | None) -> None:
     if reply and not reply.done():
         reply.set_result(seen)
-
-
-def _relay(told: tuple[bytes, float]) -> dict[str, Any] | None:
-    """A relay by what it says of itself, and when it was last seen; None if that is not what relays say."""
-    data, seen = told
-    try:
-        match json.loads(data):
-            case {"relay": str(name), "since": int(since), "version": str(version)}:
-                return {"relay": name[:255], "since": since, "version": version[:40], "seen": seen}
-    except (ValueError, RecursionError):
-        pass
-    return None

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from postfix_mtasts.cache.fleet import WITHIN, Fleet, Theirs
-from postfix_mtasts.cache.fleet_jobs import FleetError
+from postfix_mtasts.cache.fleet import WITHIN, Fleet
+from postfix_mtasts.cache.fleet_jobs import FleetError, Theirs
 from postfix_mtasts.cache.fleet_server import FleetServer
 from postfix_mtasts.config_fleet import FleetPlace
 from postfix_mtasts.sts.domain import PolicyDomain
