@@ -45,6 +45,7 @@ def server(started: Shared) -> Shared:
         started.start()
     with started.admin() as admin:
         admin.flushall()
+        admin.acl_log_reset()
     return started
 
 
