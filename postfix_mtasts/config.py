@@ -8,15 +8,15 @@ import dataclasses
 import enum
 import re
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from postfix_mtasts import config_access as access
-from postfix_mtasts import config_fleet_values as fleet_values
 from postfix_mtasts import config_values as values
+from postfix_mtasts.config_fleet_values import Fleet as Fleet
 from postfix_mtasts.config_fleet_values import FleetUrl as FleetUrl
 from postfix_mtasts.config_table import ConfigError as ConfigError
+from postfix_mtasts.config_table import key as _key
 from postfix_mtasts.config_table import parse_table, parse_tables, shown, unknown
 from postfix_mtasts.config_values import Endpoint as Endpoint
 from postfix_mtasts.config_values import InetEndpoint as InetEndpoint
@@ -64,11 +64,6 @@ class OnFailure(enum.Enum):
 
     NOTFOUND = "notfound"
     TEMP = "temp"
-
-
-def _key(default: Any, parse: Callable[[Any], Any], allowed: str, *, required: bool = False) -> Any:
-    metadata = {"parse": parse, "allowed": allowed, "required": required}
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 # Postfix waits up to 100 seconds for a reply (dict_sockmap(3)), so no time limit may be longer than 90.
@@ -172,26 +167,6 @@ class ExceptionSetting:
     reason: str = _key(None, values.one_line, f"a text of 1 to {values.MAX_LINE} characters on one line", required=True)
     level: Level = _key(Level.NONE, Level, '"none", "may" or "encrypt"')
     dane: bool = _key(False, values.boolean, "true or false")
-
-
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """The Valkey or Redis where a fleet of relays shares what it knows; none without an URL or sentinels."""
-
-    url: FleetUrl | None = _key(
-        None,
-        fleet_values.url,
-        '"rediss://HOST:PORT/DATABASE", "redis://127.0.0.1:PORT/DATABASE", "unix:///PATH" or ""',
-    )
-    sentinels: tuple[FleetUrl, ...] = _key(
-        (), fleet_values.sentinels, 'a list of "HOST", "HOST:PORT" and "redis://127.0.0.1:PORT"'
-    )
-    name: str = _key("", fleet_values.name, 'the name by which the sentinels know the server, or ""')
-    credentials: str = _key("", values.optional_path, f'{_PATH} of a file with USER:PASSWORD, or ""')
-    ca_file: str = _key("", values.optional_path, f'{_PATH}, or "" for the system\'s CAs')
-    prefix: str = _key(
-        "mtasts:", fleet_values.prefix, "1 to 31 letters, digits, dots, dashes or underscores, and a colon"
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Parses the values of [fleet]. Each function returns the value, or raises ValueError."""
+"""The table [fleet] of the configuration, and how its values are parsed."""
 
 import ipaddress
 import re
@@ -6,7 +6,8 @@ import urllib.parse
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from postfix_mtasts.config_values import SecretError, WrongError, socket_path, strings
+from postfix_mtasts.config_table import key
+from postfix_mtasts.config_values import SecretError, WrongError, optional_path, socket_path, strings
 
 _FLEET_URL = re.compile(
     r"(?P<scheme>rediss?)://(?:(?P<user>[^:/@]*)(?::(?P<password>[^/@]*))?@)?"
@@ -40,7 +41,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def url(value: Any) -> FleetUrl | None:
+def _url(value: Any) -> FleetUrl | None:
     """The URL of a server for the fleet, or none for an empty text."""
     text = strings([value])[0]
     if not text:
@@ -59,7 +60,7 @@ def url(value: Any) -> FleetUrl | None:
     return replace(found, database=int(database or 0), user=unquote(user or ""), password=unquote(password or ""))
 
 
-def sentinels(value: Any) -> tuple[FleetUrl, ...]:
+def _sentinels(value: Any) -> tuple[FleetUrl, ...]:
     """Sentinels, with TLS unless it is said otherwise."""
     matches = [_SENTINEL.fullmatch(text) for text in strings(value)]
     return tuple(_fleet_server(match, _SENTINEL_PORT) for match in matches)
@@ -75,15 +76,31 @@ def _fleet_server(match: re.Match[str] | None, default_port: int) -> FleetUrl:
     return FleetUrl(scheme, host, int(match["port"] or default_port))
 
 
-def prefix(value: Any) -> str:
+def _prefix(value: Any) -> str:
     """What the names of keys begin with."""
     if not _PREFIX.fullmatch(strings([value])[0]):
         raise ValueError
     return str(value)
 
 
-def name(value: Any) -> str:
+def _name(value: Any) -> str:
     """A name of one word, or an empty text."""
     if value != "" and not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", strings([value])[0]):
         raise ValueError
     return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The Valkey or Redis where a fleet of relays shares what it knows; none without an URL or sentinels."""
+
+    url: FleetUrl | None = key(
+        None,
+        _url,
+        '"rediss://HOST:PORT/DATABASE", "redis://127.0.0.1:PORT/DATABASE", "unix:///PATH" or ""',
+    )
+    sentinels: tuple[FleetUrl, ...] = key((), _sentinels, 'a list of "HOST", "HOST:PORT" and "redis://127.0.0.1:PORT"')
+    name: str = key("", _name, 'the name by which the sentinels know the server, or ""')
+    credentials: str = key("", optional_path, 'an absolute path of a file with USER:PASSWORD, or ""')
+    ca_file: str = key("", optional_path, 'an absolute path, or "" for the system\'s CAs')
+    prefix: str = key("mtasts:", _prefix, "1 to 31 letters, digits, dots, dashes or underscores, and a colon")
