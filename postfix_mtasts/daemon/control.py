@@ -180,8 +180,8 @@ class Control:
             case "fleet", None:
                 await send(await self._the_fleet().members() | self._the_fleet().status())
             case "forget everywhere", PolicyDomain():
-                told = await self._the_fleet().forget(domain)
-                await send({"domain": domain.name, "forgotten": await self._lookup.forget(domain), "relays": told})
+                fleet, forgotten = self._the_fleet(), await self._lookup.forget(domain)
+                await send({"domain": domain.name, "forgotten": forgotten, "relays": await fleet.forget(domain)})
             case "refresh everywhere", PolicyDomain():
                 document = await self._refresh(domain)
                 await send({**document, "relays": await self._the_fleet().tell(domain)})
