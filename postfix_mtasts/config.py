@@ -8,13 +8,15 @@ import dataclasses
 import enum
 import re
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from postfix_mtasts import config_access as access
 from postfix_mtasts import config_values as values
+from postfix_mtasts.config_fleet_values import Fleet as Fleet
+from postfix_mtasts.config_fleet_values import FleetUrl as FleetUrl
 from postfix_mtasts.config_table import ConfigError as ConfigError
+from postfix_mtasts.config_table import key as _key
 from postfix_mtasts.config_table import parse_table, parse_tables, shown, unknown
 from postfix_mtasts.config_values import Endpoint as Endpoint
 from postfix_mtasts.config_values import InetEndpoint as InetEndpoint
@@ -62,11 +64,6 @@ class OnFailure(enum.Enum):
 
     NOTFOUND = "notfound"
     TEMP = "temp"
-
-
-def _key(default: Any, parse: Callable[[Any], Any], allowed: str, *, required: bool = False) -> Any:
-    metadata = {"parse": parse, "allowed": allowed, "required": required}
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 # Postfix waits up to 100 seconds for a reply (dict_sockmap(3)), so no time limit may be longer than 90.
@@ -259,6 +256,7 @@ class Config:
     discovery: Discovery = Discovery()
     metrics: Metrics = Metrics()
     exception: tuple[ExceptionSetting, ...] = dataclasses.field(default=(), metadata={"each": ExceptionSetting})
+    fleet: Fleet = Fleet()
     reports: Reports = Reports()
     publish: Publish = Publish()
     web: Web = Web()

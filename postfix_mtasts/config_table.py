@@ -7,7 +7,7 @@ the key must be there as `required`. A field without metadata is a table in the 
 import dataclasses
 import difflib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from postfix_mtasts import config_values as values
@@ -17,6 +17,12 @@ _HIDDEN = '"..."'  # In place of a value that may hold a password.
 
 class ConfigError(ValueError):
     """The configuration has an error. The message is one line for the administrator."""
+
+
+def key(default: Any, parse: Callable[[Any], Any], allowed: str, *, required: bool = False) -> Any:
+    """A field for a key: its default, the parser of its value, and what that allows, in words."""
+    metadata = {"parse": parse, "allowed": allowed, "required": required}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def parse_table(kind: Any, table_name: str, table: dict[str, Any], source: str) -> Any:

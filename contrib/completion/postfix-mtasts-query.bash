@@ -3,7 +3,7 @@ _postfix_mtasts_query() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} words='--config --json --version --help'
     local word subcommand=
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-        case $word in cache | except | doctor | health | shadow | warm) subcommand=$word; break ;; esac
+        case $word in cache | except | doctor | fleet | health | shadow | warm) subcommand=$word; break ;; esac
     done
     case $previous in
     --config | --policy) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
@@ -14,15 +14,15 @@ _postfix_mtasts_query() {
     esac
     case $subcommand in
     cache)
-        words="$words list show forget refresh --failing --ending --mode --sort"
+        words="$words list show forget refresh --failing --ending --fleet --mode --sort"
         ;;
     except) words="$words add list remove --until --reason --level --dane" ;;
-    doctor | health) ;;
+    doctor | fleet | health) ;;
     shadow) words="$words --all" ;;
     warm) words="$words --concurrency"; mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
     *)
         words="$words --probe --as-postfix --patient --all --policy --record --server"
-        [ "$COMP_CWORD" -gt 1 ] || words="$words cache except doctor health shadow warm"
+        [ "$COMP_CWORD" -gt 1 ] || words="$words cache except doctor fleet health shadow warm"
         ;;
     esac
     mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(compgen -W "$words" -- "$current")

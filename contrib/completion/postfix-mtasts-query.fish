@@ -1,5 +1,5 @@
 # fish completion for postfix-mtasts-query. It asks neither the daemon nor DNS, so nobody waits for it.
-set -l subcommands cache except doctor health shadow warm
+set -l subcommands cache except doctor fleet health shadow warm
 set -l c complete -c postfix-mtasts-query
 $c -f
 $c -l config -r -F -d 'configuration of the daemon'
@@ -17,6 +17,7 @@ $c -n "not __fish_seen_subcommand_from $subcommands" -l server -x
 $c -n '__fish_seen_subcommand_from cache' -a 'list show forget refresh'
 $c -n '__fish_seen_subcommand_from cache' -l failing
 $c -n '__fish_seen_subcommand_from cache' -l ending
+$c -n '__fish_seen_subcommand_from cache' -l fleet
 $c -n '__fish_seen_subcommand_from cache' -l mode -x -a 'enforce testing none'
 $c -n '__fish_seen_subcommand_from cache' -l sort -x -a 'domain fetched expires failures'
 $c -n '__fish_seen_subcommand_from except' -a 'add list remove'

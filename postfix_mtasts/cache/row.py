@@ -17,11 +17,16 @@ class RowError(Exception):
 
 
 def print_row(entry: Entry) -> str:
-    """The row of an entry that has a policy. The last four fields follow from the rest: the database searches them."""
+    """The row of an entry that has a policy."""
+    return json.dumps(row_fields(entry))
+
+
+def row_fields(entry: Entry) -> dict[str, Any]:
+    """The fields of a row. The last four follow from the rest: the database searches them."""
     cached = entry.cached
     if not cached:
         raise ValueError("an entry without a policy is not stored")
-    fields = {
+    return {
         "version": VERSION,
         "mode": cached.policy.mode.value,
         "max_age": cached.policy.max_age,
@@ -38,33 +43,33 @@ def print_row(entry: Entry) -> str:
         "renewal_fails": renewal_fails(entry),
         "urgent_at": urgent_at(cached),
     }
-    return json.dumps(fields)
 
 
 def parse_row(row: str | bytes) -> Entry:
     """The entry in a row. Raises RowError."""
     try:
-        return _entry(json.loads(row))
+        return parse_fields(json.loads(row))
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise RowError(f"not an entry: {error!a}") from error
 
 
-def _entry(fields: Any) -> Entry:
-    version = _count(fields["version"])
+def parse_fields(fields: Any) -> Entry:
+    """The entry in the fields of a row. Raises RowError, ValueError, TypeError, KeyError and OverflowError."""
+    version = count_of(fields["version"])
     if version != VERSION:
         raise RowError(f"version {version}, not {VERSION}")
     policy = Policy(
-        Mode(fields["mode"]), _count(fields["max_age"]), tuple(MxPattern(_text(mx)) for mx in _list(fields["mx"]))
+        Mode(fields["mode"]), count_of(fields["max_age"]), tuple(MxPattern(text_of(mx)) for mx in list_of(fields["mx"]))
     )
     if policy.max_age > MAX_AGE_LIMIT or (not policy.mx and policy.mode.checks_hosts):
         raise ValueError("no valid policy")
     unused_at = fields["unused_at"]
     return Entry(
-        CachedPolicy(policy, _text(fields["text"]), _text(fields["record_id"]), _time(fields["fetched_at"])),
-        failed=tuple(parse_failed(failed) for failed in _list(fields["failed"])),
-        checked_at=_time(fields["checked_at"]),
-        last_used=_time(fields["last_used"]),
-        unused_at=None if unused_at is None else _time(unused_at),
+        CachedPolicy(policy, text_of(fields["text"]), text_of(fields["record_id"]), time_of(fields["fetched_at"])),
+        failed=tuple(parse_failed(failed) for failed in list_of(fields["failed"])),
+        checked_at=time_of(fields["checked_at"]),
+        last_used=time_of(fields["last_used"]),
+        unused_at=None if unused_at is None else time_of(unused_at),
     )
 
 
@@ -84,29 +89,33 @@ def print_failed(failed: FailedFetch) -> dict[str, Any]:
 def parse_failed(fields: Any) -> FailedFetch:
     """The failed fetches in the part of a row. Raises ValueError, TypeError and KeyError."""
     kind = fields["result_type"]
-    failure = Failure(Stage(fields["stage"]), _text(fields["reason"]), None if kind is None else ResultType(kind))
-    return FailedFetch(_text(fields["record_id"]), max(1, _count(fields["count"])), _time(fields["at"]), failure)
+    failure = Failure(Stage(fields["stage"]), text_of(fields["reason"]), None if kind is None else ResultType(kind))
+    return FailedFetch(text_of(fields["record_id"]), max(1, count_of(fields["count"])), time_of(fields["at"]), failure)
 
 
-def _list(value: Any) -> list[Any]:
+def list_of(value: Any) -> list[Any]:
+    """A value of JSON that must be a list. Raises TypeError."""
     if not isinstance(value, list):
         raise TypeError(f"{value!a} is no list")
     return value
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A value of JSON that must be a text. Raises TypeError."""
     if not isinstance(value, str):
         raise TypeError(f"{value!a} is no text")
     return value
 
 
-def _count(value: Any) -> int:
+def count_of(value: Any) -> int:
+    """A value of JSON that must be a whole number, not negative. Raises TypeError."""
     if type(value) is not int or value < 0:
         raise TypeError(f"{value!a} is no count")
     return value
 
 
-def _time(value: Any) -> float:
+def time_of(value: Any) -> float:
+    """A value of JSON that must be a time, in seconds since the epoch. Raises TypeError."""
     if type(value) not in (int, float) or not -_MAX_TIME < value < _MAX_TIME:
         raise TypeError(f"{value!a} is no time")
     return float(value)

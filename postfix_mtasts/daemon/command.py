@@ -26,6 +26,7 @@ from typing import NoReturn
 
 from postfix_mtasts import __version__, config
 from postfix_mtasts.cache.exceptions import path_beside
+from postfix_mtasts.cache.fleet import Fleet
 from postfix_mtasts.cache.foreign import foreign
 from postfix_mtasts.cache.memory import DANE, Memory
 from postfix_mtasts.cache.store import Store, StoreError
@@ -43,6 +44,7 @@ from postfix_mtasts.daemon.server import Server
 from postfix_mtasts.daemon.service import Passed
 from postfix_mtasts.daemon.shadow import Shadow
 from postfix_mtasts.daemon.sockets import StartError
+from postfix_mtasts.daemon.together import Others, fleet_of
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.log import events
 from postfix_mtasts.postfix.reply import ReplyRules
@@ -77,6 +79,7 @@ def run(words: list[str]) -> int:
     try:
         settings = read_config(arguments.config)
         tls, proxy = _tls(settings, file), _proxy(settings, file)
+        fleet = fleet_of(settings.fleet, file)
         if whose := foreign(pathlib.Path(settings.cache.path)):
             raise ConfigError(f'{file}: cache.path = "{settings.cache.path}": the file is {whose}; name another')
         require_library(settings)
@@ -87,7 +90,7 @@ def run(words: list[str]) -> int:
             return os.EX_OK
         _allow_many_connections()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_run(arguments.config, settings, tls, proxy))
+            return runner.run(_run(arguments.config, settings, tls, proxy, fleet))
     except ConfigError as error:
         return _fail(str(error), os.EX_CONFIG, journal=journal)
     except StartError as error:
@@ -141,7 +144,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return new_event_loop
 
 
-async def _run(path: str | None, settings: Config, tls: ssl.SSLContext, proxy: Proxy | None) -> int:
+async def _run(
+    path: str | None, settings: Config, tls: ssl.SSLContext, proxy: Proxy | None, fleet: Fleet | None
+) -> int:
     stop, hang_up, interrupted = _handle_signals()
     async with contextlib.AsyncExitStack() as stack:
         passed = sockets.passed()
@@ -150,7 +155,7 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext, proxy: P
         store = await _store(settings)
         stack.push_async_callback(store.aclose)
         rules, *why = await choose_reply_rules(settings, served)
-        lookup, shadow, control = await _service(stack, settings, tls, proxy, store, rules)
+        lookup, shadow, control = await _service(stack, settings, tls, proxy, store, rules, fleet)
         listeners = [*passed.socketmap, *sockets.listen_on(own, settings.server.socket_mode, theirs)]
         server = Server(lookup.at_once, lookup.reply)
         server.start(listeners)
@@ -162,6 +167,7 @@ async def _run(path: str | None, settings: Config, tls: ssl.SSLContext, proxy: P
         reporter = Reporter(control, served, path or config.DEFAULT_PATH)
         reloading = reload(path, settings, lookup, shadow, reporter, hang_up)
         work = [store.run(), refresh.run(store, lookup, time.time), shadow.run(), lookup.exceptions.run(), reloading]
+        work += [fleet.run()] if fleet else []
         if period := service.watchdog_period():
             work.append(service.feed_watchdog(period, listeners))
         background = [asyncio.create_task(one) for one in work]
@@ -210,12 +216,16 @@ async def _service(
     proxy: Proxy | None,
     store: Store,
     rules: ReplyRules,
+    fleet: Fleet | None,
 ) -> tuple[Lookup, Shadow, Control]:
     cache, fetch, dns = settings.cache, settings.fetch, settings.dns
     resolver = Resolver(dns.nameservers, timeout=dns.timeout)
     policies, notes, limit = cache.policies_in_memory, cache.no_policies_in_memory, cache.memory
     memory = Memory(policies=policies, notes=notes, limit=limit)
     dane = Dane(resolver, notes, octets=limit * DANE)
+    others = Others(fleet) if fleet else None
+    if fleet:
+        stack.push_async_callback(fleet.aclose)
     lookup = Lookup(
         store,
         memory,
@@ -225,13 +235,16 @@ async def _service(
         rules,
         Exceptions(path_beside(cache.path)),
         answer_within=settings.server.answer_within,
+        others=others,
     )
+    if others:
+        others.follow(lookup.learn)
     stack.push_async_callback(lookup.aclose)
     await lookup.exceptions.load(settings.exception)
     shadow = Shadow(settings, lookup, resolver, dane)
     stack.push_async_callback(shadow.aclose)
     await shadow.follow()
-    return lookup, shadow, Control(lookup, store, memory, dane, shadow)
+    return lookup, shadow, Control(lookup, store, memory, dane, shadow, fleet)
 
 
 async def _start_control(

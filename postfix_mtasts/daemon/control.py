@@ -26,10 +26,13 @@ The daemon's user, root and the group `server.control_group` can connect to it. 
     unexcept {"domain", "removed"}: whether there was one that had been added
     shadow   {"since"}, null if policies are enforced; else also the counts, and then a document for each next hop that
              would not be delivered to (`daemon.shadow`)
+    fleet    who shares with this relay, what, and since when: {"relays", "domains", "since"}, and as in the status
+    forget everywhere, refresh everywhere
+             as forget and refresh, and {"relays"}: how many relays were told to do the same
     status   {"version", "pid", "started_at", "config", "configured_at", "sockets", "style", "dane", "shadow_since",
              "database", "policies", "no_policies_in_memory", "discoveries", "exceptions": {"holding", "first_to_end",
-             "trouble"}}. `configured_at` is when style and dane were chosen. Of the discoveries of new domains in the
-             last minutes: {"minutes", "ended", "failed", "last_failure"}
+             "trouble"}, "fleet": null, or as `cache.fleet` has it}. `configured_at` is when style and dane were chosen.
+             Of the discoveries of new domains in the last minutes: {"minutes", "ended", "failed", "last_failure"}
 
 Times are seconds since the epoch. A client that neither sends nor reads for 30 seconds is disconnected.
 """
@@ -44,6 +47,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from postfix_mtasts import __version__
+from postfix_mtasts.cache.fleet import Fleet
+from postfix_mtasts.cache.fleet_jobs import FleetError
 from postfix_mtasts.cache.memory import Memory
 from postfix_mtasts.cache.row import print_row
 from postfix_mtasts.cache.store import Store, StoreError
@@ -63,7 +68,7 @@ MODE = 0o600  # The mode of the socket. Whoever makes the daemon forget a policy
 GROUP_MODE = 0o660  # Its mode if a group may use it.
 _UCRED = struct.Struct("iII")  # Process, user and group (unix(7)).
 _TIMEOUT = 30.0  # Seconds for a client to send its request, or to read one line of the reply.
-_CHANGES = ("forget", "refresh", "except", "unexcept")
+_CHANGES = ("forget", "forget everywhere", "refresh", "refresh everywhere", "except", "unexcept")
 _ROWS_AT_ONCE = 100  # Rows that are sent before other tasks may run.
 
 JSON = dict[str, Any]
@@ -80,10 +85,12 @@ class Control:
         memory: Memory,
         dane: Dane,
         shadow: Shadow,
+        fleet: Fleet | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
         self._shadow = shadow
+        self._fleet = fleet
         self.config = ""  # The configuration file.
         self.sockets: Sequence[Endpoint] = ()  # Where Postfix can ask.
         self.chosen("", "")
@@ -148,7 +155,7 @@ class Control:
             if request in _CHANGES and not may_change:
                 raise RequestError(f"only root and the daemon's user may {request} a domain")
             await self._fulfil(request, domain, send)
-        except (RequestError, RefusedError, StoreError) as error:
+        except (RequestError, RefusedError, StoreError, FleetError) as error:
             await send({"error": str(error)})
         else:
             await send({"done": True})
@@ -170,6 +177,14 @@ class Control:
                 await send({"domain": domain.domain, "replaced": await self._lookup.exceptions.add(domain)})
             case "unexcept", str():
                 await send({"domain": domain, "removed": await self._lookup.exceptions.remove(domain)})
+            case "fleet", None:
+                await send(await self._the_fleet().members() | self._the_fleet().status())
+            case "forget everywhere", PolicyDomain():
+                fleet, forgotten = self._the_fleet(), await self._lookup.forget(domain)
+                await send({"domain": domain.name, "forgotten": forgotten, "relays": await fleet.forget(domain)})
+            case "refresh everywhere", PolicyDomain():
+                document = await self._refresh(domain)
+                await send({**document, "relays": await self._the_fleet().tell(domain)})
             case "status", None:
                 await send(await self._status())
             case "shadow", None:
@@ -177,6 +192,11 @@ class Control:
                     await send(document)
             case _:
                 await self._list(send)
+
+    def _the_fleet(self) -> Fleet:
+        if not self._fleet:
+            raise RequestError("the daemon's configuration has no [fleet]")
+        return self._fleet
 
     async def _list(self, send: Send) -> None:
         at_hand = dict(self._memory.policies())
@@ -248,6 +268,7 @@ class Control:
                 "last_failure": discovered.last_failure or None,
             },
             "exceptions": print_holding(self._lookup.exceptions),
+            "fleet": self._fleet and self._fleet.status(),
         }
 
 

@@ -7,6 +7,7 @@ the same time as the record.
 """
 
 import asyncio
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from postfix_mtasts.cache.store import Store, StoreError
 from postfix_mtasts.config import DaneSetting
 from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.daemon.exceptions import Exceptions
+from postfix_mtasts.daemon.steps import Steps, too_late
 from postfix_mtasts.daemon.tally import Tally
+from postfix_mtasts.daemon.together import Others, Turn
 from postfix_mtasts.daemon.work import Recent, SingleFlight
 from postfix_mtasts.dns.nameservers import MAX_LATE
 from postfix_mtasts.dns.resolver import Resolver
@@ -25,19 +28,17 @@ from postfix_mtasts.log import events
 from postfix_mtasts.postfix.reply import NOTFOUND, ReplyRules, beside_dane, reply_to
 from postfix_mtasts.postfix.socketmap import Reply, Request
 from postfix_mtasts.remote.fetcher import Fetcher
-from postfix_mtasts.sts.decide import Action, Decision, FetchPolicy, LookUpRecord, RefreshRequested, decide
+from postfix_mtasts.sts.decide import Decision, Happening, RefreshRequested, asks_others, decide
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain, PolicyDomainError, next_hop
-from postfix_mtasts.sts.entry import Answer, Apply, Entry, Exempt, Unavailable
+from postfix_mtasts.sts.elsewhere import ForgottenElsewhere, KnownElsewhere
+from postfix_mtasts.sts.entry import Answer, Apply, Entry, Exempt, Unavailable, lasting
 from postfix_mtasts.sts.exception import PolicyException
-from postfix_mtasts.sts.observation import Asked, DiscoveryObservation, Due, Failure, Observation, PolicyFetched, Stage
-from postfix_mtasts.turns import Turns
+from postfix_mtasts.sts.observation import Asked, Due
 
 # At most so many known policies are looked up again at once; the next query will, when DNS is well again. New domains,
 # which may all hang, do not count, so that they do not keep known policies from being checked.
 MAX_BEHIND = 100
 _MAX_UNREAD = 1000  # Domains of which the store could not be read, and a fetch has failed.
-# Of the event loop, by what they cost: a policy is twenty times the work of a record, most of it the TLS handshake.
-_ROUNDS_FOR_RECORD, _ROUNDS_FOR_POLICY = 1, 7
 _MINUTES = 10  # For which the results of discoveries are counted.
 
 
@@ -55,6 +56,7 @@ class Lookup:
         exceptions: Exceptions,
         *,
         answer_within: float,
+        others: Others | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.answer_within = answer_within
@@ -68,13 +70,13 @@ class Lookup:
         self._store = store
         self._memory = memory
         self._resolver = resolver
-        self._fetcher = fetcher
+        self._steps = Steps(resolver, fetcher)
         self._dane = dane
+        self._others = others
         self._clock = clock
         self._discoveries: SingleFlight[PolicyDomain, Answer] = SingleFlight()
         self._behind: set[PolicyDomain] = set()  # Domains that were answered, and are being looked up again.
         self._unread: Bounded[PolicyDomain, Entry] = Bounded(_MAX_UNREAD)
-        self._turns = Turns()
         store.on_anew = self._store_all
         exceptions.on_change = memory.ready.clear
 
@@ -166,6 +168,14 @@ class Lookup:
         self._keep(domain, replace(entry, last_used=math.inf), None)
         return entry != Entry()
 
+    async def learn(self, domain: PolicyDomain, known: KnownElsewhere | ForgottenElsewhere) -> None:
+        """Take note of what another relay knows of a domain, or had forgotten, if it is known here."""
+        entry = await self.entry(domain)
+        if isinstance(known, KnownElsewhere) and entry != Entry():
+            self._decide_now(domain, entry, known)
+        elif isinstance(known, ForgottenElsewhere) and not decide(entry, known, self._clock()).entry:
+            await self.forget(domain)
+
     async def entry(self, domain: PolicyDomain) -> Entry:
         """What is known of a domain."""
         return self._memory.get(domain) or await self._stored(domain)
@@ -230,14 +240,24 @@ class Lookup:
             self.exceptions.used(hop.domain, exception, reply, without)
         return reply
 
-    async def _run(self, domain: PolicyDomain, decision: Decision) -> Answer:
-        """Perform the action of a decision, decide upon what it observed, and so on until there is no action."""
+    async def _run(self, domain: PolicyDomain, decision: Decision, *, alone: bool = False) -> Answer:
+        """Perform the action of a decision, decide upon what it observed, and so on until there is no action.
+
+        Others are asked first what they know, unless we are to see for ourselves, `alone`.
+        """
         clock = asyncio.get_running_loop().time
         begun, observation = clock(), None
-        while decision.action:
-            observation = await self._perform(domain, decision.action)
-            entry = self._memory.get(domain) or decision.entry or Entry()
-            decision = self._decide(domain, entry, observation)
+        turn: Turn | None = None
+        while action := decision.action:
+            known = decision.entry or Entry()
+            if self._others and not turn and (alone or asks_others(known, action, self._clock())):
+                turn = self._others.turn(domain, known)
+                if not alone:
+                    decision = await turn.ask(decision, functools.partial(self._decide_now, domain, known))
+                    continue
+            decision = self._decide_now(domain, known, observation := await self._steps.perform(domain, action))
+        if turn:
+            turn.end(decision.entry)
         if observation:
             self.tally.discovered(observation, clock() - begun)
         if not decision.answer:
@@ -250,22 +270,13 @@ class Lookup:
     async def _refresh(self, domain: PolicyDomain) -> Answer:
         entry = await self.entry(domain)
         request = RefreshRequested(await self._resolver.record(domain))
-        return await self._run(domain, self._decide(domain, self._memory.get(domain) or entry, request))
+        return await self._run(domain, self._decide_now(domain, entry, request), alone=True)
 
-    async def _perform(self, domain: PolicyDomain, action: Action) -> DiscoveryObservation:
-        # Steps take turns, so that known domains are answered meanwhile, however many are new.
-        match action:
-            case LookUpRecord():
-                await self._turns.take(_ROUNDS_FOR_RECORD)
-                return await self._resolver.record(domain)
-            case FetchPolicy(record_id):
-                await self._turns.take(_ROUNDS_FOR_POLICY)
-                fetched = await self._fetcher.fetch(domain, record_id)
-                if isinstance(fetched, PolicyFetched) and fetched.findings:
-                    events.found_in_policy(domain, fetched.findings)
-                return fetched
+    def _decide_now(self, domain: PolicyDomain, entry: Entry, observation: Happening) -> Decision:
+        """As `_decide`, after some time has passed: what is in memory may be newer than an entry."""
+        return self._decide(domain, self._memory.get(domain) or entry, observation)
 
-    def _decide(self, domain: PolicyDomain, entry: Entry, observation: Observation | RefreshRequested) -> Decision:
+    def _decide(self, domain: PolicyDomain, entry: Entry, observation: Happening) -> Decision:
         decision = decide(entry, observation, self._clock())
         for notice in decision.notices:
             events.noticed(domain, notice)
@@ -280,21 +291,9 @@ class Lookup:
             self._unread.put(domain, after)  # Its failures count: a policy is fetched again after five minutes only.
         elif after is not before:
             self._memory.put(domain, after)
-            if after.cached and _lasting(after) != _lasting(before):
+            if after.cached and lasting(after) != lasting(before):
                 self._store.put(domain, after)
 
     def _store_all(self) -> None:
         for domain, entry in self._memory.policies():
             self._store.put(domain, entry)
-
-
-def too_late(answer_within: float, *, defer: bool) -> Unavailable:
-    """What Postfix is answered when a discovery has no result after `answer_within` seconds."""
-    words = f"no result within {answer_within:g} s; it goes on"
-    # What was slow is not known, so it has no name of RFC 8460.
-    return Unavailable(Failure(Stage.DISCOVERY, words, result_type=None), defer=defer)
-
-
-def _lasting(entry: Entry) -> Entry:
-    """The part of an entry whose change is worth a write. The rest is written with it, or looked up after a restart."""
-    return replace(entry, note=None, checked_at=0.0, expiry_told_at=None)

@@ -229,6 +229,16 @@ def exceptions_trouble(reason: str) -> None:
     tell(Event.EXCEPTION_TROUBLE, logging.ERROR, text, reason)
 
 
+def fleet_works(place: str) -> None:
+    """What is known of domains is shared with other relays from now on."""
+    tell(Event.FLEET_WORKS, logging.INFO, "fleet: policies are shared on %s", place)
+
+
+def fleet_trouble(place: str, reason: str) -> None:
+    """The fleet's server, or something on it, cannot be used. The daemon does without."""
+    tell(Event.FLEET_TROUBLE, logging.WARNING, "fleet: %s: %s", place, reason)
+
+
 def internal_error(error: BaseException) -> None:
     """A bug in this program. Postfix was told to defer the mail, or a control client gets an incomplete reply."""
     tell(Event.INTERNAL_ERROR, logging.ERROR, "internal error", error=error)

@@ -6,6 +6,7 @@
     postfix-mtasts-query cache list | show DOMAIN... | forget DOMAIN... | refresh DOMAIN...
     postfix-mtasts-query except add DOMAIN --until DATE --reason TEXT | list | remove DOMAIN
     postfix-mtasts-query doctor
+    postfix-mtasts-query fleet
     postfix-mtasts-query health
     postfix-mtasts-query shadow [--all]
     postfix-mtasts-query warm FILE
@@ -27,13 +28,14 @@ from postfix_mtasts.query import exceptions
 from postfix_mtasts.query.doctor import doctor
 from postfix_mtasts.query.domain import domains
 from postfix_mtasts.query.output import PROGRAM, Output, QueryError, Status, say
-from postfix_mtasts.query.running import cache, health, shadow, warm
+from postfix_mtasts.query.running import cache, fleet, health, shadow, warm
 from postfix_mtasts.remote.network import in_words
 
 SUBCOMMANDS: dict[str, ModuleType] = {
     "cache": cache,
     "except": exceptions,
     "doctor": doctor,
+    "fleet": fleet,
     "health": health,
     "shadow": shadow,
     "warm": warm,

@@ -18,6 +18,7 @@ in what that observed, until a decision has no action. All rules about the cache
 
 from dataclasses import dataclass, replace
 
+from postfix_mtasts.sts.elsewhere import ForgottenElsewhere, KnownElsewhere, is_left_over, is_older, joined
 from postfix_mtasts.sts.entry import Answer, Apply, CachedPolicy, Entry, FailedFetch, NoPolicy, Unavailable, noted
 from postfix_mtasts.sts.observation import (
     Asked,
@@ -115,7 +116,10 @@ class Decision:
     until: float = 0.0
 
 
-def decide(entry: Entry, observation: Observation | RefreshRequested, now: float) -> Decision:
+Happening = Observation | RefreshRequested | KnownElsewhere | ForgottenElsewhere
+
+
+def decide(entry: Entry, observation: Happening, now: float) -> Decision:
     """What follows from an observation at the time `now`."""
     match observation:
         case Asked():
@@ -126,6 +130,10 @@ def decide(entry: Entry, observation: Observation | RefreshRequested, now: float
             return Decision(replace(entry, checked_at=now, note=None), action=FetchPolicy(record.id))
         case RefreshRequested(seen):
             return decide(entry, seen, now)
+        case KnownElsewhere(theirs, fetch):
+            return _known_elsewhere(entry, theirs, fetch, now)
+        case ForgottenElsewhere(at):
+            return Decision(None if is_older(entry, at) else entry)
         case RecordFound(record):
             return _record_found(entry, record.id, now)
         case RecordAbsent(ttl):
@@ -173,6 +181,37 @@ def _due(entry: Entry, now: float) -> Decision:
     ):
         return Decision(entry, action=FetchPolicy(live.record_id))
     return Decision(entry)
+
+
+def asks_others(entry: Entry, action: Action, now: float) -> bool:
+    """Whether other relays are asked what they know before an action: where nothing lives, and before each fetch."""
+    return isinstance(action, FetchPolicy) or not entry.live(now)
+
+
+def _known_elsewhere(entry: Entry, theirs: Entry, fetch: str | None, now: float) -> Decision:
+    """What another relay observed counts as if it had been observed here, at the time when it was."""
+    before, was_checked = entry.live(now), is_recent(entry.checked_at, now, CHECK_AFTER)
+    entry = joined(entry, theirs, now)
+    live = entry.live(now)
+    if live and before and live.policy != before.policy:
+        notices: tuple[Notice, ...] = (PolicyChanged(before.policy, live.policy),)
+    else:
+        notices = ()
+    action: Action = LookUpRecord() if fetch is None else FetchPolicy(fetch)
+    is_theirs = live is not None and live != before
+    if live and is_theirs and is_left_over(live, now) and not holds_off(entry, live.record_id, now):
+        # It is what remains if it cannot be fetched.
+        return Decision(entry, action=FetchPolicy(live.record_id), notices=notices)
+    if fetch is None:
+        if live and is_recent(entry.checked_at, now, CHECK_AFTER):
+            return Decision(entry, Apply(live.policy), notices=notices)
+        if not live and entry.note and is_recent(entry.checked_at, now, entry.note.ttl):
+            return _without_policy(entry, entry.note.answer, entry.note.ttl, now)
+        return Decision(entry, action=action, notices=notices)
+    # If the record was looked up just now, its id says which policy is wanted.
+    if live and ((is_theirs and (live.record_id == fetch or not was_checked)) or holds_off(entry, fetch, now)):
+        return Decision(entry, Apply(live.policy), notices=notices)
+    return Decision(entry, action=action, notices=notices)
 
 
 def _record_found(entry: Entry, record_id: str, now: float) -> Decision:

@@ -4,7 +4,7 @@ An `Entry` has facts and when they were observed. It never has a reply for Postf
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from postfix_mtasts.sts.exception import PolicyException
 from postfix_mtasts.sts.observation import Failure
@@ -110,3 +110,8 @@ class Entry:
     def live(self, now: float) -> CachedPolicy | None:
         """The cached policy, if it applies now."""
         return self.cached if self.cached and self.cached.is_live(now) else None
+
+
+def lasting(entry: Entry) -> Entry:
+    """The part of an entry whose change is worth a write. The rest is written with it, or looked up after a restart."""
+    return replace(entry, note=None, checked_at=0.0, expiry_told_at=None)

@@ -19,6 +19,8 @@ from postfix_mtasts.config import (
     Endpoint,
     ExceptionSetting,
     Fetch,
+    Fleet,
+    FleetUrl,
     InetEndpoint,
     Level,
     Metrics,
@@ -59,6 +61,7 @@ DEFAULTS = Config(
     discovery=Discovery(on_failure=OnFailure.NOTFOUND),
     metrics=Metrics(listen=None),
     exception=(),
+    fleet=Fleet(url=None, sentinels=(), name="", credentials="", ca_file="", prefix="mtasts:"),
     reports=Reports(path="/var/lib/postfix-mtasts-reports/reports.sqlite", domains=(), keep_mails=30, keep_facts=400),
     publish=Publish(
         path="/var/lib/postfix-mtasts-publish/publish.sqlite",
@@ -144,6 +147,13 @@ dane = true
 domain = "xn--bcher-kva.example"
 until = 0001-01-01
 reason = "-"
+[fleet]
+url = "rediss://mtasts:p%40ss@cache.example:6380/2"
+sentinels = ["a.example", "[2001:db8::1]:1", "rediss://b.example:2"]
+name = "mymaster"
+credentials = "/etc/fleet"
+ca_file = "/etc/ssl/fleet.pem"
+prefix = "sts:"
 [reports]
 path = "/srv/reports.sqlite"
 domains = ["example.com", "Xn--Bcher-Kva.Example"]
@@ -260,6 +270,18 @@ def test_file_with_every_key() -> None:
                 dane=True,
             ),
             ExceptionSetting("xn--bcher-kva.example", datetime.date(1, 1, 1), "-", Level.NONE, dane=False),
+        ),
+        fleet=Fleet(
+            url=FleetUrl("rediss", "cache.example", 6380, database=2, user="mtasts", password="p@ss"),
+            sentinels=(
+                FleetUrl("rediss", "a.example", 26379),
+                FleetUrl("rediss", "2001:db8::1", 1),
+                FleetUrl("rediss", "b.example", 2),
+            ),
+            name="mymaster",
+            credentials="/etc/fleet",
+            ca_file="/etc/ssl/fleet.pem",
+            prefix="sts:",
         ),
         reports=Reports(
             path="/srv/reports.sqlite",

@@ -91,6 +91,10 @@ class Words:
             return self._names[answer.policy]
         return "no policy" if isinstance(answer, NoPolicy) else "unknown"
 
+    def policy(self, policy: Policy) -> str:
+        """A policy by its name."""
+        return self._names[policy]
+
     def notice(self, notice: Notice) -> str:
         """What the log is told."""
         match notice:

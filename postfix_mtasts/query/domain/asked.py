@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from postfix_mtasts.daemon.explain import Explanation
-from postfix_mtasts.daemon.lookup import too_late
+from postfix_mtasts.daemon.steps import too_late
 from postfix_mtasts.postfix.reply import beside_dane, reply_to
 from postfix_mtasts.sts.decide import Decision, LookUpRecord, decide
 from postfix_mtasts.sts.domain import NextHop

@@ -52,6 +52,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ending", action="store_true", help="list policies that are about to expire, and not renewed")
     parser.add_argument("--mode", choices=[mode.value for mode in Mode], help="list policies in this mode")
     parser.add_argument(
+        "--fleet", action="store_true", help="forget or refresh the domain on all relays that share with this one"
+    )
+    parser.add_argument(
         "--sort", choices=tuple(_SORTS), default="domain", help="how to sort the list (default: domain)"
     )
 
@@ -76,6 +79,8 @@ def run(arguments: argparse.Namespace, output: Output) -> Status:
     if (arguments.what == "list") == bool(domains):
         problem = "cache list takes no DOMAIN" if domains else f"cache {arguments.what} needs a DOMAIN"
         raise QueryError(problem, f"{PROGRAM} cache --help", Status.USAGE)
+    if arguments.fleet and arguments.what not in ("forget", "refresh"):
+        raise QueryError(f"cache {arguments.what} takes no --fleet", f"{PROGRAM} cache --help", Status.USAGE)
     settings = read_config(arguments.config)
     if arguments.what == "list":
         with paged():
@@ -84,7 +89,7 @@ def run(arguments: argparse.Namespace, output: Output) -> Status:
         with paged():
             return worst([_show(one, output) for one in _ask_or_read(domains, settings)])
     act = _forget if arguments.what == "forget" else _refresh
-    return worst(act(domain, settings, output) for domain in domains)
+    return worst(act(domain, settings, output, everywhere=arguments.fleet) for domain in domains)
 
 
 def _list(settings: Config, arguments: argparse.Namespace, output: Output) -> Status:
@@ -128,24 +133,32 @@ def _show(one: Known, output: Output) -> Status:
     return status
 
 
-def _forget(domain: PolicyDomain, settings: Config, output: Output) -> Status:
-    reply = _ask_running("forget", domain, settings)
+def _forget(domain: PolicyDomain, settings: Config, output: Output, *, everywhere: bool) -> Status:
+    reply = _ask_running("forget everywhere" if everywhere else "forget", domain, settings)
     if output.json:
         output.document(reply)
     else:
-        output.text(f"{domain}: {'forgotten' if reply['forgotten'] else 'nothing was cached'}")
+        output.text(f"{domain}: {'forgotten' if reply['forgotten'] else 'nothing was cached'}{_told(reply)}")
     return Status.OK if reply["forgotten"] else Status.NOTHING
 
 
-def _refresh(domain: PolicyDomain, settings: Config, output: Output) -> Status:
-    reply = _ask_running("refresh", domain, settings)
+def _told(reply: JSON) -> str:
+    if "relays" not in reply:
+        return ""
+    told = "1 relay was" if reply["relays"] == 1 else f"{reply['relays']} relays were"
+    return f"; {told} told, this one included"
+
+
+def _refresh(domain: PolicyDomain, settings: Config, output: Output, *, everywhere: bool) -> Status:
+    reply = _ask_running("refresh everywhere" if everywhere else "refresh", domain, settings)
     now = time.time()
     one = parse_known(reply)
     status = one.status(now)
     if output.json:
-        output.document({**document(one, now, alone=True), "fetched": reply["fetched"], "reason": reply["reason"]})
+        more = {name: reply[name] for name in ("fetched", "reason", "relays") if name in reply}
+        output.document({**document(one, now, alone=True), **more})
     elif reply["fetched"]:
-        output.text(f"{domain}: fetched: {summary(one, now)}", status)
+        output.text(f"{domain}: fetched: {summary(one, now)}{_told(reply)}", status)
     else:
         cached = f"; cached: {summary(one, now)}" if one.entry.cached else ""
         output.text(f"{domain}: not fetched: {reply['reason']}{cached}", status)

@@ -138,6 +138,10 @@ def _troubles(status: JSON, now: float) -> list[str]:
     if since := status["shadow_since"]:
         hint = "`postfix-mtasts-query shadow` says what would stop"
         troubles.append(f"no policy is enforced since {(iso(since) or '')[:10]} (reply.enforce = false): {hint}")
+    if (fleet := status.get("fleet")) and not fleet["works"]:
+        since = f" for {span(max(0.0, now - fleet['trouble_since']))}" if fleet["trouble_since"] else ""
+        why = fleet["trouble"] or "it was not reached yet"
+        troubles.append(f"the fleet's server has not worked{since}: {why}; policies are found without it")
     if ending := policies["ending"]:
         left = policies["first_ends_at"] - now
         when = f"in {span(left)}" if left > 0 else "now"

@@ -217,7 +217,7 @@ def test_check_while_the_daemon_runs(world: World, tmp_path: Path) -> None:
 
 # Start errors: one line, and a status that tells a wrong configuration from the rest
 
-TABLES = "server, cache, dns, fetch, reply, discovery, metrics, exception, reports, publish, web"
+TABLES = "server, cache, dns, fetch, reply, discovery, metrics, exception, fleet, reports, publish, web"
 WRONG_CONFIGURATION = {
     "a key with a slip": (
         "[server]\nlisten_on = []\n",

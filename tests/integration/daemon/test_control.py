@@ -423,6 +423,7 @@ def test_the_status_at_first(daemon: Daemon) -> None:
         "no_policies_in_memory": 0,
         "discoveries": {"minutes": 10, "ended": 0, "failed": 0, "last_failure": None},
         "exceptions": {"holding": 0, "first_to_end": [], "trouble": None},
+        "fleet": None,
     }
 
 
@@ -537,8 +538,8 @@ def test_the_status_tells_of_a_lock_that_nothing_waits_for(daemon: Daemon) -> No
 
 NO_OBJECT = {"error": "expected a JSON object on one line of at most 4096 bytes"}
 NO_REQUEST = {
-    "error": 'expected "request" to be "list", "status", "exceptions" or "shadow", or "show", "explain", "forget", '
-    '"refresh", "except" or "unexcept" with a "domain"'
+    "error": 'expected "request" to be "list", "status", "exceptions", "shadow" or "fleet", or "show", "explain", '
+    '"forget", "refresh", "except" or "unexcept" with a "domain"'
 }
 
 

@@ -347,6 +347,16 @@ EVENTS: list[tuple[Callable[[], None], list[str], Fields]] = [
         ["ERROR cache.path: no; queries are still answered, and writes are tried again"],
         fields(Event.DATABASE_TROUBLE),
     ),
+    (
+        partial(events.fleet_works, "rediss://cache.example:6380"),
+        ["INFO fleet: policies are shared on rediss://cache.example:6380"],
+        fields(Event.FLEET_WORKS),
+    ),
+    (
+        partial(events.fleet_trouble, "rediss://cache.example:6380", "no"),
+        ["WARNING fleet: rediss://cache.example:6380: no"],
+        fields(Event.FLEET_TROUBLE),
+    ),
     (partial(events.internal_error, ValueError("x")), ["ERROR internal error"], fields(Event.INTERNAL_ERROR)),
 ]
 

@@ -107,6 +107,7 @@ def test_json(daemon: Daemon) -> None:
                 "no_policies_in_memory": 0,
                 "discoveries": {"minutes": 10, "ended": 0, "failed": 0, "last_failure": None},
                 "exceptions": {"holding": 0, "first_to_end": [], "trouble": None},
+                "fleet": None,
             },
         },
     )

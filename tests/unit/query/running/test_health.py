@@ -20,6 +20,7 @@ STATUS: dict[str, Any] = {
     "policies": {"stored": 12, "in_memory": 3, "not_renewed": 0, "ending": 0, "first_ends_at": None},
     "discoveries": {"minutes": 10, "ended": 9, "failed": 4, "last_failure": "TXT lookup: 192.0.2.1: SERVFAIL"},
     "exceptions": {"holding": 0, "first_to_end": [], "trouble": None},
+    "fleet": None,
 }
 MORE = " discoveries=9 failed_discoveries=4 exceptions=0"
 FIRST = {"domain": "partner.example", "until": "2023-11-21", "ends_at": NOW + 7 * 86400, "reason": "ticket | 4711"}

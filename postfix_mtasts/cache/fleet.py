@@ -1,0 +1,290 @@
+"""What relays of a fleet share, over Valkey or Redis: a third place behind memory and SQLite.
+
+It is asked for unknown domains and before fetches, never for a policy that is at hand. What came of a discovery is put
+there behind the answer. While one round trip is under way, the jobs for the next one gather.
+
+A failure opens a breaker for `OPEN_FOR` seconds: then everything goes on as without a fleet, until a beat in the
+background finds that the server works again. So a failure delays whoever waits for the server just then, once, by
+`WITHIN` seconds at most. The log hears of trouble once a minute.
+"""
+
+import asyncio
+import collections
+import contextlib
+import itertools
+import json
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from postfix_mtasts import __version__
+from postfix_mtasts.cache.fleet_jobs import FleetError, Job, Look, Put, Release, Seen, Theirs, relay_of
+from postfix_mtasts.cache.row import RowError
+from postfix_mtasts.cache.shared import parse_shared, print_shared
+from postfix_mtasts.log import events
+from postfix_mtasts.sts.domain import PolicyDomain, PolicyDomainError, next_hop
+from postfix_mtasts.sts.elsewhere import MAX_SKEW
+from postfix_mtasts.sts.entry import Entry
+
+if TYPE_CHECKING:
+    from postfix_mtasts.cache.fleet_server import (
+        FleetServer,  # It needs redis-py, which a daemon without a fleet does not.
+    )
+
+WITHIN = 0.25  # Seconds that a domain waits for the server at most.
+OPEN_FOR = 30.0  # Seconds that the breaker is open.
+BEAT = 10.0  # Seconds between two beats.
+_BATCH = 100  # Jobs in one round trip.
+_MAX_JOBS = 1000  # That wait for one. What comes then goes on without the fleet.
+_STUCK = 1.0  # Seconds for a round trip: a server that sends octet by octet never exceeds the time for one step.
+_MAX_NEWS = 10_000  # Domains that others told of, and that wait to be looked at. More are lost.
+_COMPLAIN_AFTER = 60.0  # Seconds between two lines in the log.
+_T = TypeVar("_T")
+
+
+class Fleet:
+    """The server, as all of the daemon uses it. `clock` gives seconds since the epoch. `run` it, and `aclose` it."""
+
+    def __init__(self, server: "FleetServer", place: str, clock: Callable[[], float] = time.time) -> None:
+        self.place = place
+        self.on_forgotten: Callable[[PolicyDomain, float], Awaitable[object]]
+        self.on_changed: Callable[[PolicyDomain], Awaitable[object]]
+        self._server = server
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, "fleet")
+        self._jobs: collections.deque[tuple[Job, asyncio.Future[Seen | None] | None]] = collections.deque()
+        self._working: asyncio.Task[None] | None = None
+        self._works = False
+        self._trouble: str | None = None
+        self._trouble_since: float | None = None
+        self._open_until = 0.0
+        self._complained_at = -_COMPLAIN_AFTER
+        self._token = secrets.token_hex(8)
+        self._tokens = itertools.count()
+        self._news: dict[PolicyDomain, float | None] = {}
+        self._has_news = asyncio.Event()
+        self._ending = threading.Event()
+        self._listener: threading.Thread | None = None
+        self._counts = {"asked": 0, "found": 0, "shared": 0, "not_understood": 0}
+        about = {"relay": socket.gethostname(), "id": self._token, "since": round(clock()), "version": __version__}
+        self._name = json.dumps(about)
+
+    def token(self) -> str:
+        """A new token, for the turn to discover a domain."""
+        return f"{self._token}/{next(self._tokens)}"
+
+    async def look(self, domain: PolicyDomain, token: str = "") -> Theirs | None:
+        """What others know of a domain, and whose turn it is to discover it; None if the fleet cannot be asked."""
+        if not self._works or len(self._jobs) >= _MAX_JOBS:
+            return None
+        self._counts["asked"] += 1
+        reply: asyncio.Future[Seen | None] = asyncio.get_running_loop().create_future()
+        self._submit(Look(domain.name, token), reply)
+        await asyncio.wait([reply], timeout=WITHIN)
+        if not reply.done():
+            await asyncio.sleep(0)  # This process may have been late itself.
+        seen = reply.result() if reply.done() else None
+        if not seen:
+            return None
+        return Theirs(self._parsed(domain, seen.value), seen.is_ours, seen.is_theirs)
+
+    def share(self, domain: PolicyDomain, entry: Entry, token: str = "", *, is_news: bool = False) -> None:
+        """Have others know what is known here, and end the turn of a token."""
+        value = print_shared(domain, entry, self._clock())
+        if value and self._works and len(self._jobs) < _MAX_JOBS:
+            self._counts["shared"] += 1
+            self._submit(Put(domain.name, value, token, is_news))
+        elif token:
+            self.release(domain, token)
+
+    def release(self, domain: PolicyDomain, token: str) -> None:
+        """End the turn of a token, without a result."""
+        if self._works and len(self._jobs) < _MAX_JOBS:
+            self._submit(Release(domain.name, token))
+
+    async def forget(self, domain: PolicyDomain) -> int:
+        """Have all relays forget a domain; how many were told, this one included. Raises FleetError."""
+        await self._settled()
+        return await self._do(lambda: self._server.forget(domain.name, self._clock()))
+
+    async def tell(self, domain: PolicyDomain) -> int:
+        """Have all relays look at what is shared of a domain; how many were told. Raises FleetError."""
+        await self._settled()
+        return await self._do(lambda: self._server.tell(domain.name))
+
+    def status(self) -> dict[str, Any]:
+        """Whether the server works, and what was asked of it since the start."""
+        since = self._trouble_since
+        return {"server": self.place, "works": self._works, "trouble": self._trouble, "trouble_since": since} | (
+            self._counts
+        )
+
+    async def members(self) -> dict[str, Any]:
+        """Who is there, what is shared, and since when. Raises FleetError."""
+        relays = await self._do(self._server.relays)
+        domains, since = await self._do(self._server.count)
+        return {"relays": [one for one in map(relay_of, relays) if one], "domains": domains, "since": since}
+
+    async def run(self) -> None:
+        """Keep in touch with the server and with what relays tell, forever."""
+        loop = asyncio.get_running_loop()
+
+        def told(news: bytes) -> None:
+            with contextlib.suppress(RuntimeError):  # The loop has ended.
+                loop.call_soon_threadsafe(self._told, news)
+
+        self._listener = threading.Thread(target=self._server.listen, args=(told, self._ending), daemon=True)
+        self._listener.start()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._beat_all())
+            tasks.create_task(self._follow())
+
+    async def aclose(self) -> None:
+        """Wait for what is under way, and close the connection."""
+        self._ending.set()
+        if self._working:
+            await asyncio.wait([self._working], timeout=WITHIN)
+        self._works = False
+        self._thread.submit(self._server.close)
+        await asyncio.to_thread(self._end_threads)
+
+    def _end_threads(self) -> None:
+        if self._listener:
+            self._listener.join(_STUCK)
+        self._thread.shutdown()
+
+    async def beat(self) -> None:
+        """See whether the server works, and take note of what others have forgotten."""
+        try:
+            here = await self._in_thread(lambda: self._server.beat(self._name))
+        except FleetError as error:
+            self._broken(str(error))
+            return
+        ahead = self._clock() - here.clock
+        if abs(ahead) > MAX_SKEW:
+            which = "ahead of" if ahead > 0 else "behind"
+            self._broken(f"the clock of this machine is {events.span(abs(ahead))} {which} the server's")
+            return
+        if not self._works:
+            events.fleet_works(self.place)
+        self._works, self._trouble, self._trouble_since = True, None, None
+        for name, at in here.forgotten:
+            self._note(name, at)
+
+    async def _beat_all(self) -> None:
+        while True:
+            await self.beat()
+            await asyncio.sleep(BEAT if self._works else OPEN_FOR)
+            if (left := self._open_until - time.monotonic()) > 0:  # It was opened in between.
+                await asyncio.sleep(left)
+
+    async def _follow(self) -> None:
+        while True:
+            await self._has_news.wait()
+            self._has_news.clear()
+            while self._news:
+                domain = next(iter(self._news))
+                at = self._news.pop(domain)
+                await (self.on_changed(domain) if at is None else self.on_forgotten(domain, at))
+
+    def _told(self, data: bytes) -> None:
+        """Note what a relay tells. What is no news of ours is nothing."""
+        try:
+            match json.loads(data):
+                case {"forget": str(name), "at": float(at)}:
+                    self._note(name, at)
+                case {"change": str(name)}:
+                    self._note(name, None)
+        except (ValueError, RecursionError):
+            pass
+
+    def _note(self, name: str, at: float | None) -> None:
+        try:
+            domain = next_hop(name.encode("utf-8", "surrogatepass")).domain
+        except PolicyDomainError:
+            return
+        if domain.name == name and len(self._news) < _MAX_NEWS:
+            self._news[domain] = self._news.get(domain) if at is None else at
+            self._has_news.set()
+
+    def _parsed(self, domain: PolicyDomain, value: bytes | None) -> Entry | None:
+        if value is None:
+            return None
+        try:
+            entry = parse_shared(domain, value)
+        except RowError as error:
+            self._counts["not_understood"] += 1
+            self._complain(f"what is shared of {domain} cannot be understood, and does not count: {error}")
+            return None
+        self._counts["found"] += 1
+        return entry
+
+    def _submit(self, job: Job, reply: asyncio.Future[Seen | None] | None = None) -> None:
+        self._jobs.append((job, reply))
+        if not self._working:
+            self._working = asyncio.create_task(self._work())
+
+    async def _work(self) -> None:
+        try:
+            while self._jobs and self._works:
+                batch = [self._jobs.popleft() for _ in range(min(_BATCH, len(self._jobs)))]
+                replies = [reply for _, reply in batch if reply]
+                await self._trip([job for job, _ in batch], replies)
+        finally:
+            self._working = None
+            for _, reply in self._jobs:
+                _answer(reply, None)
+            self._jobs.clear()
+
+    async def _trip(self, jobs: list[Job], replies: list[asyncio.Future[Seen | None]]) -> None:
+        seen: list[Seen | None] = [None] * len(replies)
+        try:
+            async with asyncio.timeout(_STUCK):
+                seen = [*await self._in_thread(lambda: self._server.do(jobs))]
+        except FleetError as error:
+            self._broken(str(error))
+        except TimeoutError:
+            self._broken(f"no complete answer within {_STUCK:g} s")
+        for reply, one in zip(replies, seen, strict=True):
+            _answer(reply, one)
+
+    async def _settled(self) -> None:
+        """Wait for the jobs under way: what is told of comes after what was shared of it."""
+        while self._working:
+            await asyncio.wait([self._working])
+
+    async def _do(self, call: Callable[[], _T]) -> _T:
+        if not self._works:
+            raise FleetError(f"the fleet's server does not work: {self._trouble or 'it was not reached yet'}")
+        try:
+            return await self._in_thread(call)
+        except FleetError as error:
+            self._broken(str(error))
+            raise
+
+    async def _in_thread(self, call: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    def _broken(self, reason: str) -> None:
+        """Open the breaker."""
+        self._works = False
+        self._trouble = reason
+        if self._trouble_since is None:
+            self._trouble_since = self._clock()
+        self._open_until = time.monotonic() + OPEN_FOR
+        self._complain(f"{reason}; policies are found without it")
+
+    def _complain(self, reason: str) -> None:
+        now = time.monotonic()
+        if now - self._complained_at >= _COMPLAIN_AFTER:
+            self._complained_at = now
+            events.fleet_trouble(self.place, reason)
+
+
+def _answer(reply: asyncio.Future[Seen | None] | None, seen: Seen | None) -> None:
+    if reply and not reply.done():
+        reply.set_result(seen)

@@ -1,0 +1,80 @@
+"""What the daemon has the fleet's server do, and what that sees: values, so that nothing else needs redis-py."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from postfix_mtasts.cache.shared import Value
+from postfix_mtasts.sts.entry import Entry
+
+TURN = 5.0  # Seconds for a discovery, half of server.answer_within: then others do it too, and still answer in time.
+
+
+class FleetError(Exception):
+    """The server could not be used; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Read what is known of a domain; with a token, take the turn to discover it if nobody has it."""
+
+    domain: str
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Share a value, end the turn of the token, and tell others if `is_news`."""
+
+    domain: str
+    value: Value
+    token: str = ""
+    is_news: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """End the turn of the token."""
+
+    domain: str
+    token: str
+
+
+Job = Look | Put | Release
+
+
+class Seen(NamedTuple):
+    """What was read: the value, if there is one; whether we have the turn to discover; whether another has."""
+
+    value: bytes | None
+    is_ours: bool = False
+    is_theirs: bool = False
+
+
+class Here(NamedTuple):
+    """What a beat found: the server's clock in seconds, and what was forgotten since the last one."""
+
+    clock: float
+    forgotten: Sequence[tuple[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Theirs:
+    """What another relay knows of a domain, if any does; whether we have the turn to discover it, or another has."""
+
+    entry: Entry | None
+    is_ours: bool
+    is_theirs: bool
+
+
+def relay_of(told: tuple[bytes, float]) -> dict[str, Any] | None:
+    """A relay by what it says of itself, and when it was last seen; None if that is not what relays say."""
+    data, seen = told
+    try:
+        match json.loads(data):
+            case {"relay": str(name), "since": int(since), "version": str(version)}:
+                return {"relay": name[:255], "since": since, "version": version[:40], "seen": seen}
+    except (ValueError, RecursionError):
+        pass
+    return None

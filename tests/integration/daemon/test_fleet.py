@@ -1,0 +1,104 @@
+"""Daemons that share what they know, as processes, with a real server."""
+
+import itertools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import World
+from tests.integration.daemon.test_control import endpoint, policy, secure
+from tests.world.daemon import Daemon, ask, query
+from tests.world.fleet import Shared
+
+pytestmark = pytest.mark.usefixtures("namespace")
+RELAYS = 4
+
+
+@pytest.fixture
+def server(world: World, tmp_path: Path) -> Iterator[Shared]:
+    with Shared(tmp_path / "server", world.ca) as server:
+        yield server
+
+
+@pytest.fixture
+def relays(world: World, server: Shared, tmp_path: Path) -> Iterator[list[Daemon]]:
+    with ExitStack() as stack:
+        daemons = []
+        for number in range(RELAYS):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            daemon = stack.enter_context(Daemon(folder, world.configuration(folder, fleet=server.config)))
+            daemon.wait_for("fleet: policies are shared")
+            daemons.append(daemon)
+        yield daemons
+
+
+def ask_all(relays: list[Daemon], domains: list[str]) -> dict[str, set[str]]:
+    """What relays answer, each asked for all domains, all at the same time."""
+    pairs = [(relay, domain) for domain in domains for relay in relays]
+    with ThreadPoolExecutor(16) as pool:
+        replies = list(pool.map(lambda pair: ask(endpoint(pair[0]), pair[1]), pairs))
+    return {
+        domain: {reply for _, reply in same}
+        for domain, same in itertools.groupby(zip(pairs, replies, strict=True), key=lambda one: one[0][1])
+    }
+
+
+def test_each_domain_is_discovered_once_and_answered_as_by_a_daemon_alone(world: World, relays: list[Daemon]) -> None:
+    domains = [f"shared{number}.test" for number in range(60)]
+    without = [f"nothing{number}.test" for number in range(20)]
+    world.publish_all(domains, policy)
+    assert ask_all(relays, domains + without) == {domain: {secure(domain)} for domain in domains} | {
+        domain: {"NOTFOUND "} for domain in without
+    }
+    asked = [world.asked(domain) for domain in domains]
+    assert asked.count((1, 1)) >= 59, asked  # A busy machine may be too late for one.
+    assert [world.asked(domain) for domain in without].count((1, 0)) >= 19
+
+
+def test_what_one_relay_knows_outlives_it_and_is_forgotten_everywhere(
+    world: World, server: Shared, relays: list[Daemon]
+) -> None:
+    world.publish("outlives.test", policy("outlives.test"))
+    assert ask(endpoint(relays[0]), "outlives.test") == secure("outlives.test")
+    with server.admin() as admin:
+        while not admin.exists("mtasts:d:outlives.test"):  # It is shared behind the answer.
+            time.sleep(0.01)
+    assert relays[0].kill() == -9
+    assert ask(endpoint(relays[1]), "outlives.test") == secure("outlives.test")
+    assert world.asked("outlives.test") == (1, 1)
+    config = relays[1].config
+    told = f"outlives.test: forgotten; {RELAYS - 1} relays were told, this one included\n"
+    assert query("cache", "forget", "--fleet", "outlives.test", "--config", config) == (0, told, "")
+    assert query("cache", "forget", "outlives.test", "--config", config)[0] == 3
+    assert ask(endpoint(relays[2]), "outlives.test") == secure("outlives.test")
+    assert world.asked("outlives.test") == (2, 2)
+    status, output, _ = query("cache", "refresh", "--fleet", "outlives.test", "--config", config)
+    assert (status, output.endswith(f"; {RELAYS - 1} relays were told, this one included\n")) == (0, True), output
+    status, output, _ = query("fleet", "--json", "--config", config)
+    document = json.loads(output)
+    assert (status, document["domains"], len(document["relays"]), document["works"]) == (0, 1, RELAYS, True)
+    assert query("fleet", "--config", config)[1].startswith("1 domain is shared on rediss://127.0.0.1:")
+
+
+def test_without_its_server_everything_goes_on(world: World, server: Shared, relays: list[Daemon]) -> None:
+    domains = [f"killed{number}.test" for number in range(8)]
+    world.publish_all(domains, policy)
+    server.kill()
+    assert ask_all(relays, domains) == {domain: {secure(domain)} for domain in domains}
+    relays[0].wait_for("fleet: rediss://127.0.0.1:.*; policies are found without it")
+    status, output, _ = query("health", "--config", relays[0].config)
+    assert (status, output.startswith("MTA-STS WARNING - the fleet's server has not worked for")) == (1, True), output
+    assert query("fleet", "--config", relays[0].config)[0] != 0
+
+
+def test_without_a_fleet_the_library_is_not_imported() -> None:
+    program = "import sys, postfix_mtasts.daemon.command; sys.exit('redis' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

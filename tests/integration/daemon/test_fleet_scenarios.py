@@ -1,0 +1,276 @@
+"""The contract of the cache with two relays that share it, each event on either (tests/data/cache_scenarios.txt)."""
+
+import asyncio
+import contextlib
+import ipaddress
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from postfix_mtasts.cache.fleet import Fleet
+from postfix_mtasts.cache.fleet_jobs import Here
+from postfix_mtasts.cache.fleet_server import FleetServer
+from postfix_mtasts.cache.memory import Memory
+from postfix_mtasts.cache.store import Store
+from postfix_mtasts.config import InetEndpoint
+from postfix_mtasts.config_fleet import FleetPlace
+from postfix_mtasts.daemon.dane import Dane
+from postfix_mtasts.daemon.exceptions import Exceptions
+from postfix_mtasts.daemon.lookup import Lookup
+from postfix_mtasts.daemon.together import Others
+from postfix_mtasts.dns.resolver import Resolver
+from postfix_mtasts.postfix.reply import ReplyRules, Style
+from postfix_mtasts.remote.fetcher import Fetcher
+from postfix_mtasts.remote.network import tls_context
+from postfix_mtasts.sts.domain import NextHop, PolicyDomain
+from postfix_mtasts.sts.elsewhere import ForgottenElsewhere, KnownElsewhere
+from postfix_mtasts.sts.entry import Entry
+from tests.world.ca import Ca
+from tests.world.dns import Behaviour, DnsServer
+from tests.world.fleet import Shared
+from tests.world.https import HttpsServer
+from tests.world.scenarios import Scenario, Step, Words, read, seconds
+
+POLICIES, SCENARIOS = read()
+DOMAIN, MARK = PolicyDomain("example.com"), PolicyDomain("mark.example.net")
+REPLY_RULES = ReplyRules(Style.PLAIN)
+START = 1_700_000_000.0
+# Which relay is next: in turns, two events each, or the first event on one and all others on the other.
+ORDERS: list[Callable[[], Iterator[int]]] = [
+    lambda: itertools.cycle((0, 1)),
+    lambda: itertools.cycle((0, 0, 1, 1)),
+    lambda: itertools.chain((0,), itertools.repeat(1)),
+]
+
+
+class _Server(FleetServer):
+    """The server, by the clock of the time lines."""
+
+    now = START
+
+    def beat(self, name: str) -> Here:
+        return super().beat(name)._replace(clock=self.now)
+
+
+class _Relay:
+    """A relay with a memory and a database of its own."""
+
+    def __init__(self, place: FleetPlace, dns: DnsServer, https: HttpsServer, ca: Ca, store: Path) -> None:
+        self.memory = Memory(policies=10, notes=10)
+        self.store = Store(str(store), self.clock)
+        self.server = _Server(place)
+        self.fleet = Fleet(self.server, "the fleet", self.clock)
+        self._others = Others(self.fleet)
+        resolver = Resolver([InetEndpoint(dns.address, dns.port)], timeout=30)
+        loopback = [ipaddress.ip_network("127.0.0.0/8")]
+        fetcher = Fetcher(resolver, tls_context(str(ca.file)), timeout=30, allow_addresses=loopback, port=https.port)
+        self.lookup = Lookup(
+            self.store,
+            self.memory,
+            resolver,
+            fetcher,
+            Dane(resolver, 10, self.clock),
+            REPLY_RULES,
+            Exceptions(store.with_name("exceptions.json")),
+            answer_within=30,
+            others=self._others,
+            clock=self.clock,
+        )
+        self._others.follow(self._learn)
+        self.work: list[asyncio.Task[None]] = []
+        self.heard = asyncio.Event()
+
+    async def start(self) -> None:
+        """Return when it listens."""
+        await self.fleet.beat()
+        self.work = [asyncio.create_task(self.fleet.run())]
+
+    async def _learn(self, domain: PolicyDomain, known: KnownElsewhere | ForgottenElsewhere) -> None:
+        if domain == MARK:
+            self.heard.set()
+        else:
+            await self.lookup.learn(domain, known)
+
+    def clock(self) -> float:
+        return _Server.now
+
+    async def aclose(self) -> None:
+        for task in self.work:
+            task.cancel()
+        await self.lookup.aclose()
+        await self.fleet.aclose()
+        await self.store.aclose()
+
+
+class FleetWorld:
+    """One domain on real servers, two relays, and a clock of ours."""
+
+    def __init__(self, place: FleetPlace, dns: DnsServer, https: HttpsServer, ca: Ca, folder: Path) -> None:
+        self._dns, self._https = dns, https
+        self._tls = ca.issue(DOMAIN.policy_host()).server_context()
+        dns.add(DOMAIN.policy_host(), "A", "127.0.0.1")
+        self._words = Words(POLICIES, START)
+        self._kept: set[asyncio.Task[object]] = set()
+        _Server.now = START
+        self.relays = [_Relay(place, dns, https, ca, folder / f"{name}.sqlite") for name in "ab"]
+
+    async def ask(self, relay: _Relay) -> tuple[list[str], list[str]]:
+        """What Postfix is told at once and when all work is done, and what was asked for that."""
+        before = self._requests()
+        answers = [(await relay.lookup.answer(NextHop(DOMAIN), REPLY_RULES))[0]]
+        await self._rest()
+        answers.append((await relay.lookup.answer(NextHop(DOMAIN), REPLY_RULES))[0])
+        await self._rest()
+        return list(map(self._words.answer, answers)), self._asked(before)
+
+    async def refresh(self) -> tuple[list[str], list[str]]:
+        """What the relays that have the domain know after the daily refresh, and what was asked for that."""
+        before = self._requests()
+        known = []
+        for relay in self.relays:
+            entry = await relay.lookup.entry(DOMAIN)
+            if entry.cached:
+                await relay.lookup.renew(DOMAIN)
+                await self._rest()
+                entry = relay.memory.get(DOMAIN) or entry
+                live = entry.live(_Server.now) if relay.memory.get(DOMAIN) else None
+                known.append(self._words.policy(live.policy) if live else "forgotten")
+        return known, self._asked(before)
+
+    async def _rest(self) -> None:
+        """Wait until all work is done and all news has been heard: the mark is behind them."""
+        while work := asyncio.all_tasks() - self._kept:
+            await asyncio.wait(work)
+        for relay in self.relays:
+            relay.heard.clear()
+        while await self.relays[0].fleet.forget(MARK) < len(self.relays):
+            await asyncio.sleep(0)  # Until both listen.
+        for relay in self.relays:
+            await relay.heard.wait()
+        while work := asyncio.all_tasks() - self._kept:
+            await asyncio.wait(work)
+
+    async def start(self) -> None:
+        for relay in self.relays:
+            await relay.start()
+        await self.relays[0].fleet.members()  # Some rounds of the loop, in which all tasks that stay have begun.
+        self._kept = asyncio.all_tasks()
+        await self._rest()
+
+    def _asked(self, before: tuple[int, int]) -> list[str]:
+        after = self._requests()
+        return [name for name, old, new in zip(("dns", "https"), before, after, strict=True) if new > old]
+
+    def _requests(self) -> tuple[int, int]:
+        records = [query for query in self._dns.queries if query.name == DOMAIN.record_name()]
+        return len(records), len(self._https.requests)
+
+    def in_dns(self, *words: str) -> None:
+        name = DOMAIN.record_name()
+        self._dns.remove(name)
+        self._dns.set_behaviour(name, Behaviour())
+        match words:
+            case ("id", record_id):
+                self._dns.add_txt(name, f"v=STSv1; id={record_id};".encode())
+            case ("none", ttl):
+                self._dns.negative_ttl = int(seconds(ttl))
+            case ("twice",):
+                self._dns.add_txt(name, b"v=STSv1; id=A;")
+                self._dns.add_txt(name, b"v=STSv1; id=B;")
+            case ("broken",):
+                self._dns.add_txt(name, b"v=STSv1; x=A;")
+            case ("fails",):
+                self._dns.set_behaviour(name, Behaviour(rcode="SERVFAIL"))
+
+    def at_host(self, word: str) -> None:
+        body = str(POLICIES[word]) if word in POLICIES else "version: STSv1\n"
+        status = 404 if word == "fails" else 200
+        self._https.policy(DOMAIN.policy_host(), body, self._tls, status=status)
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> Ca:
+    return Ca(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, ca: Ca) -> Iterator[Shared]:
+    with Shared(tmp_path_factory.mktemp("fleet"), ca) as server:
+        yield server
+
+
+@pytest.fixture
+def dns() -> Iterator[DnsServer]:
+    with DnsServer() as server:
+        yield server
+
+
+@pytest.fixture
+def https() -> Iterator[HttpsServer]:
+    with HttpsServer() as server:
+        yield server
+
+
+class _OtherTimeError(Exception):
+    """What the line tells from here on does not follow."""
+
+
+def _wrong(step: Step, told: list[str], asked: list[str], *, is_new: bool = False) -> str:
+    """What does not fit the line. A relay that is new to the domain may tell at once what others tell next.
+
+    Each relay looks up the record for itself, every five minutes. One that is new may fetch a policy that nobody has
+    renewed: then the time line is another one from there on, and `_OtherTimeError` is raised.
+    """
+    expected, *rest = step.expected.split("; ")
+    may_ask = rest[0].split(", ") if rest and rest[0].startswith(("dns", "https")) else []
+    one_after_the_other = expected.split(", then ")
+    if step.verb == "refresh":
+        fits = not asked if expected in ("nothing", "forgotten") else expected in told
+    else:
+        fits = told[0] in one_after_the_other and told[-1] == one_after_the_other[-1]
+    if fits and "https" in asked and "https" not in may_ask and is_new:
+        raise _OtherTimeError
+    if fits and ("https" in may_ask or "https" not in asked):
+        return ""
+    return f"line {step.line}: told {told}, asked {asked}, but {step.expected}"
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.title)
+async def test_scenario(
+    scenario: Scenario, server: Shared, dns: DnsServer, https: HttpsServer, ca: Ca, tmp_path: Path
+) -> None:
+    with server.admin() as admin:
+        admin.flushall()
+    world = FleetWorld(server.place, dns, https, ca, tmp_path)
+    # With a wrong clock, a relay is not in the fleet.
+    order = itertools.repeat(0) if scenario.title.startswith("E") else ORDERS[SCENARIOS.index(scenario) % 3]()
+    try:
+        await world.start()
+        wrong = []
+        with contextlib.suppress(_OtherTimeError):
+            for step in scenario.steps:
+                wrong.append(await _step(world, step, order))  # noqa: PERF401 - those before it count, too
+        assert all(relay.fleet.status()["works"] for relay in world.relays)
+    finally:
+        for relay in world.relays:
+            await relay.aclose()
+    assert [one for one in wrong if one] == []
+
+
+async def _step(world: FleetWorld, step: Step, order: Iterator[int]) -> str:
+    match step.verb:
+        case "dns":
+            world.in_dns(*step.words)
+        case "https":
+            world.at_host(*step.words)
+        case "ask":
+            _Server.now = START + step.time
+            relay = world.relays[next(order)]
+            is_new = await relay.lookup.entry(DOMAIN) == Entry()
+            return _wrong(step, *await world.ask(relay), is_new=is_new)
+        case "refresh":
+            _Server.now = START + step.time
+            return _wrong(step, *await world.refresh())
+    return ""
