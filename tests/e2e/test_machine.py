@@ -156,7 +156,7 @@ def test_what_a_package_starts_there_ends_with_it() -> None:
     if why := missing(MACHINE):
         pytest.skip(why)
     with changeable(MACHINE) as root:
-        started = subprocess.Popen(["chroot", root.path, "sleep", "infinity"], stdout=subprocess.PIPE)
+        started = subprocess.Popen(["chroot", root.path, "sleep", "infinity"])
         while (Path("/proc") / str(started.pid) / "root").readlink() != root.path:
             pass
     assert started.wait(timeout=30) == -signal.SIGKILL
