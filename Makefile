@@ -20,8 +20,8 @@ OLDEST = .venv-debian12
 # What takes minutes, and depends on the versions of libraries only where other tests try it.
 SLOW = $(patsubst %,--ignore=tests/integration/%,query/domain publish/test_caddy.py publish/test_command.py publish/test_told.py \
 	publish/test_web_servers.py web/test_proxies.py)
-# The files of the tests are shared out among as many processes as there are processors, each in a namespace of its own.
-pytest = $(1)/bin/python -m pytest --dist loadfile --tx '$(shell nproc)*popen//python=tests/namespace $(1)/bin/python'
+# The files of the tests are shared out among processes, each in a namespace of its own: one more than processors, for tests wait.
+pytest = $(1)/bin/python -m pytest --dist loadfile --tx '$(shell expr $$(nproc) + 1)*popen//python=tests/namespace $(1)/bin/python'
 # The Debian package is built here.
 DIST = dist
 STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/postfix-mtasts
