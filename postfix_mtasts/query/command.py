@@ -18,6 +18,7 @@ Each subcommand is a module with `arguments(parser)` and `run(arguments, output)
 import argparse
 import difflib
 import errno
+import logging
 import sys
 from types import ModuleType
 from typing import NoReturn
@@ -44,6 +45,8 @@ SUBCOMMANDS: dict[str, ModuleType] = {
 
 def run(words: list[str]) -> Status:
     """Run the command with these arguments and return its exit status."""
+    # When Ctrl-C ends the event loop, asyncio may warn of a program of Postfix whose end it has missed.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     try:
         return _run(words)
     except QueryError as error:

@@ -7,6 +7,7 @@ and adds the headers that tell browsers what no page of ours does.
 import asyncio
 import base64
 import binascii
+import contextlib
 import hmac
 import secrets
 import time
@@ -139,6 +140,8 @@ class Guard:
         if not refused:
             scope["user"] = who(asked, scope["client"], self._settings)
             refused = await self._read(scope, receive)
+        elif scope["method"] == "POST":
+            await _drain(receive)
         if refused:
             await self._refuse(refused, send)
             return
@@ -193,6 +196,13 @@ class Guard:
             await send(message)
 
         return sending
+
+
+async def _drain(receive: Receive) -> None:
+    """Read a form that nobody wants: closed with octets that were not read, a connection would lose the answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FORM_WITHIN):
+            await _body(receive)
 
 
 async def _body(receive: Receive) -> bytes:

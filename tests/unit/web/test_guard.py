@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from postfix_mtasts.config import UnixEndpoint, Web
-from postfix_mtasts.web.guard import MAX_USER, Asked, Refusal, refusal, who
+from postfix_mtasts.web.guard import MAX_USER, Asked, Guard, Message, Receive, Refusal, Scope, Send, refusal, who
 
 SETTINGS = Web(listen=UnixEndpoint("/run/web"), hosts=("localhost", "127.0.0.1", "::1", "mta-sts.example"))
 TOKEN = b"0123456789abcdef0123"
@@ -140,3 +140,22 @@ def test_who_asks() -> None:
     assert who(request, ("127.0.0.1", 1234), BEHIND) == "anna"
     assert who(request, ("127.0.0.1", 1234), SETTINGS) == "web, 127.0.0.1"
     assert who(request, ("root", 0), SETTINGS) == "web, root"
+
+
+async def test_a_form_is_read_before_it_is_refused() -> None:
+    """Or the connection is closed with octets that nobody has read, and the browser shows no reason."""
+    form = [{"type": "http.request", "body": b"x" * 10, "more_body": more} for more in (True, False)]
+    sent: list[tuple[object, int]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("it was let in")
+
+    async def receive() -> Message:
+        return form.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append((message.get("status"), len(form)))
+
+    scope = {"type": "http", "method": "POST", "path": "/", "client": None, "headers": [(b"host", b"evil.example")]}
+    await Guard(app, SETTINGS, b"", "default-src 'none'")(scope, receive, send)
+    assert sent == [(421, 0), (None, 0)]
