@@ -7,11 +7,13 @@ from postfix_mtasts.daemon.request import RequestError, parse_request
 from postfix_mtasts.sts.domain import PolicyDomain
 from tests.fuzz.targets import cases
 
+ALONE = ("list", "status", "exceptions", "shadow", "fleet")
+
 
 def seeds() -> Iterator[bytes]:
-    for name in ("list", "status", "exceptions"):
+    for name in ALONE:
         yield json.dumps({"request": name}).encode() + b"\n"
-    for name in ("show", "forget", "refresh"):
+    for name in ("show", "forget", "refresh", "forget everywhere", "refresh everywhere"):
         yield from (
             json.dumps({"request": name, "domain": case["socketmap_key"]}).encode() + b"\n"
             for case in cases("query_keys.json")
@@ -31,6 +33,6 @@ def run(data: bytes) -> None:
     except RequestError as error:
         json.dumps({"error": str(error)}).encode()
         return
-    assert (domain is None) == (name in {"list", "status", "exceptions"})
+    assert (domain is None) == (name in ALONE)
     if isinstance(domain, PolicyDomain):
         assert parse_request(json.dumps({"request": name, "domain": domain.name}).encode()) == (name, domain)

@@ -25,7 +25,7 @@ _KINDS = (TXT, A, AAAA, MX, CNAME, TLSA)
 _QUERIES = [Query(_NAME, kind) for kind in _KINDS]
 _MAX_TTL = 2**31 - 1
 # What we refuse, and dnspython does not.
-_OUR_BOUNDS = ("more than ", "chain of more than ", "not a resolver: ")
+_OUR_BOUNDS = ("more than ", "chain of more than ", "not a resolver: ", "truncated over TCP")
 
 
 def seeds() -> Iterator[bytes]:
