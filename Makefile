@@ -21,7 +21,7 @@ OLDEST = .venv-debian12
 SLOW = $(patsubst %,--ignore=tests/integration/%,query/domain publish/test_caddy.py publish/test_command.py publish/test_told.py \
 	publish/test_web_servers.py web/test_proxies.py)
 # The files of the tests are shared out among processes, each in a namespace of its own: one more than processors, for tests wait.
-pytest = $(1)/bin/python -m pytest --dist loadfile --tx '$(shell expr $$(nproc) + 1)*popen//python=tests/namespace $(1)/bin/python'
+pytest = $(1)/bin/python -m pytest --dist loadfile --no-loadscope-reorder --tx '$(shell expr $$(nproc) + 1)*popen//python=tests/namespace $(1)/bin/python'
 # The Debian package is built here.
 DIST = dist
 STATE = $${XDG_STATE_HOME:-$$HOME/.local/state}/postfix-mtasts
