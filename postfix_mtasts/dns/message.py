@@ -111,6 +111,8 @@ class Query:
         _, flags, questions, *counts = _HEADER.unpack_from(response)
         if flags & _TRUNCATED:  # What is missing may be the records.
             raise MalformedError("truncated over TCP")
+        if questions > 1:  # RFC 9619
+            raise MalformedError("more than one question")
         if max(counts) > _MAX_RECORDS:
             raise MalformedError(f"more than {_MAX_RECORDS} records in one section")
         rcode = flags & _RCODE

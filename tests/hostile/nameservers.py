@@ -112,7 +112,7 @@ FORGERIES = [
     _slow("from another address", Zone(txt=Behaviour(raw=says(record(GOOD)).raw, source=("127.0.0.9", 0))), SILENT),
     _fine("100 forged ones, and the answer", Zone(txt=before_the_answer(says(number=1, times=100))), SECURE),
     _fine("the answer twice", t(record(GOOD), times=2), SECURE),
-    _fine("two questions that are one", t(record(GOOD), counts=(2, 1, 0, 0)), SECURE),
+    _bad("two questions that are one", t(record(GOOD), counts=(2, 1, 0, 0)), f"{AT}more than one question"),
 ]  # fmt: skip
 RCODES = [
     *(
