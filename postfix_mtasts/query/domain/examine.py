@@ -231,7 +231,8 @@ class Examiner:
         begun = time.monotonic()
         await asyncio.sleep(_TELL_AFTER)
         while True:
-            self._output.progress(f"{progress.words()} ({time.monotonic() - begun:.0f} s) ...")
+            if waits_for := progress.words():
+                self._output.progress(f"{waits_for} ({time.monotonic() - begun:.0f} s) ...")
             await asyncio.sleep(1)
 
 
