@@ -30,7 +30,7 @@ from postfix_mtasts.postfix.installation import CLIENT_SETTINGS, Client, client_
 from postfix_mtasts.postfix.installation import settings as settings_of
 from postfix_mtasts.postfix.reply import ReplyRules, Style, beside_dane, reply_to
 from postfix_mtasts.postfix.socketmap import Status
-from postfix_mtasts.remote.network import CaError, tls_context
+from postfix_mtasts.remote.network import CaError, mail_tls_context
 from postfix_mtasts.remote.probe import Prober
 from postfix_mtasts.sts.domain import NextHop
 from postfix_mtasts.sts.entry import Answer, Apply, NoPolicy, Unavailable, YieldToDane
@@ -102,11 +102,10 @@ class Shadow:
     def _prober(self, client: Client) -> Prober:
         """What connects to MX hosts as Postfix does: with its name and its CAs, but to public addresses only."""
         try:
-            tls = tls_context(client.ca_file or self._fetch.ca_file)
+            tls = mail_tls_context(client.ca_file, client.ca_path, self._fetch.ca_file)
         except CaError as error:
-            events.shadow_trouble(f"smtp_tls_CAfile = {client.ca_file}: {error}; the CAs of fetch.ca_file judge")
-            tls = tls_context(self._fetch.ca_file)
-        tls.check_hostname = False  # Names are judged by the policy.
+            events.shadow_trouble(f"{error}; the CAs of fetch.ca_file judge")
+            tls = mail_tls_context("", "", self._fetch.ca_file)
         allowed = self._fetch.allow_addresses
         return Prober(self._resolver, tls, client.helo, allowed, mail_addresses=allowed)
 

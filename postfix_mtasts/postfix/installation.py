@@ -24,7 +24,7 @@ _MAX_OUTPUT = 2**20  # Octets of what a command prints.
 _END_WITHIN = 1.0  # Seconds for a command to end when it was killed.
 PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
 DANE_LEVELS = ("dane", "dane-only")
-CLIENT_SETTINGS = ("smtp_helo_name", "smtp_tls_CAfile", "smtp_tls_enforce_sts_mx_patterns")
+CLIENT_SETTINGS = ("smtp_helo_name", "smtp_tls_CAfile", "smtp_tls_CApath", "smtp_tls_enforce_sts_mx_patterns")
 TLSRPT_SINCE = (3, 10)  # The first version that supports policy_type= and the like. Earlier ones defer the mail.
 
 
@@ -78,6 +78,7 @@ class Client:
 
     helo: str
     ca_file: str = ""
+    ca_path: str = ""
     checks_patterns: bool | None = None  # Whether it checks MX names against the patterns that it is sent.
 
 
@@ -85,7 +86,7 @@ def client_of(values: Mapping[str, str]) -> Client:
     """The client that these values of `CLIENT_SETTINGS` make."""
     helo = values.get("smtp_helo_name") or socket.gethostname()
     checks = values.get("smtp_tls_enforce_sts_mx_patterns") == "yes" if values else None
-    return Client(helo, values.get("smtp_tls_CAfile", ""), checks)
+    return Client(helo, values.get("smtp_tls_CAfile", ""), values.get("smtp_tls_CApath", ""), checks)
 
 
 async def settings(names: Sequence[str], path: str = PATH) -> dict[str, str]:

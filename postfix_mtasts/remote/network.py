@@ -57,10 +57,10 @@ def is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return address.is_global and not address.is_multicast and not any(address in network for network in _NOT_GLOBAL)
 
 
-def tls_context(ca_file: str) -> ssl.SSLContext:
+def tls_context(ca_file: str | None) -> ssl.SSLContext:
     """Return a context that verifies policy hosts with TLS 1.2 or later (RFC 8461, 3.3 and 7.2). Raises CaError.
 
-    The trusted CAs are those of the PEM file `ca_file`, or those of the system if it is "".
+    The trusted CAs are those of the PEM file `ca_file`, those of the system if it is "", and none if it is None.
     """
     # ssl.create_default_context() sets different flags in each version of Python.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -69,6 +69,8 @@ def tls_context(ca_file: str) -> ssl.SSLContext:
     context.hostname_checks_common_name = False  # Only a DNS name in the SAN counts (RFC 8461, 3.3).
     # The host would choose the finite field, and one of 10,000 bits takes a second. Browsers do not offer it either.
     context.set_ciphers(":".join(cipher["name"] for cipher in context.get_ciphers() if cipher["kea"] != "kx-dhe"))
+    if ca_file is None:
+        return context
     if not ca_file:
         context.load_default_certs()
         paths = ssl.get_default_verify_paths()
@@ -81,6 +83,27 @@ def tls_context(ca_file: str) -> ssl.SSLContext:
         raise CaError("the file has no certificate in PEM format") from error
     except OSError as error:
         raise CaError(in_words(error)) from error
+    return context
+
+
+def mail_tls_context(ca_file: str, ca_path: str, ours: str) -> ssl.SSLContext:
+    """Return a context that trusts the CAs that Postfix trusts for MX hosts, and checks no names: policies do that.
+
+    `ca_file` and `ca_path` are Postfix's smtp_tls_CAfile and smtp_tls_CApath, a folder with hash links (openssl
+    rehash). Where both are "", `ours` is fetch.ca_file. Raises CaError, which names the setting.
+    """
+    try:
+        context = tls_context(ca_file or (None if ca_path else ours))
+    except CaError as error:
+        setting = f"smtp_tls_CAfile = {ca_file}" if ca_file else f'fetch.ca_file = "{ours}"'
+        raise CaError(f"{setting}: {error}") from error
+    if ca_path:
+        try:
+            next(pathlib.Path(ca_path).iterdir(), None)  # OpenSSL would look later, and say nothing.
+        except OSError as error:
+            raise CaError(f"smtp_tls_CApath = {ca_path}: {in_words(error)}") from error
+        context.load_verify_locations(capath=ca_path)
+    context.check_hostname = False
     return context
 
 

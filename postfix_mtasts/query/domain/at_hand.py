@@ -24,6 +24,7 @@ class AtHand:
 
     helo: str
     ca_file: str = ""
+    ca_path: str = ""
     checks_patterns: bool | None = None  # Whether it checks MX names against the patterns that it is sent.
     tables: tuple[Table, ...] = ()  # Of smtp_tls_policy_maps.
     queue: pathlib.Path | None = None
@@ -71,4 +72,4 @@ async def at_hand(path: str = PATH) -> AtHand:
     client = client_of(values)
     queue = pathlib.Path(values["queue_directory"]) if values.get("queue_directory") else None
     listed = tables(values.get("smtp_tls_policy_maps", ""))
-    return AtHand(client.helo, client.ca_file, client.checks_patterns, listed, queue, path)
+    return AtHand(client.helo, client.ca_file, client.ca_path, client.checks_patterns, listed, queue, path)

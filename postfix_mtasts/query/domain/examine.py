@@ -34,7 +34,7 @@ from postfix_mtasts.query.domain.report import (
 from postfix_mtasts.query.domain.verdict import verdict
 from postfix_mtasts.query.output import Output, QueryError, Status
 from postfix_mtasts.remote.fetcher import Fetcher
-from postfix_mtasts.remote.network import CaError, tls_context
+from postfix_mtasts.remote.network import CaError, mail_tls_context, tls_context
 from postfix_mtasts.remote.probe import EVERYWHERE, Prober
 from postfix_mtasts.sts.domain import NextHop
 from postfix_mtasts.sts.entry import Apply
@@ -92,12 +92,10 @@ class Examiner:
         self._found = found
         self._options = options
         self._output = output
-        self._tls = _tls(settings.fetch.ca_file, "fetch.ca_file")
+        self._tls = _tls(settings.fetch.ca_file)
         self._resolver = Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
-        # Without --probe, the file of Postfix does not matter.
-        ca_file = (found.ca_file if options.probe else "") or settings.fetch.ca_file
-        mail_tls = _tls(ca_file, "smtp_tls_CAfile")
-        mail_tls.check_hostname = False  # Names are judged by the policy.
+        # Without --probe, Postfix's CAs do not matter.
+        mail_tls = _mail_tls(found if options.probe else AtHand(found.helo), settings.fetch.ca_file)
         self._proxy = _proxy(settings.fetch)
         self._prober = Prober(self._resolver, mail_tls, found.helo, settings.fetch.allow_addresses, self._proxy)
 
@@ -243,11 +241,18 @@ def _proxy(fetch: Fetch) -> Proxy | None:
         raise QueryError(str(error), status=Status.CONFIG) from error
 
 
-def _tls(ca_file: str, setting: str) -> ssl.SSLContext:
+def _tls(ours: str) -> ssl.SSLContext:
     try:
-        return tls_context(ca_file)
+        return tls_context(ours)
     except CaError as error:
-        raise QueryError(f'{setting} = "{ca_file}": {error}', status=Status.CONFIG) from error
+        raise QueryError(f'fetch.ca_file = "{ours}": {error}', status=Status.CONFIG) from error
+
+
+def _mail_tls(found: AtHand, ours: str) -> ssl.SSLContext:
+    try:
+        return mail_tls_context(found.ca_file, found.ca_path, ours)
+    except CaError as error:
+        raise QueryError(str(error), status=Status.CONFIG) from error
 
 
 def _served(seen: Seen) -> tuple[Policy, ...]:

@@ -15,6 +15,7 @@ MAPS = (
 )
 
 HELO = "smtp_helo_name = mail.example.com"
+CAS = "smtp_tls_CAfile = /ca.pem\nsmtp_tls_CApath = /cas"
 
 
 def install(folder: Path, text: str) -> str:
@@ -29,10 +30,10 @@ def install(folder: Path, text: str) -> str:
     ("printed", "expected"),
     [
         (
-            f"{HELO}\nsmtp_tls_CAfile = /ca.pem\nsmtp_tls_policy_maps = {MAPS}\nsmtp_tls_enforce_sts_mx_patterns = yes",
-            AtHand("mail.example.com", "/ca.pem", True, tables(MAPS)),
+            f"{HELO}\n{CAS}\nsmtp_tls_policy_maps = {MAPS}\nsmtp_tls_enforce_sts_mx_patterns = yes",
+            AtHand("mail.example.com", "/ca.pem", "/cas", checks_patterns=True, tables=tables(MAPS)),
         ),
-        (f"{HELO}\nsmtp_tls_CAfile =", AtHand("mail.example.com", "", False)),
+        (f"{HELO}\nsmtp_tls_CAfile =", AtHand("mail.example.com", checks_patterns=False)),
     ],
 )
 async def test_main_cf(printed: str, expected: AtHand, tmp_path: Path) -> None:
