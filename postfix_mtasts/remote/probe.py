@@ -25,7 +25,7 @@ from postfix_mtasts.turns import Turns
 EVERYWHERE = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
 DEADLINE = 10.0  # Seconds for all of one connection.
 _MAX_REPLY = 10_000  # Bytes.
-_LAST_LINE = re.compile(rb"(?:^|\n)([0-9]{3})(?: [^\n]*)?\r?\n\Z")
+_LAST_LINE = re.compile(rb"([0-9]{3})(?: [^\n]*)?\r?\n")
 _TRANSIENT = b"4"  # The first digit of a reply that may be another one later (RFC 5321, 4.2.1).
 
 
@@ -205,7 +205,8 @@ async def _reply(stream: Stream, expected: bytes, what: str, dialogue: _Dialogue
     """Read an SMTP reply (RFC 5321, 4.2). Raises _SmtpError if it does not have the expected code."""
     dialogue.awaits = what
     reply = b""
-    while not (last := _LAST_LINE.search(reply)):
+    # Only the latest line is looked at, since the host may send octet by octet.
+    while not (last := _LAST_LINE.fullmatch(reply, reply.rfind(b"\n", 0, -1) + 1)):
         data = await stream.read(_MAX_REPLY)
         if not data:
             raise _SmtpError(f"closed the connection before its {what}")
