@@ -5,6 +5,7 @@ that follow from the states; the others wait for it. Reading waits for nobody.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
@@ -62,21 +63,24 @@ class Entry:
 
 
 class Store:
-    """The database in a file, which is made if it does not exist. Raises StoreError, as its methods do."""
+    """The database in a file. Raises StoreError, as its methods do.
 
-    def __init__(self, path: str) -> None:
+    If the file does not exist, it is made, unless it is only to be read: then nothing is changed, and the right to read
+    it is enough.
+    """
+
+    def __init__(self, path: str, *, read_only: bool = False) -> None:
         self._path = path
         with self._errors():
-            # For its owner alone, before SQLite makes it for everybody: it has the names of customers. A file that is
-            # there is not opened: to close it would give up the locks of other connections of this process.
-            with contextlib.suppress(FileExistsError):
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            if not read_only:
+                self._make()
             # Each statement is a transaction, unless one is begun.
-            self._connection = sqlite3.connect(path, timeout=WAIT, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")  # A state must be on disk before its file.
+            self._connection = sqlite3.connect(self._uri(read_only), timeout=WAIT, isolation_level=None, uri=True)
+            if not read_only:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute("PRAGMA synchronous = FULL")  # A state must be on disk before its file.
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
+            if version == 0 and not read_only:
                 with self.changing():
                     self._create()
             elif version != _VERSION:
@@ -144,6 +148,29 @@ class Store:
             return parse_row(PolicyDomain(name), text)
         except RowError as error:
             raise StoreError(f"{self._path}: the row of {name} cannot be read: {error}") from error
+
+    def _make(self) -> None:
+        """Make the file before SQLite makes it for everybody: it has the names of customers.
+
+        A file that is there is not opened: to close it would give up the locks of other connections of this process.
+        """
+        with contextlib.suppress(FileExistsError):
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.fchmod(file, 0o640)  # Whatever the umask: its group may look.
+            finally:
+                os.close(file)
+
+    def _uri(self, read_only: bool) -> str:
+        file = pathlib.Path(self._path).absolute()
+        if not read_only:
+            return file.as_uri()
+        file.stat()  # SQLite does not say why it cannot.
+        if not os.access(file, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        # Who may not write in the folder cannot begin a write-ahead log. Without one, nobody has the file open.
+        logged = os.access(file.parent, os.W_OK) or pathlib.Path(f"{file}-wal").exists()
+        return f"{file.as_uri()}?mode=ro" + ("" if logged else "&immutable=1")
 
     def _create(self) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()

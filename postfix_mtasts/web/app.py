@@ -25,17 +25,16 @@ from postfix_mtasts.reports.facts import facts, recent, stored
 from postfix_mtasts.reports.pages import WINDOWS, views
 from postfix_mtasts.reports.report import Reading
 from postfix_mtasts.reports.show import document
-from postfix_mtasts.reports.spool import Spool, folder
 from postfix_mtasts.reports.store import Store, StoreError
 from postfix_mtasts.reports.viewing import Limits
 from postfix_mtasts.reports.views import DAYS, window
-from postfix_mtasts.web.buttons import BUTTONS, FieldError, command_of
+from postfix_mtasts.web.buttons import BUTTONS, FieldError
 from postfix_mtasts.web.guard import Guard
 from postfix_mtasts.web.held import held
+from postfix_mtasts.web.helper import Hands
 from postfix_mtasts.web.overview import concerns
 from postfix_mtasts.web.pages import WebPages
 from postfix_mtasts.web.published import listed, shown
-from postfix_mtasts.web.run import run
 
 # What a view lists, so that its page has at most 200 kB of usual texts.
 LIMITS = Limits(rows=25, failures=8, reports=8, policies=8, mx=8)
@@ -44,9 +43,9 @@ PAGE = 100  # Reports of a page of the list, and mails in quarantine.
 _KEY = re.compile(r"[0-9a-f]{1,64}")
 
 
-def application(settings: Config, token: bytes, config: str | None) -> Guard:
+def application(settings: Config, token: bytes, hands: Hands) -> Guard:
     """The dashboard, as an ASGI application."""
-    site = Site(settings, config)
+    site = Site(settings, hands)
     starlette = Starlette(
         routes=[
             Route("/", site.overview),
@@ -83,10 +82,10 @@ class Site:
 
     guard: Guard
 
-    def __init__(self, settings: Config, config: str | None) -> None:
+    def __init__(self, settings: Config, hands: Hands) -> None:
         self.pages = WebPages()
         self._settings = settings
-        self._config = config
+        self._hands = hands
 
     def overview(self, _: Request) -> Response:
         """The first page."""
@@ -150,7 +149,7 @@ class Site:
         if not found:
             raise HTTPException(404)
         try:
-            text = Spool(folder(self._settings.reports.path)).read(found[0].message)
+            text = self._hands.mail(found[0].message)
         except OSError as error:
             raise HTTPException(404, "The mail is not kept any more: see reports.keep_mails.") from error
         return _file(text, f"{key}.eml", "application/octet-stream")
@@ -184,11 +183,10 @@ class Site:
         wrong = ""
         if request.method == "POST":
             try:
-                command = command_of(button, target, form)
+                command, done = await self._hands.press(name, target, form, user)
             except (FieldError, QueryError) as error:
                 wrong = str(error)
             else:
-                done = await run(command, user, self._settings, self._config)
                 page = await asyncio.to_thread(self.pages.done, button, target, str(command), done)
                 return HTMLResponse(page, 200 if done.status in (Status.OK, Status.WARNING) else 409)
         token = self.guard.form_token(user, request.scope["path"])

@@ -100,7 +100,7 @@ def _reports(settings: Config, now: datetime.datetime) -> Concern:
 def _lines(path: str) -> list[Line] | None:
     if not exists(path):
         return None
-    store = Store(path)
+    store = Store(path, read_only=True)
     try:
         return list(store.lines())
     finally:

@@ -127,7 +127,7 @@ def _sessions(settings: Config, names: list[str]) -> dict[str, tuple[int, int]]:
 
 @contextmanager
 def _store(settings: Config) -> Iterator[Store]:
-    store = Store(settings.publish.path)
+    store = Store(settings.publish.path, read_only=True)
     try:
         yield store
     finally:

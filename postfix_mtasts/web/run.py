@@ -87,8 +87,13 @@ async def run(command: Command, user: str, settings: Config, config: str | None)
         status, failure = Status.UNAVAILABLE, (f"error: it took longer than {WITHIN:g} s",)
     for line in filter(None, failure):
         output.lines.append((printable(line), Status.ERROR))
-    log.info("user=%s, command=%s: %s", printable(user), printable(str(command)), status.name.lower())
+    tell(user, command, status)
     return Done(status, tuple(output.lines))
+
+
+def tell(user: str, command: Command, status: Status) -> None:
+    """Tell in the log what a button has run."""
+    log.info("user=%s, command=%s: %s", printable(user), printable(str(command)), status.name.lower())
 
 
 async def _query(words: Sequence[str], user: str, settings: Config, config: str | None, output: Output) -> Status:

@@ -24,6 +24,7 @@ from postfix_mtasts.config import Web as Settings
 from postfix_mtasts.daemon.listen import ListenError, close, listen
 from postfix_mtasts.rights import in_the_way
 from postfix_mtasts.web.app import application
+from postfix_mtasts.web.helper import Hands
 
 CONNECTIONS = 100  # More are told to come again later. A browser has up to six.
 REQUEST_WITHIN = 5.0  # Seconds for the first request of a connection, with its headers.
@@ -39,7 +40,7 @@ class StartError(Exception):
     """The dashboard cannot start. The message says why."""
 
 
-async def serve(settings: Config, config: str | None) -> None:
+async def serve(settings: Config, hands: Hands) -> None:
     """Serve the dashboard until a signal comes. Raises StartError."""
     _not_root(settings)
     token = _token(settings.web)
@@ -47,7 +48,7 @@ async def serve(settings: Config, config: str | None) -> None:
     try:
         server = Server(
             uvicorn.Config(
-                application(settings, token, config),
+                application(settings, token, hands),
                 http=Protocol,
                 ws="none",
                 lifespan="off",
