@@ -64,7 +64,7 @@ class Unit:
 
     @contextlib.contextmanager
     def for_each_connection(self, socket: "Unit") -> Iterator[None]:
-        """Have it start for each connection to a socket. systemd does so by itself, as the unit of the service wants."""
+        """Have it start for each connection to a socket. systemd does so for the unit that wants it."""
         if SYSTEMD:
             yield
             return

@@ -18,11 +18,12 @@ import re
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from postfix_mtasts.config import Config
-from postfix_mtasts.query.output import QueryError, Status
+from postfix_mtasts.query.output import QueryError, Status, printable
 from postfix_mtasts.remote.network import in_words
 from postfix_mtasts.reports.files import MAX_FILE
 from postfix_mtasts.reports.spool import Spool, folder
@@ -41,6 +42,14 @@ JSON = dict[str, Any]
 
 class RequestError(ValueError):
     """What a helper was asked for is not in its protocol, or not of its program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Press:
+    """The command of a button, and who presses it."""
+
+    command: Command
+    user: str
 
 
 class Hands:
@@ -91,40 +100,43 @@ class Hands:
 def _done(answer: bytes) -> Done:
     """Raises ValueError."""
     document = json.loads(answer)
-    lines = tuple((str(text), None if status is None else Status(status)) for text, status in document["lines"])
-    return Done(Status(document["status"]), lines)
+    try:
+        lines = tuple((str(text), None if status is None else Status(status)) for text, status in document["lines"])
+        return Done(Status(document["status"]), lines)
+    except (LookupError, TypeError) as error:
+        raise ValueError from error
 
 
 def answer(program: str, settings: Config, config: str | None) -> None:
     """Do what comes in by standard input, once. Raises RequestError, and OSError if the dashboard has gone."""
-    _answer(program, settings, config, sys.stdin.buffer, sys.stdout.buffer)
+    asked = parse(program, sys.stdin.buffer.readline(MAX_REQUEST))
+    if isinstance(asked, Press):
+        done = asyncio.run(run.run(asked.command, asked.user, settings, config))
+        reply = json.dumps({"status": done.status, "lines": done.lines}).encode() + b"\n"
+    else:
+        reply = _mail(asked, settings)
+    sys.stdout.buffer.write(reply)
+    sys.stdout.buffer.flush()
 
 
-def _answer(program: str, settings: Config, config: str | None, source: BinaryIO, to: BinaryIO) -> None:
-    line = source.readline(MAX_REQUEST)
+def parse(program: str, line: bytes) -> Press | str:
+    """What a helper for a program is asked for: a command for a user, or the name of a mail. Raises RequestError."""
     try:
         request = json.loads(line)
         if program == REPORTS and "mail" in request:
-            to.write(_mail(request["mail"], settings))
-        else:
-            to.write(asyncio.run(_press(program, request, settings, config)))
-    except (KeyError, TypeError, ValueError, FieldError, QueryError) as error:
-        raise RequestError(f"asked for what no button of {program} does: {error}") from error
-    to.flush()
-
-
-async def _press(program: str, request: JSON, settings: Config, config: str | None) -> bytes:
-    command = command_of(BUTTONS[request["button"]], request["target"], request["form"])
-    user = request["user"]
-    if command.program != program or not user.isprintable() or not 0 < len(user) <= MAX_USER:
-        raise ValueError("another program, or no user")
-    done = await run.run(command, user, settings, config)
-    return json.dumps({"status": done.status, "lines": done.lines}).encode() + b"\n"
+            if not _MAIL.fullmatch(request["mail"]):
+                raise ValueError("no name of a mail")
+            return str(request["mail"])
+        command = command_of(BUTTONS[request["button"]], request["target"], request["form"])
+        user = request["user"]
+        if command.program != program or not user.isprintable() or not 0 < len(user) <= MAX_USER:
+            raise ValueError("another program, or no user")
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError, FieldError, QueryError) as error:
+        raise RequestError(f"asked for what no button of {program} does: {printable(str(error))}") from error
+    return Press(command, user)
 
 
 def _mail(name: str, settings: Config) -> bytes:
-    if not _MAIL.fullmatch(name):
-        raise ValueError("no name of a mail")
     try:
         return Spool(folder(settings.reports.path)).read(name)
     except FileNotFoundError:

@@ -23,6 +23,7 @@ ANSWERS = (
 )
 DEB = "POSTFIX_MTASTS_DEB"
 REPORTS = ("alert", "summary")  # What the timers of postfix-mtasts-reports run.
+HELPERS = ("query", "publish", "reports")  # Of the dashboard.
 SOURCE = "/tmp/source"
 # What a project without a public home has not.
 HOMELESS = ("no-homepage-field", "upstream-metadata-missing-bug-tracking", "upstream-metadata-missing-repository")
@@ -132,7 +133,7 @@ def test_the_unit_tests_ran(built: Built) -> None:
 def test_lintian_finds_nothing(suite: str, builder: Root, built: Built) -> None:
     (changes,) = [name for name in built.files if name.endswith(".changes")]
     found = builder.ask("lintian", "--allow-root", "--display-info", "--pedantic", changes, folder=BUILD)
-    known = re.compile(rf"[WIP]: postfix-mtasts(-publish| source)?: ({'|'.join((*HOMELESS, *KNOWN[suite]))}) ")
+    known = re.compile(rf"[WIP]: postfix-mtasts(-publish|-web| source)?: ({'|'.join((*HOMELESS, *KNOWN[suite]))}) ")
     assert [line for line in found.stdout.splitlines() if not known.match(f"{line} ")] == []
 
 
@@ -142,7 +143,7 @@ def test_it_is_reproducible(suite: str, files: Path, built: Built) -> None:
     again = build_in(f"{suite}-build", files, environment=environment, place="/elsewhere/again")
     same = (".deb", ".dsc", ".orig.tar.gz", ".debian.tar.xz")
     assert [name for name in again.files if name.endswith(same) and again.files[name] != built.files[name]] == []
-    assert len([name for name in again.files if name.endswith(same)]) == len(same) + 2  # There are three packages.
+    assert len([name for name in again.files if name.endswith(same)]) == len(same) + 3  # There are four packages.
 
 
 def test_the_units_are_where_the_release_has_them(suite: str, builder: Root, built: Built) -> None:
@@ -175,14 +176,21 @@ def test_the_units_are_understood_and_the_service_is_locked_up(installed: Root, 
     publishing = debs.pop("postfix-mtasts-publish")
     install(installed, *debs.values())
     install(installed, "--no-install-recommends", publishing)  # A web server is not at hand.
+    web = "postfix-mtasts-web.service"
+    helpers = [f"postfix-mtasts-web-{name}{kind}" for name in HELPERS for kind in ("@.service", ".socket")]
     service, reports = "postfix-mtasts.service", [f"postfix-mtasts-reports@{name}.service" for name in REPORTS]
     publish = ["postfix-mtasts-publish.service", "postfix-mtasts-publish-check.service"]
     others = (f"postfix-mtasts-{name}.{kind}" for name in ("chroot", "metrics") for kind in ("socket", "service"))
     units = (service, "postfix-mtasts.socket", *others)
     timers = [*(f"postfix-mtasts-reports-{name}.timer" for name in REPORTS), "postfix-mtasts-publish-check.timer"]
-    verified = installed.run("systemd-analyze", "verify", "--man=no", *units, *reports, *publish, *timers)
+    verified = installed.run(
+        "systemd-analyze", "verify", "--man=no", *units, *reports, *publish, *timers, web, *helpers
+    )
     assert verified == ""
     for one in (service, *publish):
+        installed.run("systemd-analyze", "security", "--offline=true", "--threshold=12", one)
+    installed.run("systemd-analyze", "security", "--offline=true", "--threshold=15", web)
+    for one in helpers[::2]:
         installed.run("systemd-analyze", "security", "--offline=true", "--threshold=12", one)
     # They may not have user namespaces, which would take away the group that may hand over mails.
     for one in reports:
@@ -196,6 +204,18 @@ def test_the_timer_of_publish_is_started_and_its_service_is_not(builder: Root, b
         "postfix-mtasts-publish.service",
         "postfix-mtasts-publish-check.timer",
     ]
+
+
+def test_nothing_starts_the_dashboard(suite: str, builder: Root, built: Built) -> None:
+    builder.run("dpkg-deb", "--control", f"{BUILD}/{built.debs['postfix-mtasts-web']}", "/tmp/of-web")
+    scripts = {file.name: file.read_text() for file in (builder.path / "tmp/of-web").iterdir()}
+    assert re.findall(r"deb-systemd-helper (\S+)", scripts["postinst"]) == [
+        "unmask",
+        "was-enabled",
+        "enable",
+        "update-state",
+    ]
+    assert re.findall(r"deb-systemd-invoke (\S+)", scripts["postinst"]) == ["try-restart"]
 
 
 def test_an_upgrade_restarts_the_service_and_leaves_its_sockets_alone(suite: str, builder: Root, built: Built) -> None:
@@ -245,6 +265,11 @@ def test_reports_come_in_and_are_told_of_and_a_purge_leaves_nothing(fresh: Root,
 @installing
 def test_a_policy_is_published_as_root_says_and_a_purge_leaves_nothing(fresh: Root, built: Built) -> None:
     assert run_test(fresh, "publish", built).splitlines()[-1] == "publish: passed"
+
+
+@installing
+def test_the_dashboard_looks_and_its_helpers_change_and_mail_goes_on_without_it(fresh: Root, built: Built) -> None:
+    assert run_test(fresh, "web", built).splitlines()[-1] == "web: passed"
 
 
 @installing

@@ -11,6 +11,8 @@ from postfix_mtasts.daemon import command as daemon
 from postfix_mtasts.daemon import service
 from postfix_mtasts.query.output import Status
 from postfix_mtasts.reports import telling
+from postfix_mtasts.web import helper
+from postfix_mtasts.web import main as web
 
 ROOT = Path(__file__).parents[2]
 DEBIAN = ROOT / "debian"
@@ -109,3 +111,47 @@ def test_both_services_for_publishing_are_locked_up_alike() -> None:
         for name in ("", "postfix-mtasts-publish-check.")
     )
     assert serve.partition("\n[Install]")[0] == check
+
+
+def sandbox(name: str) -> dict[str, str]:
+    """What stands below the capabilities in a service."""
+    settings = list(unit(name)["Service"].items())
+    first = next(number for number, (key, _) in enumerate(settings) if key == "CapabilityBoundingSet")
+    return dict(settings[first:])
+
+
+def test_each_helper_of_the_dashboard_is_the_user_to_whom_things_belong_and_locked_up_like_him() -> None:
+    owners = {
+        "postfix-mtasts-query": "postfix-mtasts.service",
+        "postfix-mtasts-publish": "postfix-mtasts-publish.service",
+        "postfix-mtasts-reports": "postfix-mtasts-reports@.service",
+    }
+    assert tuple(owners) == web.PROGRAMS
+    folder = Path(unit("postfix-mtasts-web.service")["Service"]["ExecStart"].partition("--helpers ")[2])
+    for program, owner in owners.items():
+        name = f"postfix-mtasts-web.postfix-mtasts-web-{program.rpartition('-')[2]}"
+        service, owned = unit(f"{name}@.service")["Service"], unit(owner)["Service"]
+        assert service["ExecStart"] == f"/usr/bin/postfix-mtasts-web --helper {program}"
+        assert service["User"] == owned["User"]
+        is_daemon = owner == "postfix-mtasts.service"  # It is asked, and its files are left alone.
+        assert service.get("StateDirectory") == (None if is_daemon else owned["StateDirectory"])
+        families = "AF_UNIX" if is_daemon else "AF_INET AF_INET6 AF_UNIX"
+        like = sandbox("postfix-mtasts-publish.service") | {"RestrictAddressFamilies": families}
+        assert sandbox(f"{name}@.service") == like
+        assert int(service["RuntimeMaxSec"]) > helper.WITHIN
+        socket = unit(f"{name}.socket")["Socket"]
+        assert Path(socket["ListenStream"]) == folder / program
+        assert (socket["SocketUser"], socket["SocketMode"]) == ("_postfix-mtasts-web", "0600")
+
+
+def test_the_user_of_the_dashboard_may_look_and_give_its_socket_away() -> None:
+    lines = [line.split() for line in (DEBIAN / "postfix-mtasts-web.sysusers").read_text().splitlines()]
+    (user,) = [line[1] for line in lines if line[0] == "u"]
+    service = unit("postfix-mtasts-web.service")["Service"]
+    assert service["User"] == user
+    owners = {unit(f"postfix-mtasts{name}service")["Service"]["User"] for name in (".", "-publish.", "-reports@.")}
+    groups = {line[2] for line in lines if line[0] == "m" and line[1] == user}
+    assert groups == owners | {Config().web.group}
+    assert ["g", Config().web.group, "-"] in lines
+    assert f'listen = "unix:/run/{service["RuntimeDirectory"]}/socket"' in (ROOT / "docs/web.md").read_text()
+    assert int(service["RestartPreventExitStatus"]) == Status.CONFIG

@@ -28,12 +28,20 @@ _WAIT = 20  # Seconds.
 class Dashboard:
     """`with Dashboard(folder, tables) as dashboard: …`, on a port of this machine, with a token in a file.
 
-    With `socket_path`, it is on a Unix socket instead, without a token.
+    With `socket_path`, it is on a Unix socket instead, without a token. `helpers` is the folder of their sockets.
 
     `tables` are those of the configuration beside `[web]`; `web` is what else that has.
     """
 
-    def __init__(self, folder: Path, tables: Config, *, socket_path: Path | None = None, **web: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tables: Config,
+        *,
+        socket_path: Path | None = None,
+        helpers: Path | None = None,
+        **web: object,
+    ) -> None:
         self.folder = folder
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -49,10 +57,11 @@ class Dashboard:
             ours = {"listen": f"unix:{socket_path}", "group": ""}
         self._config.write_text(toml({**tables, "web": ours | web}))
         self._log = folder / "dashboard.log"
+        self._helpers = ("--helpers", helpers) if helpers else ()
 
     def __enter__(self) -> Self:
         with self._log.open("wb") as output:
-            self._process = subprocess.Popen([COMMAND, "--config", self._config], stderr=output)
+            self._process = subprocess.Popen([COMMAND, "--config", self._config, *self._helpers], stderr=output)
         deadline = time.monotonic() + _WAIT
         while True:
             try:
