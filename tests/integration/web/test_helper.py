@@ -38,7 +38,9 @@ class Helpers:
                     if ended.is_set():
                         return
                     command = [COMMAND, "--helper", program, "--config", self._config]
-                    subprocess.run(command, stdin=connection, stdout=connection, check=True, timeout=60)
+                    subprocess.run(
+                        command, stdin=connection.fileno(), stdout=connection.fileno(), check=True, timeout=60
+                    )
 
         path, ended = self._folder / program, threading.Event()
         with socket.socket(socket.AF_UNIX) as listener:

@@ -41,8 +41,9 @@ def block(first: str) -> str:
 @contextmanager
 def dashboard(folder: Path) -> Iterator[tuple[Dashboard, Path]]:
     path = folder / "dashboard"
-    web = {"hosts": [NAME], "user_header": "X-Remote-User"}
-    with Dashboard(folder, tables(folder), socket_path=path, **web) as started:
+    with Dashboard(
+        folder, tables(folder), socket_path=path, hosts=[NAME], user_header="X-Remote-User"
+    ) as started:  # fmt: skip
         yield started, path
 
 
