@@ -41,9 +41,7 @@ def block(first: str) -> str:
 @contextmanager
 def dashboard(folder: Path) -> Iterator[tuple[Dashboard, Path]]:
     path = folder / "dashboard"
-    with Dashboard(
-        folder, tables(folder), socket_path=path, hosts=[NAME], user_header="X-Remote-User"
-    ) as started:  # fmt: skip
+    with Dashboard(folder, tables(folder), socket_path=path, hosts=[NAME], user_header="X-Remote-User") as started:
         yield started, path
 
 
