@@ -129,17 +129,18 @@ def test_each_helper_of_the_dashboard_is_the_user_to_whom_things_belong_and_lock
     assert tuple(owners) == web.PROGRAMS
     folder = Path(unit("postfix-mtasts-web.service")["Service"]["ExecStart"].partition("--helpers ")[2])
     for program, owner in owners.items():
-        name = f"postfix-mtasts-web.postfix-mtasts-web-{program.rpartition('-')[2]}"
-        service, owned = unit(f"{name}@.service")["Service"], unit(owner)["Service"]
+        name = f"postfix-mtasts-web-{program.rpartition('-')[2]}"
+        file = f"postfix-mtasts-web@.{name}.service"  # So debhelper names the file of a template.
+        service, owned = unit(file)["Service"], unit(owner)["Service"]
         assert service["ExecStart"] == f"/usr/bin/postfix-mtasts-web --helper {program}"
         assert service["User"] == owned["User"]
         is_daemon = owner == "postfix-mtasts.service"  # It is asked, and its files are left alone.
         assert service.get("StateDirectory") == (None if is_daemon else owned["StateDirectory"])
         families = "AF_UNIX" if is_daemon else "AF_INET AF_INET6 AF_UNIX"
         like = sandbox("postfix-mtasts-publish.service") | {"RestrictAddressFamilies": families}
-        assert sandbox(f"{name}@.service") == like
+        assert sandbox(file) == like
         assert int(service["RuntimeMaxSec"]) > helper.WITHIN
-        socket = unit(f"{name}.socket")["Socket"]
+        socket = unit(f"postfix-mtasts-web.{name}.socket")["Socket"]
         assert Path(socket["ListenStream"]) == folder / program
         assert (socket["SocketUser"], socket["SocketMode"]) == ("_postfix-mtasts-web", "0600")
 
