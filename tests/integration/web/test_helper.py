@@ -37,7 +37,7 @@ class Helpers:
                 with connection:
                     if ended.is_set():
                         return
-                    command = [COMMAND, "--helper", program, "--config", self._config]
+                    command = [str(COMMAND), "--helper", program, "--config", str(self._config)]
                     subprocess.run(
                         command, stdin=connection.fileno(), stdout=connection.fileno(), check=True, timeout=60
                     )
