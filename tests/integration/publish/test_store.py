@@ -3,9 +3,12 @@
 import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from postfix_mtasts.publish.store import Entry, Line, Store, StoreError
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 from tests.integration.conftest import filled, small_disk
+from tests.world.postfix import unfit
 
 NOW = 1_800_000_000.0
 DOMAIN = PolicyDomain("example.com")
@@ -40,6 +44,20 @@ for number in range(int(sys.argv[3])):
         assert store.get(domain) is None
         store.save(decide(None, Added(domain, POLICY), NOW), "root", NOW)
     print(domain, flush=True)
+"""
+
+# Two groups, and what somebody of one prints of a database.
+NOGROUP, GROUP = 65_534, 1
+READER = """
+import os, sys
+from postfix_mtasts.publish.store import Store, StoreError
+os.setgroups([])
+os.setgid(int(sys.argv[2]))
+os.setuid(65_534)
+try:
+    print(*(line.domain for line in Store(sys.argv[1], read_only=True).lines()))
+except StoreError as error:
+    print(error)
 """
 
 
@@ -137,6 +155,44 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, name: str, content: bytes | 
     with pytest.raises(StoreError) as caught:
         Store(str(path))
     assert str(caught.value) == f"{path}: {reason}"
+
+
+@pytest.mark.skipif(bool(unfit()), reason=unfit() or "")
+def test_the_group_may_look_and_nothing_is_made(folder: Path) -> None:
+    path = folder / "publish.sqlite"
+    with pytest.raises(StoreError) as caught:
+        Store(str(path), read_only=True)
+    assert (str(caught.value), list(folder.iterdir())) == (f"{path}: no such file or directory", [])
+    Store(str(path)).close()
+    os.chown(path, -1, GROUP)
+    store = Store(str(path))
+    store.save(decide(None, Added(DOMAIN, POLICY), NOW), "root", NOW)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    # In its write-ahead log; and then in the file, without one.
+    assert looked(path, GROUP) == "example.com\n"
+    store.close()
+    files = {path, folder / f"{path.name}.lock"}
+    assert set(folder.iterdir()) == files
+    assert looked(path, GROUP) == "example.com\n"
+    assert looked(path, NOGROUP) == f"{path}: permission denied\n"
+    assert set(folder.iterdir()) == files
+    with pytest.raises(StoreError) as caught:
+        Store(str(path), read_only=True).save(decide(None, Added(DOMAIN, POLICY), NOW), "root", NOW)
+    assert str(caught.value) == f"{path}: attempt to write a readonly database"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that everybody may enter."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def looked(path: Path, group: int) -> str:
+    """What somebody of a group reads of a database."""
+    command = [sys.executable, "-c", READER, str(path), str(group)]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def test_a_row_of_another_version_is_told_of_and_kept(tmp_path: Path) -> None:
