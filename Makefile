@@ -19,7 +19,7 @@ VENV = .venv
 OLDEST = .venv-debian12
 # What takes minutes, and depends on the versions of libraries only where other tests try it.
 SLOW = $(patsubst %,--ignore=tests/integration/%,query/domain publish/test_caddy.py publish/test_command.py publish/test_told.py \
-	publish/test_web_servers.py web/test_proxies.py)
+	publish/test_web_servers.py web/test_proxies.py web/test_ssh.py)
 # The files of the tests are shared out among processes, each in a namespace of its own: one more than processors, for tests wait.
 pytest = $(1)/bin/python -m pytest --dist loadfile --no-loadscope-reorder --tx '$(shell expr $$(nproc) + 1)*popen//python=tests/namespace $(1)/bin/python'
 # The Debian package is built here.

@@ -206,16 +206,16 @@ def test_the_timer_of_publish_is_started_and_its_service_is_not(builder: Root, b
     ]
 
 
-def test_nothing_starts_the_dashboard(suite: str, builder: Root, built: Built) -> None:
+def test_an_upgrade_restarts_a_dashboard_that_runs_and_nothing_else_starts_it(builder: Root, built: Built) -> None:
     builder.run("dpkg-deb", "--control", f"{BUILD}/{built.debs['postfix-mtasts-web']}", "/tmp/of-web")
-    scripts = {file.name: file.read_text() for file in (builder.path / "tmp/of-web").iterdir()}
-    assert re.findall(r"deb-systemd-helper (\S+)", scripts["postinst"]) == [
-        "unmask",
-        "was-enabled",
-        "enable",
-        "update-state",
+    script = (builder.path / "tmp/of-web/postinst").read_text()
+    assert re.findall(r"deb-systemd-invoke (\S+ \S+)", script.replace("'", "")) == [
+        "try-restart postfix-mtasts-web.service"
     ]
-    assert re.findall(r"deb-systemd-invoke (\S+)", scripts["postinst"]) == ["try-restart"]
+    # An installation enables it only if it was enabled when it was removed.
+    assert re.findall(r"^\t?if (deb-systemd-helper \S+)", script, re.MULTILINE) == [
+        "deb-systemd-helper debian-installed"
+    ]
 
 
 def test_an_upgrade_restarts_the_service_and_leaves_its_sockets_alone(suite: str, builder: Root, built: Built) -> None:
