@@ -22,13 +22,26 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from postfix_mtasts import __version__
-from postfix_mtasts.cache.fleet_jobs import FleetError, Job, Look, Put, Release, Seen, Theirs, relay_of
+from postfix_mtasts.cache.fleet_jobs import (
+    BATCH,
+    FleetError,
+    Job,
+    Look,
+    Put,
+    Release,
+    Seen,
+    Theirs,
+    news_of,
+    relay_of,
+    told_domain,
+)
 from postfix_mtasts.cache.row import RowError
 from postfix_mtasts.cache.shared import parse_shared, print_shared
 from postfix_mtasts.log import events
-from postfix_mtasts.sts.domain import PolicyDomain, PolicyDomainError, next_hop
+from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.elsewhere import MAX_SKEW
 from postfix_mtasts.sts.entry import Entry
+from postfix_mtasts.turns import Turns
 
 if TYPE_CHECKING:
     from postfix_mtasts.cache.fleet_server import (
@@ -38,7 +51,7 @@ if TYPE_CHECKING:
 WITHIN = 0.25  # Seconds that a domain waits for the server at most.
 OPEN_FOR = 30.0  # Seconds that the breaker is open.
 BEAT = 10.0  # Seconds between two beats.
-_BATCH = 100  # Jobs in one round trip.
+_LARGE = 2**14  # Octets of a value that is parsed alone in a round of the event loop.
 _MAX_JOBS = 1000  # That wait for one. What comes then goes on without the fleet.
 _STUCK = 1.0  # Seconds for a round trip: a server that sends octet by octet never exceeds the time for one step.
 _MAX_NEWS = 10_000  # Domains that others told of, and that wait to be looked at. More are lost.
@@ -65,6 +78,7 @@ class Fleet:
         self._complained_at = -_COMPLAIN_AFTER
         self._token = secrets.token_hex(8)
         self._tokens = itertools.count()
+        self._turns = Turns()
         self._news: dict[PolicyDomain, float | None] = {}
         self._has_news = asyncio.Event()
         self._ending = threading.Event()
@@ -90,6 +104,8 @@ class Fleet:
         seen = reply.result() if reply.done() else None
         if not seen:
             return None
+        if seen.value and len(seen.value) > _LARGE:
+            await self._turns.take(1)
         return Theirs(self._parsed(domain, seen.value), seen.is_ours, seen.is_theirs)
 
     def share(self, domain: PolicyDomain, entry: Entry, token: str = "", *, is_news: bool = False) -> None:
@@ -193,21 +209,12 @@ class Fleet:
 
     def _told(self, data: bytes) -> None:
         """Note what a relay tells. What is no news of ours is nothing."""
-        try:
-            match json.loads(data):
-                case {"forget": str(name), "at": float(at)}:
-                    self._note(name, at)
-                case {"change": str(name)}:
-                    self._note(name, None)
-        except (ValueError, RecursionError):
-            pass
+        if news := news_of(data):
+            self._note(*news)
 
     def _note(self, name: str, at: float | None) -> None:
-        try:
-            domain = next_hop(name.encode("utf-8", "surrogatepass")).domain
-        except PolicyDomainError:
-            return
-        if domain.name == name and len(self._news) < _MAX_NEWS:
+        domain = told_domain(name)
+        if domain and len(self._news) < _MAX_NEWS:
             self._news[domain] = self._news.get(domain) if at is None else at
             self._has_news.set()
 
@@ -231,7 +238,7 @@ class Fleet:
     async def _work(self) -> None:
         try:
             while self._jobs and self._works:
-                batch = [self._jobs.popleft() for _ in range(min(_BATCH, len(self._jobs)))]
+                batch = [self._jobs.popleft() for _ in range(min(BATCH, len(self._jobs)))]
                 replies = [reply for _, reply in batch if reply]
                 await self._trip([job for job, _ in batch], replies)
         finally:

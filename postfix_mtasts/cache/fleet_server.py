@@ -9,10 +9,11 @@ Keys, all with the prefix of the configuration:
     since       when the first relay came
     news        the channel: {"forget": DOMAIN, "at": TIME} and {"change": DOMAIN}
 
-Only this module knows redis-py, and only a daemon with [fleet] imports it. Each step takes `TIMEOUT` seconds at most.
-Nothing is tried a second time: what waits for it goes on without.
+Only this module and `fleet_bounds` know redis-py, and only a daemon with [fleet] imports them. Each step takes `TIMEOUT`
+seconds at most. Nothing is tried a second time: what waits for it goes on without.
 """
 
+import contextlib
 import inspect
 import json
 import threading
@@ -25,7 +26,19 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from postfix_mtasts.cache.fleet_jobs import TURN, FleetError, Here, Job, Look, Put, Release, Seen
+from postfix_mtasts.cache import fleet_bounds
+from postfix_mtasts.cache.fleet_jobs import (
+    MAX_FORGOTTEN,
+    MAX_TOLD,
+    TURN,
+    FleetError,
+    Here,
+    Job,
+    Look,
+    Put,
+    Release,
+    Seen,
+)
 from postfix_mtasts.cache.shared import MAX_VALUE
 from postfix_mtasts.config import UnixEndpoint
 from postfix_mtasts.config_fleet import FleetPlace
@@ -34,12 +47,12 @@ from postfix_mtasts.config_fleet_values import is_loopback
 TIMEOUT = 0.2  # Seconds for one step: to connect, to send, to receive.
 _GONE_AFTER = 60.0  # Seconds after which a relay that was not seen counts as gone.
 _REMEMBERED = 86400.0  # Seconds for which it is remembered that a domain was forgotten.
-MAX_FORGOTTEN = 1000  # Domains that are read of these at once.
 MAX_RELAYS = 1000
 _OF_OTHERS = "of-others"  # A key without our prefix, which always ends in a colon.
 _MAX_KEYS = 1_000_000  # Keys that are counted.
 _KEYS_AT_ONCE = 1000
-_MAX_NEWS = 1024  # Octets of a message; longer ones are none of ours.
+_NEWS_RATE = 2**18  # Octets that are listened to in a second: some thousands of messages.
+_MAX_REASON = 200  # Characters of what redis-py, or the server, says of a failure.
 _LISTEN_AGAIN = 5.0  # Seconds until it is tried again to listen.
 
 # A value stays if another relay has fetched later, or has seen more of the same fetch. Then the turn is over.
@@ -148,10 +161,9 @@ class FleetServer:
     def listen(self, told: Callable[[bytes], None], stop: threading.Event) -> None:
         """Pass on what relays tell, in the thread that calls this, until `stop`. What is lost meanwhile is lost."""
         while not stop.is_set():
-            try:
+            with contextlib.suppress(FleetError), _errors():
                 self._listen(told, stop)
-            except (redis.RedisError, OSError, ValueError):
-                stop.wait(_LISTEN_AGAIN)
+            stop.wait(_LISTEN_AGAIN)
 
     def _listen(self, told: Callable[[bytes], None], stop: threading.Event) -> None:
         client = self._connect(health_check_interval=10)
@@ -159,9 +171,11 @@ class FleetServer:
             news = client.pubsub(ignore_subscribe_messages=True)
             news.subscribe(self._key("news"))
             while not stop.is_set():
+                news.connection.bounded.begin(fleet_bounds.NEWS_AT_ONCE)
                 message = news.get_message(timeout=TIMEOUT)
-                if message and isinstance(message["data"], bytes) and len(message["data"]) <= _MAX_NEWS:
+                if message and isinstance(message["data"], bytes) and len(message["data"]) <= MAX_TOLD:
                     told(message["data"])
+                stop.wait(news.connection.bounded.octets / _NEWS_RATE)
         finally:
             client.connection_pool.disconnect()
 
@@ -195,6 +209,8 @@ class FleetServer:
         if isinstance(value, redis.ResponseError) and str(value).startswith("WRONGTYPE"):
             value = b"\0"  # It is something else, which nobody of us has written.
         value = _raise(value) or None
+        if not isinstance(value, bytes | None):
+            raise TypeError("a reply to something else than was asked")
         # A turn that never ends is none of ours.
         return Seen(value, is_ours, not is_ours and 0 <= left <= TURN * 1000)
 
@@ -212,13 +228,13 @@ class FleetServer:
         own |= {"username": place.user or None, "password": place.password or None}
         if isinstance(place.server, UnixEndpoint):
             own["path"] = place.server.path
-            pool = redis.ConnectionPool(connection_class=redis.UnixDomainSocketConnection, **_options(), **own)
+            pool = redis.ConnectionPool(connection_class=fleet_bounds.Unix, **_options(), **own)
             return redis.Redis(connection_pool=pool)
         tcp: dict[str, Any] = {"socket_connect_timeout": TIMEOUT, "socket_keepalive": True}
         if place.tls:
             tcp |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True, "ssl_ca_certs": place.ca_file or None}
         host, port = place.server or self._master({**_options(), **tcp})
-        kind: Any = redis.SSLConnection if place.tls else redis.Connection
+        kind: Any = fleet_bounds.Tls if place.tls else fleet_bounds.Tcp
         pool = redis.ConnectionPool(connection_class=kind, host=host, port=port, **_options(), **tcp, **own)
         return redis.Redis(connection_pool=pool)
 
@@ -226,6 +242,8 @@ class FleetServer:
         """Where the server is, as a sentinel says. Without TLS it must be on this machine, as the sentinels are."""
         place = self._place
         sentinels: Any = _Sentinel(place.sentinels, sentinel_kwargs={**options, "ssl": place.tls})
+        for one in sentinels.sentinels:
+            one.connection_pool.connection_class = fleet_bounds.Tls if place.tls else fleet_bounds.Tcp
         try:
             host, port = sentinels.discover_master(place.name)
         finally:
@@ -239,10 +257,20 @@ class FleetServer:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            yield
-        except (redis.RedisError, OSError, ValueError, TypeError, IndexError) as error:
+            with _errors():
+                yield
+        except FleetError:
             self.close()  # A reply that comes late must not be taken for the next one.
-            raise FleetError(str(error)[:200] or type(error).__name__) from error
+            raise
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turn whatever redis-py raises into FleetError: it raises anything for replies that are none, also RecursionError."""
+    try:
+        yield
+    except Exception as error:
+        raise FleetError(ascii(str(error)[:_MAX_REASON])[1:-1] or type(error).__name__) from error
 
 
 def _raise(reply: Any) -> Any:
@@ -260,4 +288,5 @@ def _options() -> dict[str, Any]:
     known = inspect.signature(getattr(redis.connection, "AbstractConnection", redis.Connection).__init__).parameters
     told = "driver_info" if "driver_info" in known else "lib_name"
     newer = {name: value for name, value in {"protocol": 2, told: None}.items() if name in known}
-    return {"socket_timeout": TIMEOUT, "retry": Retry(NoBackoff(), 0), **newer}  # Others would try three times.
+    ours = {"socket_timeout": TIMEOUT, "parser_class": fleet_bounds.PARSER, "retry": Retry(NoBackoff(), 0)}
+    return ours | newer  # Without a retry of ours, it would try three times.

@@ -73,9 +73,9 @@ def seen_at(entry: Entry) -> float:
     return max(entry.checked_at, *fetched, *(failed.at for failed in entry.failed), 0.0)
 
 
-def is_older(entry: Entry, at: float) -> bool:
-    """Whether all that is known was observed before a time."""
-    return seen_at(replace(entry, checked_at=0.0) if entry.cached else entry) < at
+def is_older(entry: Entry, at: float, now: float) -> bool:
+    """Whether all that is known was observed before a time, which has passed."""
+    return past(at, now) is not None and seen_at(replace(entry, checked_at=0.0) if entry.cached else entry) < at
 
 
 def is_left_over(cached: CachedPolicy, now: float) -> bool:

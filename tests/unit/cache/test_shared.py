@@ -43,14 +43,20 @@ def test_any_other_octets_are_refused(value: bytes) -> None:
         parse_shared(DOMAIN, value)
 
 
-def test_the_longest_policy_fits() -> None:
-    patterns = tuple(
-        MxPattern(f"a{number:06}.{'b' * 60}.{'c' * 60}.{'d' * 60}.{'e' * 55}.test") for number in range(1000)
-    )
+def with_file(text: str, *patterns: MxPattern) -> Entry:
     policy = Policy(Mode.ENFORCE, MAX_AGE_LIMIT, patterns)
-    value = print_shared(DOMAIN, Entry(CachedPolicy(policy, "\x01" * 65536, "A" * 32, NOW), checked_at=NOW), NOW)
-    assert value
-    assert 600_000 < len(value.text) < MAX_VALUE
+    return Entry(CachedPolicy(policy, text, "A" * 32, NOW), checked_at=NOW)
+
+
+def test_the_longest_policy_fits() -> None:
+    patterns = tuple(MxPattern(f"a{number:03}.{'b' * 50}.test") for number in range(1000))
+    file = str(Policy(Mode.ENFORCE, MAX_AGE_LIMIT, patterns))
+    assert 64_000 < len(file) < 65536
+    for text in (file, file.replace("\n", "\r\n"), "\n" * 65536, '"' * 65536):
+        value = print_shared(DOMAIN, with_file(text, *patterns), NOW)
+        assert value
+        assert 128_000 < len(value.text) < MAX_VALUE
+    assert print_shared(DOMAIN, with_file("\x01" * 65536, *patterns), NOW) is None
 
 
 def test_nothing_is_shared_of_an_entry_that_says_nothing() -> None:
