@@ -93,6 +93,32 @@ async def test_what_one_relay_shares_another_sees(server: Shared) -> None:
         assert admin.acl_log() == []
 
 
+async def test_large_values_are_parsed_in_rounds_of_their_own(server: Shared) -> None:
+    domains = [PolicyDomain(f"large{number}.example") for number in range(8)]
+    policy = replace(POLICY, mx=tuple(MxPattern(f"a{number}.{'b' * 50}.example") for number in range(1000)))
+    rounds = 0
+    parsed_in = []
+
+    async def count() -> None:
+        nonlocal rounds
+        while True:
+            rounds += 1
+            await asyncio.sleep(0)
+
+    async def look(domain: PolicyDomain) -> None:
+        assert await seen(one, domain)
+        parsed_in.append(rounds)
+
+    async with relay(server.place) as one:
+        for domain in domains:
+            one.share(domain, known(time.time(), policy))
+        await seen(one, domains[-1])
+        counting = asyncio.create_task(count())
+        await asyncio.gather(*map(look, domains))
+        counting.cancel()
+    assert len(set(parsed_in)) == 8
+
+
 async def test_one_relay_has_the_turn_until_it_shares_what_it_found(server: Shared) -> None:
     async with relay(server.place) as one, relay(server.place) as other:
         turn, others = one.token(), other.token()
