@@ -79,6 +79,7 @@ class Fleet:
         self._token = secrets.token_hex(8)
         self._tokens = itertools.count()
         self._turns = Turns()
+        self._forgotten_until = 0.0  # What was forgotten until then has been noted.
         self._news: dict[PolicyDomain, float | None] = {}
         self._has_news = asyncio.Event()
         self._ending = threading.Event()
@@ -176,7 +177,7 @@ class Fleet:
     async def beat(self) -> None:
         """See whether the server works, and take note of what others have forgotten."""
         try:
-            here = await self._in_thread(lambda: self._server.beat(self._name))
+            here = await self._in_thread(lambda: self._server.beat(self._name, self._forgotten_until))
         except FleetError as error:
             self._broken(str(error))
             return
@@ -190,6 +191,7 @@ class Fleet:
         self._works, self._trouble, self._trouble_since = True, None, None
         for name, at in here.forgotten:
             self._note(name, at)
+            self._forgotten_until = min(at, here.clock + MAX_SKEW)
 
     async def _beat_all(self) -> None:
         while True:

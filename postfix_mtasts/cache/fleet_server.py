@@ -82,7 +82,6 @@ class FleetServer:
         self._place = place
         self._prefix = place.prefix
         self._client: Any = None
-        self._forgotten_until = 0.0  # Until then, what was forgotten has been read.
 
     def do(self, jobs: Sequence[Job]) -> list[Seen]:
         """Do jobs in one round trip; what each `Look` saw, in their order."""
@@ -93,8 +92,8 @@ class FleetServer:
             replies = iter(pipe.execute(raise_on_error=False))
             return [self._seen(job, replies) for job in jobs if not self._skip(job, replies)]
 
-    def beat(self, name: str) -> Here:
-        """Say that we are there; the server's clock, and what was forgotten since the last beat."""
+    def beat(self, name: str, since: float = 0.0) -> Here:
+        """Say that we are there; the server's clock, and what was forgotten after a time, the earliest first."""
         with self._errors():
             client = self._connected()
             seconds, micro = client.time()
@@ -104,10 +103,8 @@ class FleetServer:
             pipe.zremrangebyscore(self._key("relays"), "-inf", now - _GONE_AFTER)
             pipe.zremrangebyscore(self._key("forgotten"), "-inf", now - _REMEMBERED)
             pipe.set(self._key("since"), f"{now:.3f}", nx=True)
-            since = f"({self._forgotten_until}"
-            pipe.zrangebyscore(self._key("forgotten"), since, "+inf", 0, MAX_FORGOTTEN, withscores=True)
+            pipe.zrangebyscore(self._key("forgotten"), f"({since!r}", "+inf", 0, MAX_FORGOTTEN, withscores=True)
             forgotten = [(name.decode("ascii", "replace"), float(at)) for name, at in pipe.execute()[-1]]
-            self._forgotten_until = max([self._forgotten_until, *(at for _, at in forgotten)])
             return Here(now, forgotten)
 
     def forget(self, domain: str, now: float) -> int:

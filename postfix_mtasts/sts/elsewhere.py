@@ -49,8 +49,11 @@ def joined(ours: Entry, theirs: Entry, now: float) -> Entry:
 def shared(entry: Entry, now: float) -> Entry | None:
     """What of an entry others may use: what holds, and nothing of who asked. None if that is nothing.
 
-    A policy that has expired is part of it, such as one with max_age 0: it takes the place of an older one.
+    A policy that has expired is part of it, such as one with max_age 0: it takes the place of an older one. What was
+    observed in the future, before the clock was put right, is nothing: others would not believe it.
     """
+    if past(seen_at(entry), now) is None:
+        return None
     note = entry.note if entry.note and is_recent(entry.checked_at, now, entry.note.ttl) else None
     failed = tuple(failed for failed in entry.failed if holds_off(entry, failed.record_id, now))
     kept = Entry(entry.cached, failed, note, entry.checked_at)

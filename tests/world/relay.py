@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from postfix_mtasts.cache.fleet import Fleet
-from postfix_mtasts.cache.fleet_jobs import Here
+from postfix_mtasts.cache.fleet_jobs import Here, Theirs
 from postfix_mtasts.cache.fleet_server import FleetServer
 from postfix_mtasts.cache.memory import Memory
 from postfix_mtasts.cache.store import Store
@@ -45,15 +45,35 @@ class _Server(FleetServer):
         super().__init__(place)
         self._clock = clock
 
-    def beat(self, name: str) -> Here:
-        return super().beat(name)._replace(clock=self._clock())
+    def beat(self, name: str, since: float = 0.0) -> Here:
+        return super().beat(name, since)._replace(clock=self._clock())
+
+
+class _Patient(Fleet):
+    """A fleet for machines that are too busy to ask a server in time: it asks again."""
+
+    async def look(self, domain: PolicyDomain, token: str = "") -> Theirs | None:
+        while not (theirs := await super().look(domain, token)) and self.status()["works"]:
+            await asyncio.sleep(0.01)
+        return theirs
 
 
 class Relay:
-    """All that a daemon with [fleet] has, but for its sockets. `ahead` is by how many seconds its clock is wrong."""
+    """All that a daemon with [fleet] has, but for its sockets. `ahead` is by how many seconds its clock is wrong.
+
+    One that is `patient` waits for a server that is late, which no daemon does.
+    """
 
     def __init__(
-        self, place: FleetPlace, dns: DnsServer, https: HttpsServer, ca: Ca, store: Path, clock: Callable[[], float]
+        self,
+        place: FleetPlace,
+        dns: DnsServer,
+        https: HttpsServer,
+        ca: Ca,
+        store: Path,
+        clock: Callable[[], float],
+        *,
+        patient: bool = True,
     ) -> None:
         self.ahead = 0.0
         self.heard = asyncio.Event()
@@ -61,7 +81,7 @@ class Relay:
         self._clock = clock
         self._store = Store(str(store), self.clock)
         self.server = _Server(place, clock)
-        self.fleet = Fleet(self.server, "the fleet", self.clock)
+        self.fleet = (_Patient if patient else Fleet)(self.server, "the fleet", self.clock)
         others = Others(self.fleet)
         resolver = Resolver([InetEndpoint(dns.address, dns.port)], timeout=30)
         loopback = [ipaddress.ip_network("127.0.0.0/8")]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postfix_mtasts.sts.decide import FetchPolicy, LookUpRecord, PolicyChanged, decide
-from postfix_mtasts.sts.elsewhere import MAX_SKEW, ForgottenElsewhere, KnownElsewhere, joined
+from postfix_mtasts.sts.elsewhere import MAX_SKEW, ForgottenElsewhere, KnownElsewhere, joined, shared
 from postfix_mtasts.sts.entry import Apply, CachedPolicy, Entry, FailedFetch, NoPolicy, Note, Unavailable
 from postfix_mtasts.sts.observation import Failure, Stage
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
@@ -78,6 +78,13 @@ def test_an_unknown_domain_is_answered_from_what_another_relay_looked_up_just_no
 def test_what_is_not_fresh_is_looked_up_first(theirs: Entry, action: object) -> None:
     decision = decide(Entry(), KnownElsewhere(theirs), NOW)
     assert (decision.answer, decision.action) == (None, action)
+
+
+def test_what_a_wrong_clock_has_seen_is_not_shared_when_it_is_right_again() -> None:
+    failed = (FailedFetch("A", 1, NOW, FAILURE),)
+    assert shared(known(P1, ago=10), NOW) == known(P1, ago=10)
+    assert shared(replace(known(P1, ago=-HOUR), failed=failed), NOW) is None
+    assert shared(replace(known(P1, ago=10, checked=-HOUR), failed=failed), NOW) is None
 
 
 def test_notes_hold_for_as_long_as_at_the_relay_that_made_them() -> None:
