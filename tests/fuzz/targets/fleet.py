@@ -1,5 +1,6 @@
 """What relays share: a value, news, and what a relay says of itself. RowError is declared."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 
@@ -11,7 +12,7 @@ from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.elsewhere import MAX_SKEW, KnownElsewhere
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch, NoPolicy, Note, Unavailable
 from postfix_mtasts.sts.observation import Failure, ResultType, Stage
-from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
+from postfix_mtasts.sts.policy import Mode, MxPattern, Policy, PolicyError, parse
 from tests.fuzz.targets import cases, check_words
 
 _NOW = 1.8e9
@@ -23,19 +24,19 @@ _OURS = Entry(CachedPolicy(_POLICY, str(_POLICY), "1", _NOW - 1000), checked_at=
 def seeds() -> Iterator[bytes]:
     failure = Failure(Stage.POLICY, "no mode line", ResultType.POLICY_INVALID)
     failed = tuple(FailedFetch(str(number), 1, _NOW - 3, failure) for number in range(8))
-    policies = [case["policy"] for case in cases("policies.json") if isinstance(case.get("policy"), dict)]
-    texts = [str(_POLICY), *(json.dumps(policy) for policy in policies[:20])]
-    for text in texts:
-        for entry in (
-            Entry(CachedPolicy(_POLICY, text, "1", _NOW - 10), failed, None, _NOW - 1),
-            Entry(None, failed, Note(NoPolicy("no record"), 600.0), _NOW - 1),
-            Entry(None, (), Note(Unavailable(failure), 60.0), _NOW - 1),
-        ):
-            value = print_shared(_DOMAIN, entry, _NOW)
-            assert value
-            yield value.text.encode()
-    for key in ("version", "domain", "row", "failed", "note", "checked_at"):
-        head, _, document = value.text.partition("\n")
+    entries = [
+        Entry(_OURS.cached, failed, None, _NOW - 1),
+        Entry(None, failed, Note(NoPolicy("no record"), 600.0), _NOW - 1),
+        Entry(None, (), Note(Unavailable(failure), 60.0), _NOW - 1),
+    ]
+    for case in cases("policies.json"):
+        with contextlib.suppress(PolicyError):
+            policy, _ = parse(case.get("body", "").encode())
+            entries.append(Entry(CachedPolicy(policy, case["body"], "1", _NOW - 10), checked_at=_NOW - 1))
+    values = [value.text for entry in entries if (value := print_shared(_DOMAIN, entry, _NOW))]
+    yield from (value.encode() for value in values)
+    head, _, document = values[0].partition("\n")
+    for key in json.loads(document):
         yield f"{head}\n{json.dumps({**json.loads(document), key: None})}".encode()
     yield b"1 1\n" + b"[" * 65000
     yield b'1 1\n{"version": ' + b"9" * 4000 + b"}"
