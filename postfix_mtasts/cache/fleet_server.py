@@ -9,8 +9,8 @@ Keys, all with the prefix of the configuration:
     since       when the first relay came
     news        the channel: {"forget": DOMAIN, "at": TIME} and {"change": DOMAIN}
 
-Only this module and `fleet_bounds` know redis-py, and only a daemon with [fleet] imports them. Each step takes `TIMEOUT`
-seconds at most. Nothing is tried a second time: what waits for it goes on without.
+Only this module and `fleet_bounds` know redis-py, and only a daemon with [fleet] imports them. Each step takes
+`TIMEOUT` seconds at most. Nothing is tried a second time: what waits for it goes on without.
 """
 
 import contextlib
@@ -263,7 +263,7 @@ class FleetServer:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """Turn whatever redis-py raises into FleetError: it raises anything for replies that are none, also RecursionError."""
+    """Turn what redis-py raises into FleetError. For a reply that is none, that may be anything, also RecursionError."""
     try:
         yield
     except Exception as error:

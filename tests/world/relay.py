@@ -5,6 +5,8 @@
     await relays[0].ask(PolicyDomain("example.com"))
     await relays.rest()      # All work is done, and all news has been heard.
     await relays.aclose()
+
+Some work goes on behind answers, so a test that looks at what came of them lets the relays rest first.
 """
 
 import asyncio

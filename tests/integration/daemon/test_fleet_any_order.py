@@ -1,6 +1,6 @@
 """Relays that share what they know, in any order of what can happen: to them, to a domain, and to their clocks.
 
-All is real but the time: the server with TLS and ACL, DNS, HTTPS, and databases. Each time line has a domain of its own.
+All is real but the time: the server with TLS and ACL, DNS, HTTPS, and databases. Each time line has its own domain.
 """
 
 import asyncio
@@ -117,7 +117,7 @@ class TimeLine:
         return max(self.fetches, default=None, key=lambda fetch: fetch.at)
 
     async def _check(self) -> None:
-        """A copy has the time and the policy of its fetch, nothing forgotten comes back, and the newest fetch is shared."""
+        """A copy has the time and policy of its fetch, nothing forgotten comes back, and the newest fetch is shared."""
         for relay in self.fleet.relays:
             cached = (await relay.lookup.entry(self.domain)).cached
             if cached and self._is_in(relay):
@@ -208,7 +208,9 @@ class TimeLine:
 
 relay_numbers = st.integers(0, RELAYS - 1)
 happenings = st.one_of(
-    st.tuples(st.sampled_from(["ask", "ask", "refresh", "request", "restart", "forget", "leave", "join"]), relay_numbers),
+    st.tuples(
+        st.sampled_from(["ask", "ask", "refresh", "request", "restart", "forget", "leave", "join"]), relay_numbers
+    ),
     st.tuples(st.just("ask_all"), st.none()),
     st.tuples(st.just("dns"), st.sampled_from(["A", "B", "C", "none", "fails"])),
     st.tuples(st.just("https"), st.sampled_from([*POLICIES, "fails", "bad"])),

@@ -107,7 +107,7 @@ class Setting:
                 await relay.fleet.beat()
 
     async def broken(self) -> None:
-        """Return when no relay asks the server any more. Until then, they are asked for more, and their answers are right."""
+        """Return when no relay asks the server any more. Until then they are asked for more, and answer right."""
         more = iter(MORE)
         while any(relay.fleet.status()["works"] for relay in self.relays):
             if domain := next(more, None):
