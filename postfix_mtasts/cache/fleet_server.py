@@ -263,7 +263,7 @@ class FleetServer:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """Turn what redis-py raises into FleetError. For a reply that is none, that may be anything, also RecursionError."""
+    """Turn what redis-py raises into FleetError. For a reply that is none that may be anything, also RecursionError."""
     try:
         yield
     except Exception as error:
