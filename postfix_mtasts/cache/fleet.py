@@ -22,19 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from postfix_mtasts import __version__
-from postfix_mtasts.cache.fleet_jobs import (
-    BATCH,
-    FleetError,
-    Job,
-    Look,
-    Put,
-    Release,
-    Seen,
-    Theirs,
-    news_of,
-    relay_of,
-    told_domain,
-)
+from postfix_mtasts.cache.fleet_jobs import BATCH, FleetError, Job, Look, Put, Release, Seen, Theirs, relay_of
+from postfix_mtasts.cache.fleet_news import News
 from postfix_mtasts.cache.row import RowError
 from postfix_mtasts.cache.shared import parse_shared, print_shared
 from postfix_mtasts.log import events
@@ -54,7 +43,6 @@ BEAT = 10.0  # Seconds between two beats.
 _LARGE = 2**14  # Octets of a value that is parsed alone in a round of the event loop.
 _MAX_JOBS = 1000  # That wait for one. What comes then goes on without the fleet.
 _STUCK = 1.0  # Seconds for a round trip: a server that sends octet by octet never exceeds the time for one step.
-_MAX_NEWS = 10_000  # Domains that others told of, and that wait to be looked at. More are lost.
 _COMPLAIN_AFTER = 60.0  # Seconds between two lines in the log.
 _T = TypeVar("_T")
 
@@ -80,8 +68,7 @@ class Fleet:
         self._tokens = itertools.count()
         self._turns = Turns()
         self._forgotten_until = 0.0  # What was forgotten until then has been noted.
-        self._news: dict[PolicyDomain, float | None] = {}
-        self._has_news = asyncio.Event()
+        self._news = News()
         self._ending = threading.Event()
         self._listener: threading.Thread | None = None
         self._counts = {"asked": 0, "found": 0, "shared": 0, "not_understood": 0}
@@ -152,13 +139,13 @@ class Fleet:
 
         def told(news: bytes) -> None:
             with contextlib.suppress(RuntimeError):  # The loop has ended.
-                loop.call_soon_threadsafe(self._told, news)
+                loop.call_soon_threadsafe(self._news.told, news)
 
         self._listener = threading.Thread(target=self._server.listen, args=(told, self._ending), daemon=True)
         self._listener.start()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._beat_all())
-            tasks.create_task(self._follow())
+            tasks.create_task(self._news.follow(self.on_changed, self.on_forgotten))
 
     async def aclose(self) -> None:
         """Wait for what is under way, and close the connection."""
@@ -190,7 +177,7 @@ class Fleet:
             events.fleet_works(self.place)
         self._works, self._trouble, self._trouble_since = True, None, None
         for name, at in here.forgotten:
-            self._note(name, at)
+            self._news.note(name, at)
             self._forgotten_until = min(at, here.clock + MAX_SKEW)
 
     async def _beat_all(self) -> None:
@@ -199,26 +186,6 @@ class Fleet:
             await asyncio.sleep(BEAT if self._works else OPEN_FOR)
             if (left := self._open_until - time.monotonic()) > 0:  # It was opened in between.
                 await asyncio.sleep(left)
-
-    async def _follow(self) -> None:
-        while True:
-            await self._has_news.wait()
-            self._has_news.clear()
-            while self._news:
-                domain = next(iter(self._news))
-                at = self._news.pop(domain)
-                await (self.on_changed(domain) if at is None else self.on_forgotten(domain, at))
-
-    def _told(self, data: bytes) -> None:
-        """Note what a relay tells. What is no news of ours is nothing."""
-        if news := news_of(data):
-            self._note(*news)
-
-    def _note(self, name: str, at: float | None) -> None:
-        domain = told_domain(name)
-        if domain and len(self._news) < _MAX_NEWS:
-            self._news[domain] = self._news.get(domain) if at is None else at
-            self._has_news.set()
 
     def _parsed(self, domain: PolicyDomain, value: bytes | None) -> Entry | None:
         if value is None:

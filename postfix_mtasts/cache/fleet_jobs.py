@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from postfix_mtasts.cache.shared import Value
-from postfix_mtasts.sts.domain import PolicyDomain, PolicyDomainError, next_hop
 from postfix_mtasts.sts.entry import Entry
 
 BATCH = 32  # Jobs in one round trip.
@@ -70,30 +69,6 @@ class Theirs:
     entry: Entry | None
     is_ours: bool
     is_theirs: bool
-
-
-def news_of(data: bytes) -> tuple[str, float | None] | None:
-    """The domain that a relay tells of, and when it was forgotten if it was; None if that is not what relays tell."""
-    if len(data) > MAX_TOLD:
-        return None
-    try:
-        match json.loads(data):
-            case {"forget": str(name), "at": float(at)}:
-                return name, at
-            case {"change": str(name)}:
-                return name, None
-    except (ValueError, RecursionError):
-        pass
-    return None
-
-
-def told_domain(name: str) -> PolicyDomain | None:
-    """The domain by the name with which relays tell of it; None if it is the name of none."""
-    try:
-        domain = next_hop(name.encode("utf-8", "surrogatepass")).domain
-    except PolicyDomainError:
-        return None
-    return domain if domain.name == name else None
 
 
 def relay_of(told: tuple[bytes, float]) -> dict[str, Any] | None:

@@ -4,7 +4,8 @@ import contextlib
 import json
 from collections.abc import Iterator
 
-from postfix_mtasts.cache.fleet_jobs import news_of, relay_of, told_domain
+from postfix_mtasts.cache.fleet_jobs import relay_of
+from postfix_mtasts.cache.fleet_news import news_of, told_domain
 from postfix_mtasts.cache.row import RowError
 from postfix_mtasts.cache.shared import MAX_VALUE, parse_shared, print_shared
 from postfix_mtasts.sts.decide import decide
