@@ -56,10 +56,14 @@ class Seen(NamedTuple):
 
 
 class Here(NamedTuple):
-    """What a beat found: the server's clock in seconds, and what was forgotten since the last one."""
+    """What a beat found: the server's clock in seconds, and what was forgotten since the last one.
+
+    `begun` differs from the last one if the server was emptied in between.
+    """
 
     clock: float
     forgotten: Sequence[tuple[str, float]]
+    begun: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

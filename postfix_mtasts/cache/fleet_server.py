@@ -55,7 +55,8 @@ _NEWS_RATE = 2**18  # Octets that are listened to in a second: some thousands of
 _MAX_REASON = 200  # Characters of what redis-py, or the server, says of a failure.
 _LISTEN_AGAIN = 5.0  # Seconds until it is tried again to listen.
 
-# A value stays if another relay has fetched later, or has seen more of the same fetch. Then the turn is over.
+# A value stays if another relay has fetched later, or has seen more of the same fetch. A policy that was fetched before
+# the fleet was made to forget the domain is not stored. Then the turn is over.
 _PUT = """
 local old = redis.pcall('GETRANGE', KEYS[1], 0, 80)
 if type(old) ~= 'string' then old = '' end
@@ -64,6 +65,9 @@ fetched, seen = tonumber(fetched), tonumber(seen)
 local mine, mine_seen, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local stays = fetched and seen and fetched <= limit and seen <= limit
     and (fetched > mine or (fetched == mine and seen > mine_seen))
+local forgotten = redis.pcall('ZSCORE', KEYS[4], ARGV[8])
+forgotten = type(forgotten) == 'string' and tonumber(forgotten)
+stays = stays or (forgotten and forgotten <= limit and mine >= 0 and mine < forgotten)
 if not stays then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[5]) end
 if ARGV[6] ~= '' and redis.pcall('GET', KEYS[2]) == ARGV[6] then redis.call('DEL', KEYS[2]) end
 if ARGV[7] ~= '' and not stays then redis.call('PUBLISH', KEYS[3], ARGV[7]) end
@@ -103,9 +107,10 @@ class FleetServer:
             pipe.zremrangebyscore(self._key("relays"), "-inf", now - _GONE_AFTER)
             pipe.zremrangebyscore(self._key("forgotten"), "-inf", now - _REMEMBERED)
             pipe.set(self._key("since"), f"{now:.3f}", nx=True)
+            pipe.get(self._key("since"))
             pipe.zrangebyscore(self._key("forgotten"), f"({since!r}", "+inf", 0, MAX_FORGOTTEN, withscores=True)
-            forgotten = [(name.decode("ascii", "replace"), float(at)) for name, at in pipe.execute()[-1]]
-            return Here(now, forgotten)
+            *_, begun, names = pipe.execute()
+            return Here(now, [(name.decode("ascii", "replace"), float(at)) for name, at in names], begun)
 
     def forget(self, domain: str, now: float) -> int:
         """Delete what is known of a domain, and tell all relays; how many were listening."""
@@ -187,7 +192,8 @@ class FleetServer:
             case Put(value=put, token=token):
                 news = json.dumps({"change": job.domain}) if job.is_news else ""
                 times = (repr(put.fetched_at), repr(put.seen_at), repr(put.until), max(1, round(put.lasts * 1000)))
-                pipe.eval(_PUT, 3, value, turn, self._key("news"), put.text, *times, token, news)
+                keys = (value, turn, self._key("news"), self._key("forgotten"))
+                pipe.eval(_PUT, len(keys), *keys, put.text, *times, token, news, job.domain)
             case Release(token=token):
                 pipe.eval(_RELEASE, 1, turn, token)
 

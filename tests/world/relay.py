@@ -99,7 +99,7 @@ class Relay:
             others=others,
             clock=self.clock,
         )
-        others.follow(self._learn)
+        others.follow(self._learn, self.memory.policies)
         self._work: asyncio.Task[None] | None = None
 
     def clock(self) -> float:

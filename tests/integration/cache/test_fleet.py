@@ -309,6 +309,16 @@ async def test_what_was_forgotten_is_told_to_those_who_were_not_there(server: Sh
     late.close()
 
 
+async def test_what_was_fetched_before_it_was_forgotten_is_not_shared_again(server: Shared) -> None:
+    now = time.time()
+    note = Entry(note=Note(NoPolicy("no record"), 600.0), checked_at=now)
+    async with relay(server.place) as one:
+        await one.forget(DOMAIN)
+        for entry, expected in ((known(now - 10), None), (note, note), (known(now + 10), known(now + 10))):
+            one.share(DOMAIN, entry)
+            assert await seen(one) == expected
+
+
 async def test_news_is_heard(server: Shared) -> None:
     heard: asyncio.Queue[tuple[str, float | None]] = asyncio.Queue()
     async with relay(server.place) as one, relay(server.place) as other:
