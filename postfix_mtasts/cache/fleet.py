@@ -13,12 +13,11 @@ import collections
 import contextlib
 import itertools
 import json
-import math
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,8 +54,7 @@ class Fleet:
         self.place = place
         self.on_forgotten: Callable[[PolicyDomain, float], Awaitable[object]]
         self.on_changed: Callable[[PolicyDomain], Awaitable[object]]
-        # What is known here, and was seen since a time.
-        self.known: Callable[[float], Iterable[tuple[PolicyDomain, Entry]]] = lambda since: ()
+        self.on_anew: Callable[[float], Awaitable[bool]]
         self._server = server
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, "fleet")
@@ -71,8 +69,6 @@ class Fleet:
         self._tokens = itertools.count()
         self._turns = Turns()
         self._begun: bytes | None = None
-        self._anew_since = math.inf  # What was seen from then on may not be on the server.
-        self._is_anew = asyncio.Event()
         self._forgotten_until = 0.0  # What was forgotten until then has been noted.
         self._news = News()
         self._ending = threading.Event()
@@ -110,6 +106,14 @@ class Fleet:
             self._submit(Put(domain.name, value, token, is_news))
         elif token:
             self.release(domain, token)
+
+    async def share_anew(self, domain: PolicyDomain, entry: Entry) -> bool:
+        """As `share`, when there is time; whether the server works."""
+        if len(self._jobs) >= BATCH:
+            await self._settled()
+        await asyncio.sleep(0)
+        self.share(domain, entry)
+        return self._works
 
     def release(self, domain: PolicyDomain, token: str) -> None:
         """End the turn of a token, without a result."""
@@ -151,8 +155,7 @@ class Fleet:
         self._listener.start()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._beat_all())
-            tasks.create_task(self._share_anew())
-            tasks.create_task(self._news.follow(self.on_changed, self.on_forgotten))
+            tasks.create_task(self._news.follow(self.on_changed, self.on_forgotten, self.on_anew))
 
     async def aclose(self) -> None:
         """Wait for what is under way, and close the connection."""
@@ -183,33 +186,14 @@ class Fleet:
         if not self._works:
             events.fleet_works(self.place)
         if here.begun != self._begun:
-            self._share_from(0.0)
+            self._news.anew(0.0)
         elif self._trouble_since is not None:
-            self._share_from(self._trouble_since - BEAT)  # Something was on its way when the trouble began.
+            self._news.anew(self._trouble_since - BEAT)  # Something was on its way when the trouble began.
         self._begun = here.begun
         self._works, self._trouble, self._trouble_since = True, None, None
         for name, at in here.forgotten:
             self._news.note(name, at)
             self._forgotten_until = min(at, here.clock + MAX_SKEW)
-
-    def _share_from(self, since: float) -> None:
-        self._anew_since = min(self._anew_since, since)
-        self._is_anew.set()
-
-    async def _share_anew(self) -> None:
-        """Share what was seen while the server did not work, or all that is at hand if it was emptied."""
-        while True:
-            await self._is_anew.wait()
-            self._is_anew.clear()
-            for domain, entry in self.known(self._anew_since):
-                if len(self._jobs) >= BATCH:
-                    await self._settled()
-                if not self._works:
-                    break  # The beat that finds that it works again begins anew.
-                self.share(domain, entry)
-                await asyncio.sleep(0)
-            else:
-                self._anew_since = math.inf
 
     async def _beat_all(self) -> None:
         while True:

@@ -1,7 +1,11 @@
-"""What relays of a fleet tell each other: that a policy has changed, or that a domain was forgotten."""
+"""What relays of a fleet tell each other: that a policy has changed, or that a domain was forgotten.
+
+And what a relay finds itself: that the server may not have what relays know.
+"""
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable
 
 from postfix_mtasts.cache.fleet_jobs import MAX_TOLD
@@ -39,6 +43,7 @@ class News:
 
     def __init__(self) -> None:
         self._waiting: dict[PolicyDomain, float | None] = {}
+        self._missing_since = math.inf
         self._has_some = asyncio.Event()
 
     def told(self, data: bytes) -> None:
@@ -53,12 +58,18 @@ class News:
             self._waiting[domain] = self._waiting.get(domain) if at is None else at
             self._has_some.set()
 
+    def anew(self, since: float) -> None:
+        """Note that what was seen since a time may not be on the server."""
+        self._missing_since = min(self._missing_since, since)
+        self._has_some.set()
+
     async def follow(
         self,
         on_changed: Callable[[PolicyDomain], Awaitable[object]],
         on_forgotten: Callable[[PolicyDomain, float], Awaitable[object]],
+        on_anew: Callable[[float], Awaitable[bool]],
     ) -> None:
-        """Have all news looked at, one after the other, forever."""
+        """Have all news looked at, one after the other, forever. `on_anew` says whether the server has all again."""
         while True:
             await self._has_some.wait()
             self._has_some.clear()
@@ -66,3 +77,6 @@ class News:
                 domain = next(iter(self._waiting))
                 at = self._waiting.pop(domain)
                 await (on_changed(domain) if at is None else on_forgotten(domain, at))
+            since, self._missing_since = self._missing_since, math.inf
+            if since < math.inf and not await on_anew(since):
+                self._missing_since = min(self._missing_since, since)  # Until it works again.

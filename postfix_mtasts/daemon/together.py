@@ -60,8 +60,14 @@ class Others:
             if theirs and theirs.entry:
                 await learn(domain, KnownElsewhere(theirs.entry))
 
+        async def anew(since: float) -> bool:
+            for domain, entry in policies():
+                if seen_at(entry) >= since and not await self._fleet.share_anew(domain, entry):
+                    return False
+            return True
+
         self._fleet.on_changed = changed
-        self._fleet.known = lambda since: (one for one in policies() if seen_at(one[1]) >= since)
+        self._fleet.on_anew = anew
         self._fleet.on_forgotten = lambda domain, at: learn(domain, ForgottenElsewhere(at))
 
 

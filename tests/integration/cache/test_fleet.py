@@ -329,7 +329,10 @@ async def test_news_is_heard(server: Shared) -> None:
         async def forgotten(domain: PolicyDomain, at: float) -> None:
             heard.put_nowait((domain.name, at))
 
-        other.on_changed, other.on_forgotten = changed, forgotten
+        async def anew(since: float) -> bool:
+            return True
+
+        other.on_changed, other.on_forgotten, other.on_anew = changed, forgotten, anew
         work = asyncio.create_task(other.run())
         while not await one.tell(DOMAIN):
             await asyncio.sleep(0.01)
