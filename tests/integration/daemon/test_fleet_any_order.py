@@ -126,7 +126,7 @@ class TimeLine:
         shared = parse_shared(self.domain, seen.value) if seen.value else Entry()
         fetch = Fetch(shared.cached.fetched_at, shared.cached.policy) if shared.cached else None
         newest = self._newest()
-        if fetch in self.alone and fetch and (not newest or fetch.at > newest.at):
+        if fetch and fetch in self.alone and (not newest or fetch.at > newest.at):
             self.fetches.add(fetch)  # Its time has come, and so it counts.
         else:
             assert fetch == newest
