@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from postfix_mtasts.cache.fleet_jobs import Look
@@ -21,7 +21,7 @@ from postfix_mtasts.cache.fleet_server import FleetServer
 from postfix_mtasts.cache.shared import parse_shared
 from postfix_mtasts.sts.decide import decide
 from postfix_mtasts.sts.domain import PolicyDomain
-from postfix_mtasts.sts.entry import Answer, Apply, Entry
+from postfix_mtasts.sts.entry import Answer, Apply, CachedPolicy, Entry
 from postfix_mtasts.sts.observation import Asked
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 from tests.world.ca import Ca
@@ -95,6 +95,7 @@ class TimeLine:
         for verb, what in [("dns", "A"), ("https", "enforce"), *steps]:
             self.fleet.time.now += 1
             before = len(self.fleet.https.requests)
+            had = [(await relay.lookup.entry(self.domain)).cached for relay in self.fleet.relays]
             await getattr(self, f"_{verb}")(self.fleet.relays[what] if isinstance(what, int) else what)
             await self.fleet.relays.rest()
             if any(relay.ahead == 0 and not self._is_in(relay) for relay in self.fleet.relays):
@@ -102,7 +103,7 @@ class TimeLine:
                 return
             if len(self.fleet.https.requests) > before and self.served:
                 await self._note_fetches(self.served)
-            await self._check()
+            await self._check(had)
 
     async def _note_fetches(self, policy: Policy) -> None:
         for relay in self.fleet.relays:
@@ -116,17 +117,19 @@ class TimeLine:
     def _newest(self) -> Fetch | None:
         return max(self.fetches, default=None, key=lambda fetch: fetch.at)
 
-    async def _check(self) -> None:
+    async def _check(self, had: list[CachedPolicy | None]) -> None:
         """A copy has the time and policy of its fetch, nothing forgotten comes back, and the newest fetch is shared."""
-        for relay in self.fleet.relays:
+        for relay, before in zip(self.fleet.relays, had, strict=True):
             cached = (await relay.lookup.entry(self.domain)).cached
             if cached and self._is_in(relay):
                 assert Fetch(cached.fetched_at, cached.policy) in self.fetches | self.alone
+                # Nothing is taken that has expired, but in the place of what was to live for longer.
+                assert before or cached.is_live(relay.clock()) or cached.fetched_at == relay.clock()
         [seen] = self.fleet.reader.do([Look(self.domain.name)])
         shared = parse_shared(self.domain, seen.value) if seen.value else Entry()
         fetch = Fetch(shared.cached.fetched_at, shared.cached.policy) if shared.cached else None
         newest = self._newest()
-        if fetch and fetch in self.alone and (not newest or fetch.at > newest.at):
+        if fetch and fetch in self.alone and (not newest or newest.at < fetch.at <= self.fleet.time.now):
             self.fetches.add(fetch)  # Its time has come, and so it counts.
         else:
             assert fetch == newest
@@ -198,7 +201,13 @@ class TimeLine:
             self.fetches.clear()
 
     async def _leave(self, relay: Relay) -> None:
+        """Its clock is an hour ahead."""
         relay.ahead = HOUR
+        await relay.fleet.beat()
+
+    async def _lag(self, relay: Relay) -> None:
+        """Its clock is an hour behind."""
+        relay.ahead = -HOUR
         await relay.fleet.beat()
 
     async def _join(self, relay: Relay) -> None:
@@ -209,7 +218,8 @@ class TimeLine:
 relay_numbers = st.integers(0, RELAYS - 1)
 happenings = st.one_of(
     st.tuples(
-        st.sampled_from(["ask", "ask", "refresh", "request", "restart", "forget", "leave", "join"]), relay_numbers
+        st.sampled_from(["ask", "ask", "refresh", "request", "restart", "forget", "leave", "lag", "join"]),
+        relay_numbers,
     ),
     st.tuples(st.just("ask_all"), st.none()),
     st.tuples(st.just("dns"), st.sampled_from(["A", "B", "C", "none", "fails"])),
@@ -248,6 +258,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, runner: asyncio.Runner) -> I
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(steps=[("https", "short"), ("ask", 0), ("wait", 11 * MINUTE), ("https", "fails"), ("ask", 1)])
+@example(steps=[("leave", 0), ("ask", 0), ("ask", 1), ("join", 0), ("https", "fails"), ("request", 0)])
+@example(steps=[("ask", 0), ("lag", 0), ("forget", 1), ("join", 0)])
 @given(steps=st.lists(happenings, min_size=2, max_size=14))
 def test_any_order(fleet: Fleet, runner: asyncio.Runner, steps: list[tuple[str, object]]) -> None:
     runner.run(TimeLine(fleet).run(steps))
