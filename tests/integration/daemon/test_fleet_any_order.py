@@ -86,6 +86,7 @@ class TimeLine:
         self.served: Policy | None = None
         self.fetches: set[Fetch] = set()  # By relays of the fleet, since the domain was forgotten last.
         self.alone: set[Fetch] = set()  # By relays that were not in it.
+        self.ever: set[Fetch] = set()  # A relay that is not in it does not hear what is forgotten.
         fleet.dns.add(self.domain.policy_host(), "A", "127.0.0.1")
 
     async def run(self, steps: list[tuple[str, object]]) -> None:
@@ -109,7 +110,9 @@ class TimeLine:
         for relay in self.fleet.relays:
             cached = (await relay.lookup.entry(self.domain)).cached
             if cached and cached.fetched_at == relay.clock():
-                (self.fetches if self._is_in(relay) else self.alone).add(Fetch(cached.fetched_at, policy))
+                fetch = Fetch(cached.fetched_at, policy)
+                (self.fetches if self._is_in(relay) else self.alone).add(fetch)
+                self.ever.add(fetch)
 
     def _is_in(self, relay: Relay) -> bool:
         return bool(relay.fleet.status()["works"])
@@ -171,7 +174,7 @@ class TimeLine:
 
     def _check_applied(self, answer: Apply, entry: Entry, now: float) -> None:
         """What is applied has not expired, or was fetched for this answer."""
-        applied = [fetch for fetch in self.fetches | self.alone if fetch.policy == answer.policy]
+        applied = [fetch for fetch in self.ever if fetch.policy == answer.policy]
         assert (
             answer.fetched
             or (entry.cached and entry.cached.fetched_at == now)
