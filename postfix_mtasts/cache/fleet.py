@@ -22,13 +22,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from postfix_mtasts import __version__
-from postfix_mtasts.cache.fleet_jobs import FleetError, Job, Look, Put, Release, Seen, Theirs, relay_of
+from postfix_mtasts.cache.fleet_jobs import BATCH, FleetError, Job, Look, Put, Release, Seen, Theirs, relay_of
+from postfix_mtasts.cache.fleet_news import News
 from postfix_mtasts.cache.row import RowError
 from postfix_mtasts.cache.shared import parse_shared, print_shared
 from postfix_mtasts.log import events
-from postfix_mtasts.sts.domain import PolicyDomain, PolicyDomainError, next_hop
+from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.elsewhere import MAX_SKEW
 from postfix_mtasts.sts.entry import Entry
+from postfix_mtasts.turns import Turns
 
 if TYPE_CHECKING:
     from postfix_mtasts.cache.fleet_server import (
@@ -38,10 +40,9 @@ if TYPE_CHECKING:
 WITHIN = 0.25  # Seconds that a domain waits for the server at most.
 OPEN_FOR = 30.0  # Seconds that the breaker is open.
 BEAT = 10.0  # Seconds between two beats.
-_BATCH = 100  # Jobs in one round trip.
+_LARGE = 2**14  # Octets of a value that is parsed alone in a round of the event loop.
 _MAX_JOBS = 1000  # That wait for one. What comes then goes on without the fleet.
 _STUCK = 1.0  # Seconds for a round trip: a server that sends octet by octet never exceeds the time for one step.
-_MAX_NEWS = 10_000  # Domains that others told of, and that wait to be looked at. More are lost.
 _COMPLAIN_AFTER = 60.0  # Seconds between two lines in the log.
 _T = TypeVar("_T")
 
@@ -53,6 +54,7 @@ class Fleet:
         self.place = place
         self.on_forgotten: Callable[[PolicyDomain, float], Awaitable[object]]
         self.on_changed: Callable[[PolicyDomain], Awaitable[object]]
+        self.on_anew: Callable[[float], Awaitable[bool]]
         self._server = server
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, "fleet")
@@ -65,8 +67,10 @@ class Fleet:
         self._complained_at = -_COMPLAIN_AFTER
         self._token = secrets.token_hex(8)
         self._tokens = itertools.count()
-        self._news: dict[PolicyDomain, float | None] = {}
-        self._has_news = asyncio.Event()
+        self._turns = Turns()
+        self._begun: bytes | None = None
+        self._forgotten_until = 0.0  # What was forgotten until then has been noted.
+        self._news = News()
         self._ending = threading.Event()
         self._listener: threading.Thread | None = None
         self._counts = {"asked": 0, "found": 0, "shared": 0, "not_understood": 0}
@@ -90,6 +94,8 @@ class Fleet:
         seen = reply.result() if reply.done() else None
         if not seen:
             return None
+        if seen.value and len(seen.value) > _LARGE:
+            await self._turns.take(1)
         return Theirs(self._parsed(domain, seen.value), seen.is_ours, seen.is_theirs)
 
     def share(self, domain: PolicyDomain, entry: Entry, token: str = "", *, is_news: bool = False) -> None:
@@ -100,6 +106,14 @@ class Fleet:
             self._submit(Put(domain.name, value, token, is_news))
         elif token:
             self.release(domain, token)
+
+    async def share_anew(self, domain: PolicyDomain, entry: Entry) -> bool:
+        """As `share`, when there is time; whether the server works."""
+        if len(self._jobs) >= BATCH:
+            await self._settled()
+        await asyncio.sleep(0)
+        self.share(domain, entry)
+        return self._works
 
     def release(self, domain: PolicyDomain, token: str) -> None:
         """End the turn of a token, without a result."""
@@ -135,13 +149,13 @@ class Fleet:
 
         def told(news: bytes) -> None:
             with contextlib.suppress(RuntimeError):  # The loop has ended.
-                loop.call_soon_threadsafe(self._told, news)
+                loop.call_soon_threadsafe(self._news.told, news)
 
         self._listener = threading.Thread(target=self._server.listen, args=(told, self._ending), daemon=True)
         self._listener.start()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._beat_all())
-            tasks.create_task(self._follow())
+            tasks.create_task(self._news.follow(self.on_changed, self.on_forgotten, self.on_anew))
 
     async def aclose(self) -> None:
         """Wait for what is under way, and close the connection."""
@@ -160,7 +174,7 @@ class Fleet:
     async def beat(self) -> None:
         """See whether the server works, and take note of what others have forgotten."""
         try:
-            here = await self._in_thread(lambda: self._server.beat(self._name))
+            here = await self._in_thread(lambda: self._server.beat(self._name, self._forgotten_until))
         except FleetError as error:
             self._broken(str(error))
             return
@@ -171,9 +185,15 @@ class Fleet:
             return
         if not self._works:
             events.fleet_works(self.place)
+        if here.begun != self._begun:
+            self._news.anew(0.0)
+        elif self._trouble_since is not None:
+            self._news.anew(self._trouble_since - BEAT)  # Something was on its way when the trouble began.
+        self._begun = here.begun
         self._works, self._trouble, self._trouble_since = True, None, None
         for name, at in here.forgotten:
-            self._note(name, at)
+            self._news.note(name, at)
+            self._forgotten_until = min(at, here.clock + MAX_SKEW)
 
     async def _beat_all(self) -> None:
         while True:
@@ -181,35 +201,6 @@ class Fleet:
             await asyncio.sleep(BEAT if self._works else OPEN_FOR)
             if (left := self._open_until - time.monotonic()) > 0:  # It was opened in between.
                 await asyncio.sleep(left)
-
-    async def _follow(self) -> None:
-        while True:
-            await self._has_news.wait()
-            self._has_news.clear()
-            while self._news:
-                domain = next(iter(self._news))
-                at = self._news.pop(domain)
-                await (self.on_changed(domain) if at is None else self.on_forgotten(domain, at))
-
-    def _told(self, data: bytes) -> None:
-        """Note what a relay tells. What is no news of ours is nothing."""
-        try:
-            match json.loads(data):
-                case {"forget": str(name), "at": float(at)}:
-                    self._note(name, at)
-                case {"change": str(name)}:
-                    self._note(name, None)
-        except (ValueError, RecursionError):
-            pass
-
-    def _note(self, name: str, at: float | None) -> None:
-        try:
-            domain = next_hop(name.encode("utf-8", "surrogatepass")).domain
-        except PolicyDomainError:
-            return
-        if domain.name == name and len(self._news) < _MAX_NEWS:
-            self._news[domain] = self._news.get(domain) if at is None else at
-            self._has_news.set()
 
     def _parsed(self, domain: PolicyDomain, value: bytes | None) -> Entry | None:
         if value is None:
@@ -231,7 +222,7 @@ class Fleet:
     async def _work(self) -> None:
         try:
             while self._jobs and self._works:
-                batch = [self._jobs.popleft() for _ in range(min(_BATCH, len(self._jobs)))]
+                batch = [self._jobs.popleft() for _ in range(min(BATCH, len(self._jobs)))]
                 replies = [reply for _, reply in batch if reply]
                 await self._trip([job for job, _ in batch], replies)
         finally:

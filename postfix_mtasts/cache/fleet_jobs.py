@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 from postfix_mtasts.cache.shared import Value
 from postfix_mtasts.sts.entry import Entry
 
+BATCH = 32  # Jobs in one round trip.
+MAX_FORGOTTEN = 1000  # Domains that are read at once of those that were forgotten.
+MAX_TOLD = 1024  # Octets of what relays say of themselves, and tell others; what is longer is none of ours.
 TURN = 5.0  # Seconds for a discovery, half of server.answer_within: then others do it too, and still answer in time.
 
 
@@ -53,10 +56,14 @@ class Seen(NamedTuple):
 
 
 class Here(NamedTuple):
-    """What a beat found: the server's clock in seconds, and what was forgotten since the last one."""
+    """What a beat found: the server's clock in seconds, and what was forgotten since the last one.
+
+    `begun` differs from the last one if the server was emptied in between.
+    """
 
     clock: float
     forgotten: Sequence[tuple[str, float]]
+    begun: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,8 @@ class Theirs:
 def relay_of(told: tuple[bytes, float]) -> dict[str, Any] | None:
     """A relay by what it says of itself, and when it was last seen; None if that is not what relays say."""
     data, seen = told
+    if len(data) > MAX_TOLD:
+        return None
     try:
         match json.loads(data):
             case {"relay": str(name), "since": int(since), "version": str(version)}:

@@ -9,10 +9,11 @@ Keys, all with the prefix of the configuration:
     since       when the first relay came
     news        the channel: {"forget": DOMAIN, "at": TIME} and {"change": DOMAIN}
 
-Only this module knows redis-py, and only a daemon with [fleet] imports it. Each step takes `TIMEOUT` seconds at most.
-Nothing is tried a second time: what waits for it goes on without.
+Only this module and `fleet_bounds` know redis-py, and only a daemon with [fleet] imports them. Each step takes
+`TIMEOUT` seconds at most. Nothing is tried a second time: what waits for it goes on without.
 """
 
+import contextlib
 import inspect
 import json
 import threading
@@ -25,7 +26,19 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from postfix_mtasts.cache.fleet_jobs import TURN, FleetError, Here, Job, Look, Put, Release, Seen
+from postfix_mtasts.cache import fleet_bounds
+from postfix_mtasts.cache.fleet_jobs import (
+    MAX_FORGOTTEN,
+    MAX_TOLD,
+    TURN,
+    FleetError,
+    Here,
+    Job,
+    Look,
+    Put,
+    Release,
+    Seen,
+)
 from postfix_mtasts.cache.shared import MAX_VALUE
 from postfix_mtasts.config import UnixEndpoint
 from postfix_mtasts.config_fleet import FleetPlace
@@ -34,15 +47,16 @@ from postfix_mtasts.config_fleet_values import is_loopback
 TIMEOUT = 0.2  # Seconds for one step: to connect, to send, to receive.
 _GONE_AFTER = 60.0  # Seconds after which a relay that was not seen counts as gone.
 _REMEMBERED = 86400.0  # Seconds for which it is remembered that a domain was forgotten.
-MAX_FORGOTTEN = 1000  # Domains that are read of these at once.
 MAX_RELAYS = 1000
 _OF_OTHERS = "of-others"  # A key without our prefix, which always ends in a colon.
 _MAX_KEYS = 1_000_000  # Keys that are counted.
 _KEYS_AT_ONCE = 1000
-_MAX_NEWS = 1024  # Octets of a message; longer ones are none of ours.
+_NEWS_RATE = 2**18  # Octets that are listened to in a second: some thousands of messages.
+_MAX_REASON = 200  # Characters of what redis-py, or the server, says of a failure.
 _LISTEN_AGAIN = 5.0  # Seconds until it is tried again to listen.
 
-# A value stays if another relay has fetched later, or has seen more of the same fetch. Then the turn is over.
+# A value stays if another relay has fetched later, or has seen more of the same fetch. A policy that was fetched before
+# the fleet was made to forget the domain is not stored. Then the turn is over.
 _PUT = """
 local old = redis.pcall('GETRANGE', KEYS[1], 0, 80)
 if type(old) ~= 'string' then old = '' end
@@ -51,6 +65,9 @@ fetched, seen = tonumber(fetched), tonumber(seen)
 local mine, mine_seen, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local stays = fetched and seen and fetched <= limit and seen <= limit
     and (fetched > mine or (fetched == mine and seen > mine_seen))
+local forgotten = redis.pcall('ZSCORE', KEYS[4], ARGV[8])
+forgotten = type(forgotten) == 'string' and tonumber(forgotten)
+stays = stays or (forgotten and forgotten <= limit and mine >= 0 and mine < forgotten)
 if not stays then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[5]) end
 if ARGV[6] ~= '' and redis.pcall('GET', KEYS[2]) == ARGV[6] then redis.call('DEL', KEYS[2]) end
 if ARGV[7] ~= '' and not stays then redis.call('PUBLISH', KEYS[3], ARGV[7]) end
@@ -69,7 +86,6 @@ class FleetServer:
         self._place = place
         self._prefix = place.prefix
         self._client: Any = None
-        self._forgotten_until = 0.0  # Until then, what was forgotten has been read.
 
     def do(self, jobs: Sequence[Job]) -> list[Seen]:
         """Do jobs in one round trip; what each `Look` saw, in their order."""
@@ -80,8 +96,8 @@ class FleetServer:
             replies = iter(pipe.execute(raise_on_error=False))
             return [self._seen(job, replies) for job in jobs if not self._skip(job, replies)]
 
-    def beat(self, name: str) -> Here:
-        """Say that we are there; the server's clock, and what was forgotten since the last beat."""
+    def beat(self, name: str, since: float = 0.0) -> Here:
+        """Say that we are there; the server's clock, and what was forgotten after a time, the earliest first."""
         with self._errors():
             client = self._connected()
             seconds, micro = client.time()
@@ -91,11 +107,10 @@ class FleetServer:
             pipe.zremrangebyscore(self._key("relays"), "-inf", now - _GONE_AFTER)
             pipe.zremrangebyscore(self._key("forgotten"), "-inf", now - _REMEMBERED)
             pipe.set(self._key("since"), f"{now:.3f}", nx=True)
-            since = f"({self._forgotten_until}"
-            pipe.zrangebyscore(self._key("forgotten"), since, "+inf", 0, MAX_FORGOTTEN, withscores=True)
-            forgotten = [(name.decode("ascii", "replace"), float(at)) for name, at in pipe.execute()[-1]]
-            self._forgotten_until = max([self._forgotten_until, *(at for _, at in forgotten)])
-            return Here(now, forgotten)
+            pipe.get(self._key("since"))
+            pipe.zrangebyscore(self._key("forgotten"), f"({since!r}", "+inf", 0, MAX_FORGOTTEN, withscores=True)
+            *_, begun, names = pipe.execute()
+            return Here(now, [(name.decode("ascii", "replace"), float(at)) for name, at in names], begun)
 
     def forget(self, domain: str, now: float) -> int:
         """Delete what is known of a domain, and tell all relays; how many were listening."""
@@ -148,10 +163,9 @@ class FleetServer:
     def listen(self, told: Callable[[bytes], None], stop: threading.Event) -> None:
         """Pass on what relays tell, in the thread that calls this, until `stop`. What is lost meanwhile is lost."""
         while not stop.is_set():
-            try:
+            with contextlib.suppress(FleetError), _errors():
                 self._listen(told, stop)
-            except (redis.RedisError, OSError, ValueError):
-                stop.wait(_LISTEN_AGAIN)
+            stop.wait(_LISTEN_AGAIN)
 
     def _listen(self, told: Callable[[bytes], None], stop: threading.Event) -> None:
         client = self._connect(health_check_interval=10)
@@ -159,9 +173,11 @@ class FleetServer:
             news = client.pubsub(ignore_subscribe_messages=True)
             news.subscribe(self._key("news"))
             while not stop.is_set():
+                news.connection.bounded.begin(fleet_bounds.NEWS_AT_ONCE)
                 message = news.get_message(timeout=TIMEOUT)
-                if message and isinstance(message["data"], bytes) and len(message["data"]) <= _MAX_NEWS:
+                if message and isinstance(message["data"], bytes) and len(message["data"]) <= MAX_TOLD:
                     told(message["data"])
+                stop.wait(news.connection.bounded.octets / _NEWS_RATE)
         finally:
             client.connection_pool.disconnect()
 
@@ -176,7 +192,8 @@ class FleetServer:
             case Put(value=put, token=token):
                 news = json.dumps({"change": job.domain}) if job.is_news else ""
                 times = (repr(put.fetched_at), repr(put.seen_at), repr(put.until), max(1, round(put.lasts * 1000)))
-                pipe.eval(_PUT, 3, value, turn, self._key("news"), put.text, *times, token, news)
+                keys = (value, turn, self._key("news"), self._key("forgotten"))
+                pipe.eval(_PUT, len(keys), *keys, put.text, *times, token, news, job.domain)
             case Release(token=token):
                 pipe.eval(_RELEASE, 1, turn, token)
 
@@ -195,6 +212,8 @@ class FleetServer:
         if isinstance(value, redis.ResponseError) and str(value).startswith("WRONGTYPE"):
             value = b"\0"  # It is something else, which nobody of us has written.
         value = _raise(value) or None
+        if not isinstance(value, bytes | None):
+            raise TypeError("a reply to something else than was asked")
         # A turn that never ends is none of ours.
         return Seen(value, is_ours, not is_ours and 0 <= left <= TURN * 1000)
 
@@ -212,13 +231,13 @@ class FleetServer:
         own |= {"username": place.user or None, "password": place.password or None}
         if isinstance(place.server, UnixEndpoint):
             own["path"] = place.server.path
-            pool = redis.ConnectionPool(connection_class=redis.UnixDomainSocketConnection, **_options(), **own)
+            pool = redis.ConnectionPool(connection_class=fleet_bounds.Unix, **_options(), **own)
             return redis.Redis(connection_pool=pool)
         tcp: dict[str, Any] = {"socket_connect_timeout": TIMEOUT, "socket_keepalive": True}
         if place.tls:
             tcp |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True, "ssl_ca_certs": place.ca_file or None}
         host, port = place.server or self._master({**_options(), **tcp})
-        kind: Any = redis.SSLConnection if place.tls else redis.Connection
+        kind: Any = fleet_bounds.Tls if place.tls else fleet_bounds.Tcp
         pool = redis.ConnectionPool(connection_class=kind, host=host, port=port, **_options(), **tcp, **own)
         return redis.Redis(connection_pool=pool)
 
@@ -226,6 +245,8 @@ class FleetServer:
         """Where the server is, as a sentinel says. Without TLS it must be on this machine, as the sentinels are."""
         place = self._place
         sentinels: Any = _Sentinel(place.sentinels, sentinel_kwargs={**options, "ssl": place.tls})
+        for one in sentinels.sentinels:
+            one.connection_pool.connection_class = fleet_bounds.Tls if place.tls else fleet_bounds.Tcp
         try:
             host, port = sentinels.discover_master(place.name)
         finally:
@@ -239,10 +260,20 @@ class FleetServer:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            yield
-        except (redis.RedisError, OSError, ValueError, TypeError, IndexError) as error:
+            with _errors():
+                yield
+        except FleetError:
             self.close()  # A reply that comes late must not be taken for the next one.
-            raise FleetError(str(error)[:200] or type(error).__name__) from error
+            raise
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turn what redis-py raises into FleetError. For a reply that is none that may be anything, also RecursionError."""
+    try:
+        yield
+    except Exception as error:
+        raise FleetError(ascii(str(error)[:_MAX_REASON])[1:-1] or type(error).__name__) from error
 
 
 def _raise(reply: Any) -> Any:
@@ -260,4 +291,5 @@ def _options() -> dict[str, Any]:
     known = inspect.signature(getattr(redis.connection, "AbstractConnection", redis.Connection).__init__).parameters
     told = "driver_info" if "driver_info" in known else "lib_name"
     newer = {name: value for name, value in {"protocol": 2, told: None}.items() if name in known}
-    return {"socket_timeout": TIMEOUT, "retry": Retry(NoBackoff(), 0), **newer}  # Others would try three times.
+    ours = {"socket_timeout": TIMEOUT, "parser_class": fleet_bounds.PARSER, "retry": Retry(NoBackoff(), 0)}
+    return ours | newer  # Without a retry of ours, it would try three times.

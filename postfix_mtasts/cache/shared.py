@@ -26,9 +26,9 @@ from postfix_mtasts.sts.observation import Failure, ResultType, Stage
 from postfix_mtasts.sts.schedule import MAX_FAILED, NOTE_AT_MOST
 
 VERSION = 1
-# Octets of a value. A row with the longest policy takes 650,000: each of 65,536 octets may be six in JSON, and each of
-# a thousand mx has 255.
-MAX_VALUE = 2**20
+# Octets of a value. The longest policy file has 65,536, its mx are in the row once more, and there is room for as many
+# escapes. A file that is full of control characters is not shared.
+MAX_VALUE = 2**18
 _AT_LEAST = 60.0  # Seconds that a value stays, so that others see it when they are told of it.
 _NEVER = -1.0  # Before every fetch.
 

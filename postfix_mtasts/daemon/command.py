@@ -238,7 +238,7 @@ async def _service(
         others=others,
     )
     if others:
-        others.follow(lookup.learn)
+        others.follow(lookup.learn, memory.policies)
     stack.push_async_callback(lookup.aclose)
     await lookup.exceptions.load(settings.exception)
     shadow = Shadow(settings, lookup, resolver, dane)

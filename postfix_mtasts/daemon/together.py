@@ -6,7 +6,7 @@ found is shared, or his turn has ended, and discover it themselves if that does 
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from postfix_mtasts.cache.fleet import Fleet
 from postfix_mtasts.cache.fleet_jobs import TURN
@@ -15,7 +15,7 @@ from postfix_mtasts.config import Fleet as FleetSettings
 from postfix_mtasts.config_fleet import read_fleet
 from postfix_mtasts.sts.decide import Decision, FetchPolicy
 from postfix_mtasts.sts.domain import PolicyDomain
-from postfix_mtasts.sts.elsewhere import ForgottenElsewhere, KnownElsewhere
+from postfix_mtasts.sts.elsewhere import ForgottenElsewhere, KnownElsewhere, seen_at
 from postfix_mtasts.sts.entry import Entry
 
 Learn = Callable[[PolicyDomain, KnownElsewhere | ForgottenElsewhere], Awaitable[None]]
@@ -52,15 +52,22 @@ class Others:
         """The turn of a discovery that begins, with what is known of the domain."""
         return Turn(self._fleet, domain, known)
 
-    def follow(self, learn: Learn) -> None:
-        """Have what others tell of domains learned from now on."""
+    def follow(self, learn: Learn, policies: Callable[[], Iterable[tuple[PolicyDomain, Entry]]]) -> None:
+        """Have what others tell of domains learned from now on, and tell them the policies at hand if they need it."""
 
         async def changed(domain: PolicyDomain) -> None:
             theirs = await self._fleet.look(domain)
             if theirs and theirs.entry:
                 await learn(domain, KnownElsewhere(theirs.entry))
 
+        async def anew(since: float) -> bool:
+            for domain, entry in policies():
+                if seen_at(entry) >= since and not await self._fleet.share_anew(domain, entry):
+                    return False
+            return True
+
         self._fleet.on_changed = changed
+        self._fleet.on_anew = anew
         self._fleet.on_forgotten = lambda domain, at: learn(domain, ForgottenElsewhere(at))
 
 

@@ -133,7 +133,7 @@ def decide(entry: Entry, observation: Happening, now: float) -> Decision:
         case KnownElsewhere(theirs, fetch):
             return _known_elsewhere(entry, theirs, fetch, now)
         case ForgottenElsewhere(at):
-            return Decision(None if is_older(entry, at) else entry)
+            return Decision(None if is_older(entry, at, now) else entry)
         case RecordFound(record):
             return _record_found(entry, record.id, now)
         case RecordAbsent(ttl):

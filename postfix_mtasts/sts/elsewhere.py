@@ -49,8 +49,11 @@ def joined(ours: Entry, theirs: Entry, now: float) -> Entry:
 def shared(entry: Entry, now: float) -> Entry | None:
     """What of an entry others may use: what holds, and nothing of who asked. None if that is nothing.
 
-    A policy that has expired is part of it, such as one with max_age 0: it takes the place of an older one.
+    A policy that has expired is part of it, such as one with max_age 0: it takes the place of an older one. What was
+    observed in the future, before the clock was put right, is nothing: others would not believe it.
     """
+    if past(seen_at(entry), now) is None:
+        return None
     note = entry.note if entry.note and is_recent(entry.checked_at, now, entry.note.ttl) else None
     failed = tuple(failed for failed in entry.failed if holds_off(entry, failed.record_id, now))
     kept = Entry(entry.cached, failed, note, entry.checked_at)
@@ -73,9 +76,9 @@ def seen_at(entry: Entry) -> float:
     return max(entry.checked_at, *fetched, *(failed.at for failed in entry.failed), 0.0)
 
 
-def is_older(entry: Entry, at: float) -> bool:
-    """Whether all that is known was observed before a time."""
-    return seen_at(replace(entry, checked_at=0.0) if entry.cached else entry) < at
+def is_older(entry: Entry, at: float, now: float) -> bool:
+    """Whether all that is known was observed before a time, which has passed."""
+    return past(at, now) is not None and seen_at(replace(entry, checked_at=0.0) if entry.cached else entry) < at
 
 
 def is_left_over(cached: CachedPolicy, now: float) -> bool:

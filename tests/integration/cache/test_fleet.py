@@ -93,6 +93,32 @@ async def test_what_one_relay_shares_another_sees(server: Shared) -> None:
         assert admin.acl_log() == []
 
 
+async def test_large_values_are_parsed_in_rounds_of_their_own(server: Shared) -> None:
+    domains = [PolicyDomain(f"large{number}.example") for number in range(8)]
+    policy = replace(POLICY, mx=tuple(MxPattern(f"a{number}.{'b' * 50}.example") for number in range(1000)))
+    rounds = 0
+    parsed_in: list[int] = []
+
+    async def count() -> None:
+        nonlocal rounds
+        while True:
+            rounds += 1
+            await asyncio.sleep(0)
+
+    async def look(domain: PolicyDomain) -> None:
+        assert await seen(one, domain)
+        parsed_in.append(rounds)
+
+    async with relay(server.place) as one:
+        for domain in domains:
+            one.share(domain, known(time.time(), policy))
+        await seen(one, domains[-1])
+        counting = asyncio.create_task(count())
+        await asyncio.gather(*map(look, domains))
+        counting.cancel()
+    assert len(set(parsed_in)) == 8
+
+
 async def test_one_relay_has_the_turn_until_it_shares_what_it_found(server: Shared) -> None:
     async with relay(server.place) as one, relay(server.place) as other:
         turn, others = one.token(), other.token()
@@ -226,7 +252,7 @@ def _answers(*answers: bytes) -> Iterator[FleetPlace]:
 async def test_a_reply_that_is_cut_or_none_is_not_taken(reply: bytes) -> None:
     now = f"{time.time():.0f}".encode()
     clock = b"*2\r\n$10\r\n" + now + b"\r\n$1\r\n0\r\n"
-    with _answers(clock, b":1\r\n:0\r\n:0\r\n$-1\r\n*0\r\n", reply) as place:
+    with _answers(clock, b":1\r\n:0\r\n:0\r\n$-1\r\n$1\r\n0\r\n*0\r\n", reply) as place:
         async with relay(place) as one:
             assert one.status()["works"], one.status()
             assert await without(one) < WITHIN + 1
@@ -277,9 +303,20 @@ async def test_what_was_forgotten_is_told_to_those_who_were_not_there(server: Sh
         assert await seen(one) is None
     late = FleetServer(server.place)
     here = late.beat("late")
-    assert [name for name, _ in here.forgotten] == ["example.com"]
-    assert list(late.beat("late").forgotten) == []
+    [(name, at)] = here.forgotten
+    assert name == "example.com"
+    assert list(late.beat("late", at).forgotten) == []
     late.close()
+
+
+async def test_what_was_fetched_before_it_was_forgotten_is_not_shared_again(server: Shared) -> None:
+    now = time.time()
+    note = Entry(note=Note(NoPolicy("no record"), 600.0), checked_at=now)
+    async with relay(server.place) as one:
+        await one.forget(DOMAIN)
+        for entry, expected in ((known(now - 10), None), (note, note), (known(now + 10), known(now + 10))):
+            one.share(DOMAIN, entry)
+            assert await seen(one) == expected
 
 
 async def test_news_is_heard(server: Shared) -> None:
@@ -292,7 +329,10 @@ async def test_news_is_heard(server: Shared) -> None:
         async def forgotten(domain: PolicyDomain, at: float) -> None:
             heard.put_nowait((domain.name, at))
 
-        other.on_changed, other.on_forgotten = changed, forgotten
+        async def anew(since: float) -> bool:
+            return True
+
+        other.on_changed, other.on_forgotten, other.on_anew = changed, forgotten, anew
         work = asyncio.create_task(other.run())
         while not await one.tell(DOMAIN):
             await asyncio.sleep(0.01)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postfix_mtasts.sts.decide import FetchPolicy, LookUpRecord, PolicyChanged, decide
-from postfix_mtasts.sts.elsewhere import MAX_SKEW, ForgottenElsewhere, KnownElsewhere, joined
+from postfix_mtasts.sts.elsewhere import MAX_SKEW, ForgottenElsewhere, KnownElsewhere, joined, shared
 from postfix_mtasts.sts.entry import Apply, CachedPolicy, Entry, FailedFetch, NoPolicy, Note, Unavailable
 from postfix_mtasts.sts.observation import Failure, Stage
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
@@ -80,6 +80,13 @@ def test_what_is_not_fresh_is_looked_up_first(theirs: Entry, action: object) -> 
     assert (decision.answer, decision.action) == (None, action)
 
 
+def test_what_a_wrong_clock_has_seen_is_not_shared_when_it_is_right_again() -> None:
+    failed = (FailedFetch("A", 1, NOW, FAILURE),)
+    assert shared(known(P1, ago=10), NOW) == known(P1, ago=10)
+    assert shared(replace(known(P1, ago=-HOUR), failed=failed), NOW) is None
+    assert shared(replace(known(P1, ago=10, checked=-HOUR), failed=failed), NOW) is None
+
+
 def test_notes_hold_for_as_long_as_at_the_relay_that_made_them() -> None:
     note = Note(Unavailable(FAILURE), 60.0)
     decision = decide(Entry(), KnownElsewhere(Entry(note=note, checked_at=NOW - 59)), NOW)
@@ -107,4 +114,5 @@ def test_the_id_that_dns_has_just_given_decides_which_policy_is_wanted() -> None
 
 def test_only_what_was_known_before_is_forgotten() -> None:
     assert decide(known(P1, ago=10), ForgottenElsewhere(NOW - 5), NOW).entry is None
-    assert decide(known(P1, ago=10), ForgottenElsewhere(NOW - 15), NOW).entry == known(P1, ago=10)
+    for at in (NOW - 15, NOW + HOUR, float("inf"), float("nan")):  # Nor does a clock that is wrong forget anything.
+        assert decide(known(P1, ago=10), ForgottenElsewhere(at), NOW).entry == known(P1, ago=10)

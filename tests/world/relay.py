@@ -1,0 +1,170 @@
+"""Relays of a fleet in this process, each with a memory, a database and a clock of its own, on real servers.
+
+    relays = Relays([Relay(server.place, dns, https, ca, folder / name, clock) for name in "ab"])
+    await relays.start()
+    await relays[0].ask(PolicyDomain("example.com"))
+    await relays.rest()      # All work is done, and all news has been heard.
+    await relays.aclose()
+
+Some work goes on behind answers, so a test that looks at what came of them lets the relays rest first.
+"""
+
+import asyncio
+import ipaddress
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from postfix_mtasts.cache.fleet import Fleet
+from postfix_mtasts.cache.fleet_jobs import Here, Theirs
+from postfix_mtasts.cache.fleet_server import FleetServer
+from postfix_mtasts.cache.memory import Memory
+from postfix_mtasts.cache.store import Store
+from postfix_mtasts.config import InetEndpoint
+from postfix_mtasts.config_fleet import FleetPlace
+from postfix_mtasts.daemon.dane import Dane
+from postfix_mtasts.daemon.exceptions import Exceptions
+from postfix_mtasts.daemon.lookup import Lookup
+from postfix_mtasts.daemon.together import Others
+from postfix_mtasts.dns.resolver import Resolver
+from postfix_mtasts.postfix.reply import ReplyRules, Style
+from postfix_mtasts.remote.fetcher import Fetcher
+from postfix_mtasts.remote.network import tls_context
+from postfix_mtasts.sts.domain import NextHop, PolicyDomain
+from postfix_mtasts.sts.elsewhere import ForgottenElsewhere, KnownElsewhere
+from postfix_mtasts.sts.entry import Answer
+from tests.world.ca import Ca
+from tests.world.dns import DnsServer
+from tests.world.https import HttpsServer
+
+RULES = ReplyRules(Style.PLAIN)
+_MARK = PolicyDomain("mark.example.net")
+
+
+class _Server(FleetServer):
+    """The server, by the clock of a test."""
+
+    def __init__(self, place: FleetPlace, clock: Callable[[], float]) -> None:
+        super().__init__(place)
+        self._clock = clock
+
+    def beat(self, name: str, since: float = 0.0) -> Here:
+        return super().beat(name, since)._replace(clock=self._clock())
+
+
+class _Patient(Fleet):
+    """A fleet for machines that are too busy to ask a server in time: it asks again."""
+
+    async def look(self, domain: PolicyDomain, token: str = "") -> Theirs | None:
+        while not (theirs := await super().look(domain, token)) and self.status()["works"]:
+            await asyncio.sleep(0.01)
+        return theirs
+
+
+class Relay:
+    """All that a daemon with [fleet] has, but for its sockets. `ahead` is by how many seconds its clock is wrong.
+
+    One that is `patient` waits for a server that is late, which no daemon does.
+    """
+
+    def __init__(
+        self,
+        place: FleetPlace,
+        dns: DnsServer,
+        https: HttpsServer,
+        ca: Ca,
+        store: Path,
+        clock: Callable[[], float],
+        *,
+        patient: bool = True,
+    ) -> None:
+        self.ahead = 0.0
+        self.heard = asyncio.Event()
+        self.memory = Memory(policies=1000, notes=1000)
+        self._clock = clock
+        self._store = Store(str(store), self.clock)
+        self.server = _Server(place, clock)
+        self.fleet = (_Patient if patient else Fleet)(self.server, "the fleet", self.clock)
+        others = Others(self.fleet)
+        resolver = Resolver([InetEndpoint(dns.address, dns.port)], timeout=30)
+        loopback = [ipaddress.ip_network("127.0.0.0/8")]
+        self.lookup = Lookup(
+            self._store,
+            self.memory,
+            resolver,
+            Fetcher(resolver, tls_context(str(ca.file)), timeout=30, allow_addresses=loopback, port=https.port),
+            Dane(resolver, 10, self.clock),
+            RULES,
+            Exceptions(store.with_suffix(".json")),
+            answer_within=30,
+            others=others,
+            clock=self.clock,
+        )
+        others.follow(self._learn, self.memory.policies)
+        self._work: asyncio.Task[None] | None = None
+
+    def clock(self) -> float:
+        """Its time, in seconds since the epoch."""
+        return self._clock() + self.ahead
+
+    async def start(self) -> None:
+        """Begin to take part in the fleet."""
+        await self.fleet.beat()
+        self._work = asyncio.create_task(self.fleet.run())
+
+    async def ask(self, domain: PolicyDomain) -> Answer:
+        """What Postfix is told."""
+        return (await self.lookup.answer(NextHop(domain), RULES))[0]
+
+    async def _learn(self, domain: PolicyDomain, known: KnownElsewhere | ForgottenElsewhere) -> None:
+        if domain == _MARK:
+            self.heard.set()
+        else:
+            await self.lookup.learn(domain, known)
+
+    async def aclose(self) -> None:
+        """End it."""
+        if self._work:
+            self._work.cancel()
+        await self.lookup.aclose()
+        await self.fleet.aclose()
+        await self._store.aclose()
+
+
+class Relays(list[Relay]):
+    """Relays, of which the first must take part in the fleet when they `start`."""
+
+    def __init__(self, relays: Iterable[Relay]) -> None:
+        super().__init__(relays)
+        self._kept: set[asyncio.Task[object]] = set()
+
+    async def start(self) -> None:
+        """Return when all take part, and listen."""
+        for relay in self:
+            await relay.start()
+        await self[0].fleet.members()  # Some rounds of the loop, in which all tasks that stay have begun.
+        self._kept = asyncio.all_tasks()
+        await self.rest()
+
+    async def work(self) -> None:
+        """Wait until all work is done."""
+        while work := asyncio.all_tasks() - self._kept - {asyncio.current_task()}:
+            await asyncio.wait(work)
+
+    async def rest(self) -> None:
+        """Wait until all work is done and all news has been heard: a mark is behind it."""
+        await self.work()
+        teller = next((relay for relay in self if relay.fleet.status()["works"]), None)
+        if not teller:
+            return
+        for relay in self:
+            relay.heard.clear()
+        while await teller.fleet.forget(_MARK) < len(self):
+            await asyncio.sleep(0)  # Until all listen.
+        for relay in self:
+            await relay.heard.wait()
+        await self.work()
+
+    async def aclose(self) -> None:
+        """End all."""
+        for relay in self:
+            await relay.aclose()
