@@ -74,7 +74,9 @@ class Fleet:
         self._news = News()
         self._ending = threading.Event()
         self._listener: threading.Thread | None = None
-        self._counts = {"asked": 0, "found": 0, "shared": 0, "not_understood": 0}
+        what = ("asked", "found", "nothing", "not_understood", "unanswered", "shared", "failures", "trips")
+        self._counts: dict[str, int] = dict.fromkeys(what, 0)
+        self._seconds = 0.0  # Of all round trips.
         about = {"relay": socket.gethostname(), "id": self._token, "since": round(clock()), "version": __version__}
         self._name = json.dumps(about)
 
@@ -91,6 +93,7 @@ class Fleet:
         self._submit(Look(domain.name, token), reply)
         seen = reply.result() if await is_done(reply, WITHIN) else None
         if not seen:
+            self._counts["unanswered"] += 1
             return None
         if seen.value and len(seen.value) > _LARGE:
             await self._turns.take(1)
@@ -130,10 +133,8 @@ class Fleet:
 
     def status(self) -> dict[str, Any]:
         """Whether the server works, and what was asked of it since the start."""
-        since = self._trouble_since
-        return {"server": self.place, "works": self._works, "trouble": self._trouble, "trouble_since": since} | (
-            self._counts
-        )
+        now = {"server": self.place, "works": self._works, "trouble": self._trouble}
+        return now | {"trouble_since": self._trouble_since, "seconds": self._seconds} | self._counts
 
     async def members(self) -> dict[str, Any]:
         """Who is there, what is shared, and since when. Raises FleetError."""
@@ -202,6 +203,7 @@ class Fleet:
 
     def _parsed(self, domain: PolicyDomain, value: bytes | None) -> Entry | None:
         if value is None:
+            self._counts["nothing"] += 1
             return None
         try:
             entry = parse_shared(domain, value)
@@ -222,7 +224,10 @@ class Fleet:
             while self._jobs and self._works:
                 batch = [self._jobs.popleft() for _ in range(min(BATCH, len(self._jobs)))]
                 replies = [reply for _, reply in batch if reply]
+                begun = time.monotonic()
                 await self._trip([job for job, _ in batch], replies)
+                self._counts["trips"] += 1
+                self._seconds += time.monotonic() - begun
         finally:
             self._working = None
             for _, reply in self._jobs:
@@ -262,6 +267,7 @@ class Fleet:
 
     def _broken(self, reason: str) -> None:
         """Open the breaker."""
+        self._counts["failures"] += 1
         self._works = False
         self._trouble = reason
         if self._trouble_since is None:
