@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from postfix_mtasts.cache.fleet import Fleet
-from postfix_mtasts.cache.fleet_jobs import Here, Theirs
+from postfix_mtasts.cache.fleet_jobs import FleetError, Here, Theirs
 from postfix_mtasts.cache.fleet_server import FleetServer
 from postfix_mtasts.cache.memory import Memory
 from postfix_mtasts.cache.store import Store
@@ -141,7 +141,11 @@ class Relays(list[Relay]):
         """Return when all take part, and listen."""
         for relay in self:
             await relay.start()
-        await self[0].fleet.members()  # Some rounds of the loop, in which all tasks that stay have begun.
+        while not all(relay.fleet.status()["works"] for relay in self):  # This machine was too busy for the server.
+            for relay in self:
+                await relay.fleet.beat()
+        for _ in range(10):  # Rounds of the loop, in which all tasks that stay begin.
+            await asyncio.sleep(0)
         self._kept = asyncio.all_tasks()
         await self.rest()
 
@@ -153,16 +157,25 @@ class Relays(list[Relay]):
     async def rest(self) -> None:
         """Wait until all work is done and all news has been heard: a mark is behind it."""
         await self.work()
-        teller = next((relay for relay in self if relay.fleet.status()["works"]), None)
-        if not teller:
-            return
         for relay in self:
             relay.heard.clear()
-        while await teller.fleet.forget(_MARK) < len(self):
-            await asyncio.sleep(0)  # Until all listen.
-        for relay in self:
-            await relay.heard.wait()
+        try:
+            while teller := next((relay for relay in self if relay.fleet.status()["works"]), None):
+                if await teller.fleet.forget(_MARK) == len(self) and await self._all_heard():
+                    break
+                await asyncio.sleep(0)  # Until all listen.
+        except FleetError:
+            pass  # This machine was too busy for the server, and the relay does not take part any more.
         await self.work()
+
+    async def _all_heard(self) -> bool:
+        try:
+            async with asyncio.timeout(5):
+                for relay in self:
+                    await relay.heard.wait()
+        except TimeoutError:
+            return False  # One of them has just begun to listen anew.
+        return True
 
     async def aclose(self) -> None:
         """End all."""
