@@ -149,6 +149,15 @@ class Relays(list[Relay]):
         self._kept = asyncio.all_tasks()
         await self.rest()
 
+    async def add(self, relay: Relay) -> None:
+        """Let another one take part."""
+        self.append(relay)
+        before = asyncio.all_tasks()
+        await relay.start()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        self._kept |= asyncio.all_tasks() - before
+
     async def work(self) -> None:
         """Wait until all work is done."""
         while work := asyncio.all_tasks() - self._kept - {asyncio.current_task()}:

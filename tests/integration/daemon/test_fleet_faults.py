@@ -117,8 +117,8 @@ class Setting:
 
     async def join_anew(self) -> Relay:
         """Another relay, that knows nothing."""
-        self.relays.append(relay := self._new("c"))
-        await relay.fleet.beat()
+        relay = self._new("c")
+        await self.relays.add(relay)
         return relay
 
     async def shared_again(self, domains: Sequence[PolicyDomain]) -> None:
