@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from postfix_mtasts.cache.fleet import Fleet
-from postfix_mtasts.cache.fleet_jobs import Here, Theirs
+from postfix_mtasts.cache.fleet_jobs import FleetError, Here, Theirs
 from postfix_mtasts.cache.fleet_server import FleetServer
 from postfix_mtasts.cache.memory import Memory
 from postfix_mtasts.cache.store import Store
@@ -141,9 +141,22 @@ class Relays(list[Relay]):
         """Return when all take part, and listen."""
         for relay in self:
             await relay.start()
-        await self[0].fleet.members()  # Some rounds of the loop, in which all tasks that stay have begun.
+        while not all(relay.fleet.status()["works"] for relay in self):  # This machine was too busy for the server.
+            for relay in self:
+                await relay.fleet.beat()
+        for _ in range(10):  # Rounds of the loop, in which all tasks that stay begin.
+            await asyncio.sleep(0)
         self._kept = asyncio.all_tasks()
         await self.rest()
+
+    async def add(self, relay: Relay) -> None:
+        """Let another one take part."""
+        self.append(relay)
+        before = asyncio.all_tasks()
+        await relay.start()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        self._kept |= asyncio.all_tasks() - before
 
     async def work(self) -> None:
         """Wait until all work is done."""
@@ -153,16 +166,25 @@ class Relays(list[Relay]):
     async def rest(self) -> None:
         """Wait until all work is done and all news has been heard: a mark is behind it."""
         await self.work()
-        teller = next((relay for relay in self if relay.fleet.status()["works"]), None)
-        if not teller:
-            return
         for relay in self:
             relay.heard.clear()
-        while await teller.fleet.forget(_MARK) < len(self):
-            await asyncio.sleep(0)  # Until all listen.
-        for relay in self:
-            await relay.heard.wait()
+        try:
+            while teller := next((relay for relay in self if relay.fleet.status()["works"]), None):
+                if await teller.fleet.forget(_MARK) == len(self) and await self._all_heard():
+                    break
+                await asyncio.sleep(0)  # Until all listen.
+        except FleetError:
+            pass  # This machine was too busy for the server, and the relay does not take part any more.
         await self.work()
+
+    async def _all_heard(self) -> bool:
+        try:
+            async with asyncio.timeout(5):
+                for relay in self:
+                    await relay.heard.wait()
+        except TimeoutError:
+            return False  # One of them has just begun to listen anew.
+        return True
 
     async def aclose(self) -> None:
         """End all."""

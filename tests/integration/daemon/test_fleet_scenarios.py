@@ -43,6 +43,8 @@ class FleetWorld:
     def __init__(self, place: FleetPlace, dns: DnsServer, https: HttpsServer, ca: Ca, folder: Path) -> None:
         self._dns, self._https = dns, https
         self._tls = ca.issue(DOMAIN.policy_host()).server_context()
+        dns.remove(DOMAIN.policy_host())
+        dns.remove(DOMAIN.record_name())
         dns.add(DOMAIN.policy_host(), "A", "127.0.0.1")
         self._words = Words(POLICIES, START)
         self.time = Time()
@@ -153,24 +155,35 @@ def _wrong(step: Step, told: list[str], asked: list[str], *, is_new: bool = Fals
 async def test_scenario(
     scenario: Scenario, server: Shared, dns: DnsServer, https: HttpsServer, ca: Ca, tmp_path: Path
 ) -> None:
-    with server.admin() as admin:
-        admin.flushall()
-    world = FleetWorld(server.place, dns, https, ca, tmp_path)
-    order = ORDERS[SCENARIOS.index(scenario) % 3]()
-    try:
-        await world.relays.start()
-        wrong = []
-        # A relay whose clock is wrong is alone with what it has. So here both have it before the clocks jump.
-        first = next(step for step in scenario.steps if step.verb == "ask") if scenario.title.startswith("E") else None
-        with contextlib.suppress(_OtherTimeError):
-            for step in scenario.steps:
-                wrong.append(await _step(world, step, order))
-                if step is first:
-                    wrong.append(await _copied(world, step))
-        assert all(relay.fleet.status()["works"] for relay in world.relays)
-    finally:
-        await world.relays.aclose()
+    for attempt in range(5):
+        with server.admin() as admin:
+            admin.flushall()
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        world = FleetWorld(server.place, dns, https, ca, folder)
+        try:
+            await world.relays.start()
+            wrong = await _wrong_lines(world, scenario)
+            in_time = all(relay.fleet.status()["works"] for relay in world.relays)
+        finally:
+            await world.relays.aclose()
+        if in_time:  # Otherwise this machine was too busy for the server.
+            break
+    assert in_time
     assert [one for one in wrong if one] == []
+
+
+async def _wrong_lines(world: FleetWorld, scenario: Scenario) -> list[str]:
+    order = ORDERS[SCENARIOS.index(scenario) % 3]()
+    # A relay whose clock is wrong is alone with what it has. So here both have it before the clocks jump.
+    first = next(step for step in scenario.steps if step.verb == "ask") if scenario.title.startswith("E") else None
+    wrong = []
+    with contextlib.suppress(_OtherTimeError):
+        for step in scenario.steps:
+            wrong.append(await _step(world, step, order))
+            if step is first:
+                wrong.append(await _copied(world, step))
+    return wrong
 
 
 async def _step(world: FleetWorld, step: Step, order: Iterator[int]) -> str:
