@@ -66,7 +66,8 @@ class Looked:
     `files` are the different valid policies that the addresses of the policy host serve; `all_serve` is false if one of
     them serves none. `record` is the id in DNS, and `no_record` says that DNS surely has none. `hosts` are the MX
     hosts, and `points_here` is whether the policy host is ours; None if that is unknown. `version` is the state's from
-    before the look: if the file has changed since, `files` say nothing.
+    before the look: if the file has changed since, `files` say nothing. `certificates` are those of the policy host and
+    of the MX hosts: of which host, and when it ends, as a time.
     """
 
     version: int
@@ -77,6 +78,7 @@ class Looked:
     hosts: tuple[str, ...] | None
     points_here: bool | None
     problems: tuple[str, ...] = ()
+    certificates: tuple[tuple[str, float], ...] = ()
 
 
 Event = Added | ModeAsked | MxAsked | RemovalAsked | Looked

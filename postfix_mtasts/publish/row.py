@@ -27,7 +27,7 @@ def print_row(state: State) -> str:
         "hosts": list(state.hosts),
         "points_here": state.points_here,
         "record_gone_since": state.record_gone_since,
-        "checked": None if state.checked is None else [state.checked.at, list(state.checked.problems)],
+        "checked": None if state.checked is None else _print_checked(state.checked),
         "version": state.version,
     }
     return json.dumps(made, separators=(",", ":"), allow_nan=False)
@@ -52,11 +52,21 @@ def parse_row(domain: PolicyDomain, text: str) -> State:
             hosts=tuple(map(str, row["hosts"])),
             points_here=bool(row["points_here"]),
             record_gone_since=_number(row["record_gone_since"]),
-            checked=None if checked is None else Checked(float(checked[0]), tuple(map(str, checked[1]))),
+            checked=None if checked is None else _parse_checked(checked),
             version=int(row["version"]),
         )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise RowError(f"{type(error).__name__}: {error}") from error
+
+
+def _print_checked(checked: Checked) -> list[Any]:
+    return [checked.at, list(checked.problems), [list(one) for one in checked.certificates]]
+
+
+def _parse_checked(value: Any) -> Checked:
+    at, problems, *rest = value  # Rows from before have no certificates.
+    certificates = tuple((str(host), float(end)) for host, end in (rest[0] if rest else ()))
+    return Checked(float(at), tuple(map(str, problems)), certificates)
 
 
 def _print_policy(policy: Policy) -> list[Any]:

@@ -45,6 +45,7 @@ from postfix_mtasts.publish.state import (
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 
 _MAX_PROBLEMS = 20  # Of a check, that are kept.
+_MAX_CERTIFICATES = 20  # The same.
 
 
 def decide(state: State | None, event: Event, now: float) -> Decision:
@@ -131,7 +132,8 @@ def _looked(state: State, event: Looked) -> tuple[State, tuple[Change, ...]]:
     problems = tuple(problem for problem in event.problems[:_MAX_PROBLEMS])
     here = state.points_here if event.points_here is None else event.points_here
     findable = state.findable or not event.no_record
-    state = replace(state, checked=Checked(counted, problems), points_here=here, findable=findable)
+    checked = Checked(counted, problems, event.certificates[:_MAX_CERTIFICATES])
+    state = replace(state, checked=checked, points_here=here, findable=findable)
     changes: tuple[Change, ...] = ()
     if event.version == state.version:
         state, changes = _files_seen(state, event)

@@ -39,7 +39,11 @@ def document(decision: Decision, settings: Publish, remarks: Sequence[Remark] = 
         "certificate": decision.publication.certificate,
         "checked": None
         if checked is None
-        else {"at": words.date(state.clock.date(checked.at)), "problems": list(checked.problems)},
+        else {
+            "at": words.date(state.clock.date(checked.at)),
+            "problems": list(checked.problems),
+            "certificates": [{"host": host, "until": words.date(end)} for host, end in checked.certificates],
+        },
         "waits": [
             {**dataclasses.asdict(one), "until": words.date(one.until), "text": words.waiting(one, state, settings)}
             for one in decision.waits
@@ -103,6 +107,8 @@ def show_domain(decision: Decision, history: Sequence[Entry], settings: Publish,
         _line("checked", f"{words.day(state.clock.date(state.checked.at))}: {result}", output)
         for problem in state.checked.problems:
             _line("", problem, output, Status.WARNING)
+        for host, end in state.checked.certificates:
+            _line("", f"{host}: certificate until {words.day(end)}", output)
     else:
         _line("checked", "never", output)
     _follows(decision, settings, output)

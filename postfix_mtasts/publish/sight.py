@@ -48,6 +48,7 @@ def looked(state: State, sight: Sight, settings: Publish, remarks: tuple[Remark,
         hosts=None if report.mx_problem or not report.exists else tuple(mx.host.lower() for mx in report.mx),
         points_here=_points_here(state, sight, settings, policy),
         problems=tuple(one.text for one in remarks if one.status in (Status.WARNING, Status.ERROR)),
+        certificates=tuple(_certificates(report)),
     )
 
 
@@ -68,6 +69,16 @@ def all_remarks(
         *_certificate(sight, anybody, now),
         *_reports(sight, settings),
     )
+
+
+def _certificates(report: Report) -> Iterator[tuple[str, float]]:
+    """Whose certificates were seen, and when they end: of a host with several, that which ends first."""
+    if report.policy_host and report.policy_host.certificate:
+        yield report.policy_host.name, report.policy_host.certificate.not_after.timestamp()
+    for mx in report.mx:
+        ends = [probe.certificate.not_after.timestamp() for probe in mx.probes if probe.certificate]
+        if ends:
+            yield mx.host.lower(), min(ends)
 
 
 def _policy(report: Report) -> Policy | None:

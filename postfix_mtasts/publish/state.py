@@ -83,10 +83,11 @@ class Parting:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """When the domain was last looked at from outside, and what was wrong."""
+    """When the domain was last looked at from outside, and what was wrong; whose certificates end when, as a time."""
 
     at: float
     problems: tuple[str, ...] = ()
+    certificates: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,13 @@ states = st.builds(
     hosts=st.lists(st.text(), max_size=3).map(tuple),
     points_here=st.booleans(),
     record_gone_since=st.none() | dates,
-    checked=st.none() | st.builds(Checked, dates, st.lists(st.text(), max_size=2).map(tuple)),
+    checked=st.none()
+    | st.builds(
+        Checked,
+        dates,
+        st.lists(st.text(), max_size=2).map(tuple),
+        st.lists(st.tuples(st.text(), dates), max_size=2).map(tuple),
+    ),
     version=st.integers(0),
 )
 
