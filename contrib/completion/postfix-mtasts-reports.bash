@@ -13,8 +13,8 @@ _postfix_mtasts_reports() {
     quarantine) words="$words list show accept drop" ;;
     alert | summary) words="$words --to" ;;
     doctor) words="$words --no-mail" ;;
-    show | replay) ;;
-    *) words='--version --help receive read import sources results show quarantine html replay alert summary doctor' ;;
+    show | hide | unhide | replay) ;;
+    *) words='--version --help receive read import sources results show hide unhide quarantine html replay alert summary doctor' ;;
     esac
     mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(compgen -W "$words" -- "$current")
 }

@@ -10,6 +10,7 @@ from typing import Self
 
 from postfix_mtasts.config import Config
 from postfix_mtasts.dns.resolver import Resolver
+from postfix_mtasts.reports import hiding
 from postfix_mtasts.reports.files import content, files
 from postfix_mtasts.reports.intake import Intake, Outcome
 from postfix_mtasts.reports.reading import read_data
@@ -162,6 +163,22 @@ class Actions:
         self._spool.remove(message.name)
         with self._store.transaction():
             remove(self._store, message.name)
+
+    def is_source(self, source: str) -> bool:
+        """Whether a source has reported."""
+        return hiding.is_known(self._store, source)
+
+    def hide(self, source: str, now: datetime.datetime) -> bool:
+        """Hide a source until it changes. Return whether there was room."""
+        with self._store.transaction():
+            return hiding.hide(self._store, source, now)
+
+    def unhide(self, source: str) -> bool:
+        """Show a source again. Return whether it was hidden."""
+        with self._store.transaction():
+            was_hidden = source in hiding.hidden(self._store)
+            hiding.unhide(self._store, source)
+        return was_hidden
 
     def _names(self, statement: str, *values: object) -> list[str]:
         return [name for (name,) in self._store.select(statement, values)]

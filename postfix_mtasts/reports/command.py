@@ -2,6 +2,7 @@
 
     postfix-mtasts-reports receive | read FILE... | import FILE... | replay
     postfix-mtasts-reports sources | results | show REPORT | quarantine list|show|accept|drop
+    postfix-mtasts-reports hide SOURCE | unhide SOURCE
     postfix-mtasts-reports html DIRECTORY
     postfix-mtasts-reports alert | summary [--to ADDRESS] | doctor [DOMAIN...]
 
@@ -17,7 +18,7 @@ from postfix_mtasts import __version__, config
 from postfix_mtasts.config import ConfigError
 from postfix_mtasts.config_file import read_config
 from postfix_mtasts.config_values import address
-from postfix_mtasts.query.output import Output, Status
+from postfix_mtasts.query.output import Output, QueryError, Status
 from postfix_mtasts.reports.looking import VIEWS, Subcommand
 from postfix_mtasts.reports.store import StoreError
 from postfix_mtasts.reports.views import DAYS, MAX_DAYS
@@ -47,6 +48,9 @@ def run(words: list[str]) -> Status:
     except ConfigError as error:
         complain(str(error))
         return Status.CONFIG
+    except QueryError as error:
+        complain(str(error), error.hint)
+        return error.status
     except StoreError as error:
         complain(str(error), error.hint)
         return Status.UNAVAILABLE
@@ -106,6 +110,13 @@ def _add_views(subcommands: Any) -> None:
         view.add_argument("--days", type=_days, default=DAYS, metavar="N", help=f"up to yesterday (default: {DAYS})")
         view.add_argument("--domain", type=_domain, metavar="DOMAIN", help="only of this policy domain")
         view.add_argument("--all", action="store_true", help="count senders that are not verified, and print all")
+    for name, help_text in (
+        ("hide", "leave a source out of `sources` until what it reports changes"),
+        ("unhide", "have a source in `sources` again"),
+    ):
+        _add(subcommands, name, help_text).add_argument(
+            "source", type=_domain, metavar="SOURCE", help="as `sources` has it"
+        )
     _add(subcommands, "show", "show a stored report").add_argument(
         "report", metavar="REPORT", help="its key, or its id"
     )

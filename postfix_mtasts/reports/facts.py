@@ -2,13 +2,13 @@
 
 import datetime
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from postfix_mtasts.reports.report import Dkim, DkimState, Failure, Policy, Report
 from postfix_mtasts.reports.store import Store
-from postfix_mtasts.reports.viewing import Facts, Limits, ranked
+from postfix_mtasts.reports.viewing import Facts, Limits, is_hidden, ranked
 from postfix_mtasts.reports.views import Day, FailureGroup, LeftOut, PolicyTotal, ReportLine, Sender, Window
 
 MAX_GROUPS = 50_000  # Groups of failures in a window: those of most sessions. All that is known of them is in memory.
@@ -83,8 +83,20 @@ WHERE r.domain = :domain AND r.verified = 1 AND r.day BETWEEN :first AND :last
 _MAX_FOUND = 100  # Reports that are shown for one report-id.
 
 
-def facts(store: Store, window: Window, domain: str | None, limits: Limits, *, unverified: bool) -> Facts:
-    """What is known of a window, of one policy domain or of all, with senders that are not verified or without."""
+def facts(
+    store: Store,
+    window: Window,
+    domain: str | None,
+    limits: Limits,
+    *,
+    unverified: bool,
+    hidden: Collection[str] = (),
+    only: str | None = None,
+) -> Facts:
+    """What is known of a window, of one policy domain or of all, with senders that are not verified or without.
+
+    What is to be listed of senders is read of the first ones that are not `hidden`, or of the verified sender `only`.
+    """
     span: dict[str, object] = {
         "first": window.first.isoformat(),
         "last": window.last.isoformat(),
@@ -96,7 +108,10 @@ def facts(store: Store, window: Window, domain: str | None, limits: Limits, *, u
         date = datetime.date.fromisoformat(day)
         days[Sender(sender or None, bool(verified))].append(Day(date, successful or 0, failed or 0))
     policies, lines, counts = {}, {}, {}
-    for sender in ranked(days)[: limits.rows]:
+    senders = [sender for sender in ranked(days) if not is_hidden(sender, hidden)]
+    if only is not None:
+        senders = [sender for sender in days if is_hidden(sender, {only})]
+    for sender in senders[: limits.rows]:
         of_sender = span | {"sender": sender.domain or "", "verified": sender.verified}
         policies[sender] = [
             PolicyTotal(row[0] or None, *row[1:])
@@ -108,7 +123,8 @@ def facts(store: Store, window: Window, domain: str | None, limits: Limits, *, u
         unverified=0 if unverified else (store.one(_UNVERIFIED, span) or (0,))[0],
         quarantined=(store.one("SELECT COUNT(*) FROM messages WHERE state = 'quarantined'") or (0,))[0],
     )
-    return Facts(days, policies, [_group(row) for row in store.select(_GROUPS, span)], lines, counts, left_out)
+    groups = [_group(row) for row in store.select(_GROUPS, span)]
+    return Facts(days, policies, groups, lines, counts, left_out, hidden)
 
 
 @dataclass(frozen=True, slots=True)

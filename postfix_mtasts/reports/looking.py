@@ -11,6 +11,7 @@ from pathlib import Path
 from postfix_mtasts.config import Config
 from postfix_mtasts.query.output import Output, Status, printable, to_json
 from postfix_mtasts.reports.facts import facts, stored
+from postfix_mtasts.reports.hiding import hidden
 from postfix_mtasts.reports.report import Reading
 from postfix_mtasts.reports.show import document, show
 from postfix_mtasts.reports.store import Store
@@ -25,7 +26,8 @@ Subcommand = Callable[[argparse.Namespace, Config, Output], Coroutine[None, None
 async def _sources(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
     limits, span = LONG if arguments.all else SHORT, window(now().date(), arguments.days)
     with _store(settings) as store, store.snapshot():
-        found = facts(store, span, arguments.domain, limits, unverified=arguments.all)
+        out = () if arguments.all else hidden(store)
+        found = facts(store, span, arguments.domain, limits, unverified=arguments.all, hidden=out)
     view = by_source(span, arguments.domain, found, limits)
     if output.json:
         output.document(to_json(view))

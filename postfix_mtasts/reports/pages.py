@@ -21,7 +21,7 @@ from postfix_mtasts.reports import headline
 from postfix_mtasts.reports.chart import chart
 from postfix_mtasts.reports.facts import Stored
 from postfix_mtasts.reports.meaning import meaning
-from postfix_mtasts.reports.report import DkimState
+from postfix_mtasts.reports.report import Dkim, DkimState, Report
 from postfix_mtasts.reports.viewing import Facts, Limits, by_result, by_source
 from postfix_mtasts.reports.views import DAYS, ResultsView, Sender, SourcesView, Window
 from postfix_mtasts.reports.wording import SIGNS, TONES, WORDS, moment, number, share, shown
@@ -176,8 +176,9 @@ class Pages:
         """The view by source. `keys` are those of reports that have pages; `opened` if a row is open from the start."""
         rows = [(source, chart(source.days)) for source in views.sources.sources]
         return self._render(
-            "sources.html", "Sources", **_above(views), view=views.sources, rows=rows, pages=keys, opened=opened
-        )
+            "sources.html", "Sources", **_above(views), view=views.sources, rows=rows, pages=keys, opened=opened,
+            hidden=[Sender(name, verified=True) for name in views.sources.hidden],
+        )  # fmt: skip
 
     def results(self, views: Views) -> str:
         """The view by result."""
@@ -193,18 +194,27 @@ class Pages:
 
     def report(self, stored: Stored) -> str:
         """A report."""
-        report, sender = stored.report, sender_of(stored)
-        failures = [failure for policy in report.policies for failure in policy.failures]
-        shown_failures = [(one, meaning(one.result, one.code)) for one in failures[:MAX_FAILURES]]
         return self._render(
-            "report.html", "Reports", key=stored.key, report=report, dkim=stored.dkim, sender=sender,
-            headline=headline.of_report(report, sender), failures=shown_failures,
-            more_failures=len(failures) - len(shown_failures),
-            meanings=list(dict.fromkeys((one.result, means.text) for one, means in shown_failures)),
+            "report.html", "Reports", key=stored.key, headline=headline.of_report(stored.report, sender_of(stored)),
+            **said_by(stored.report, stored.dkim),
         )  # fmt: skip
 
     def _render(self, template: str, tab: str, **values: object) -> str:
         return self._environment.get_template(template).render(tab=tab, **values)
+
+
+def said_by(report: Report, dkim: Dkim) -> dict[str, object]:
+    """What the page of a report has of it."""
+    failures = [failure for policy in report.policies for failure in policy.failures]
+    shown_failures = [(one, meaning(one.result, one.code)) for one in failures[:MAX_FAILURES]]
+    return {
+        "report": report,
+        "dkim": dkim,
+        "sender": Sender(dkim.domain, dkim.state is DkimState.VERIFIED),
+        "failures": shown_failures,
+        "more_failures": len(failures) - len(shown_failures),
+        "meanings": list(dict.fromkeys((one.result, means.text) for one, means in shown_failures)),
+    }
 
 
 def _above(views: Views) -> dict[str, object]:
@@ -215,7 +225,8 @@ def _above(views: Views) -> dict[str, object]:
         "chart": chart(views.results.days),
         "headline": headline.of_view(views.results),
         "last_day": max((day.date for day in views.results.days if day.successful or day.failed), default=None),
-        "source_count": len(views.sources.sources) + views.sources.more,
+        "source_count": len({one.sender.domain for one in views.sources.sources}.union(views.sources.hidden))
+        + views.sources.more,
     }
 
 

@@ -8,7 +8,7 @@ from postfix_mtasts.reports.decompress import decompress, is_compressed
 from postfix_mtasts.reports.files import MAX_FILE, content
 from postfix_mtasts.reports.mail import find_report
 from postfix_mtasts.reports.parse import parse
-from postfix_mtasts.reports.report import Dkim, DkimState, Reading, ReportError
+from postfix_mtasts.reports.report import Dkim, DkimState, Reading, Report, ReportError
 from postfix_mtasts.reports.trust import Verifier
 
 _SUFFIXES = (".json", ".gz")
@@ -32,13 +32,25 @@ async def read_data(
 ) -> Reading:
     """Read what is in a file. If it is `known` who sent it, that is not looked up again."""
     try:
-        if len(data) > MAX_FILE:
-            raise ReportError("larger than 20 MB")
-        if file.endswith(_SUFFIXES) or is_compressed(data) or data[:1000].lstrip(_BLANKS).startswith(_JSON):
-            return Reading(file, parse(decompress(data), Path(file).name), _NO_MAIL)
-        attachment = find_report(data)
-        report = parse(decompress(attachment.content), attachment.file_name)
+        report = report_in(file, data)
     except ReportError as error:
         return Reading(file, None, _NO_MAIL, str(error))
-    report = dataclasses.replace(report, problems=attachment.problems + report.problems)
+    if _is_report(file, data):
+        return Reading(file, report, _NO_MAIL)
     return Reading(file, report, known or await verifier.verify(data, now))
+
+
+def report_in(file: str, data: bytes) -> Report:
+    """The report in what a file has. Raises ReportError."""
+    if len(data) > MAX_FILE:
+        raise ReportError("larger than 20 MB")
+    if _is_report(file, data):
+        return parse(decompress(data), Path(file).name)
+    attachment = find_report(data)
+    report = parse(decompress(attachment.content), attachment.file_name)
+    return dataclasses.replace(report, problems=attachment.problems + report.problems)
+
+
+def _is_report(file: str, data: bytes) -> bool:
+    """Whether it is a report by itself, and not a mail."""
+    return file.endswith(_SUFFIXES) or is_compressed(data) or data[:1000].lstrip(_BLANKS).startswith(_JSON)

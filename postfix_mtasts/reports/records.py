@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from postfix_mtasts.reports import hiding
 from postfix_mtasts.reports.parse import MAX_FAILURES
 from postfix_mtasts.reports.report import Dkim, DkimState, Failure, Policy, Report
 from postfix_mtasts.reports.store import Store
@@ -75,6 +76,8 @@ def write(store: Store, message: Message, report: Report | None, now: int) -> tu
     if not report or message.state is State.QUARANTINED:
         return message.state, []
     keys = list(_write_report(store, identifier, message.dkim, report))
+    if keys and message.dkim.state is DkimState.VERIFIED:
+        hiding.reported(store, message.dkim.domain or "", report, _day(report))
     if keys or message.state is not State.STORED:
         return message.state, keys
     store.execute("UPDATE messages SET state = ? WHERE id = ?", (State.DUPLICATE.value, identifier))
@@ -103,7 +106,7 @@ def _write_report(store: Store, message: int, dkim: Dkim, report: Report) -> Ite
     sender = dkim.domain or ""
     start, end = (int(time.timestamp()) for time in (report.start, report.end))
     identity = report.report_id or f"{start}-{end}"
-    day = day_of(report.start, report.end).isoformat()
+    day = _day(report)
     of_domain: defaultdict[str, list[Policy]] = defaultdict(list)
     for policy in report.policies:
         of_domain[policy.domain or ""].append(policy)
@@ -136,6 +139,10 @@ def _write_report(store: Store, message: int, dkim: Dkim, report: Report) -> Ite
             kind = _kind(store, (int(verified), sender, domain, *group))
             store.execute("INSERT INTO groups VALUES (?, ?, ?, ?, ?)", (kind, day, identifier, sessions, example))
         yield key
+
+
+def _day(report: Report) -> str:
+    return day_of(report.start, report.end).isoformat()
 
 
 def _write_policies(

@@ -13,6 +13,7 @@ which have an empty text for it.
   not read all failures. `example` is the failure with most sessions.
 - `told` has what `alert` has told of and is not over: the kind of trouble, the domain or source, the result type, the
   day on which it was told, and whether it was told again after a week.
+- `hidden` has the sources that an administrator has hidden, since when, and a JSON text: what they had reported then.
 """
 
 VERSION = 1
@@ -113,5 +114,11 @@ CREATE TABLE IF NOT EXISTS told (
     since TEXT NOT NULL,
     still INTEGER NOT NULL,
     PRIMARY KEY (kind, name, result)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS hidden (
+    sender TEXT PRIMARY KEY,
+    since INTEGER NOT NULL,
+    look TEXT NOT NULL
 ) WITHOUT ROWID;
 """

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from postfix_mtasts.reports.facts import Stored, facts, stored_of
 from postfix_mtasts.reports.folder import Folder
+from postfix_mtasts.reports.hiding import hidden
 from postfix_mtasts.reports.pages import INDEX, LIMITS, WINDOWS, Links, Listed, Pages, Views, listed, sender_of, views
 from postfix_mtasts.reports.report import Reading
 from postfix_mtasts.reports.show import document
@@ -29,7 +30,7 @@ def write(store: Store, path: Path, now: datetime.datetime) -> int:
 
 def _views(store: Store, today: datetime.date, days: int) -> Views:
     span = window(today, days)
-    return views(span, facts(store, span, None, LIMITS, unverified=False))
+    return views(span, facts(store, span, None, LIMITS, unverified=False, hidden=hidden(store)))
 
 
 def write_pages(path: Path, windows: Mapping[int, Views], reports: Iterable[Stored], now: datetime.datetime) -> int:

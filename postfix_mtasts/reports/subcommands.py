@@ -1,4 +1,4 @@
-"""The subcommands that read mails: what they print, and their exit statuses."""
+"""The subcommands that read mails, or change what is stored: what they print, and their exit statuses."""
 
 import argparse
 import dataclasses
@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from postfix_mtasts.config import Config
 from postfix_mtasts.dns.resolver import Resolver
-from postfix_mtasts.query.output import Output, Status, to_json, worst
+from postfix_mtasts.query.output import Output, QueryError, Status, to_json, worst
 from postfix_mtasts.reports.actions import Actions, Imported, Quarantined
 from postfix_mtasts.reports.files import files
+from postfix_mtasts.reports.hiding import MAX_HIDDEN
 from postfix_mtasts.reports.looking import Subcommand, now, show_one
 from postfix_mtasts.reports.reading import read
 from postfix_mtasts.reports.show import document, show
@@ -17,7 +18,6 @@ from postfix_mtasts.reports.spool import Spool, folder
 from postfix_mtasts.reports.table import wrap
 from postfix_mtasts.reports.trust import Verifier
 from postfix_mtasts.reports.verdict import State
-from postfix_mtasts.reports.voice import complain
 
 
 async def _read(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
@@ -82,13 +82,13 @@ async def _quarantine(arguments: argparse.Namespace, settings: Config, output: O
             for message in kept.values():
                 _print_quarantined(message, output)
             return Status.OK
-        statuses = [Status.OK]
-        for number in arguments.number:
-            if number in kept:
-                statuses.append(await _HANDLE[arguments.action](actions, kept[number], output))
-            else:
-                complain(f"there is no message {number} in quarantine")
-                statuses.append(Status.ERROR)
+        statuses = [
+            await _HANDLE[arguments.action](actions, kept[number], output)
+            for number in arguments.number
+            if number in kept
+        ]
+    if missing := ", ".join(str(number) for number in arguments.number if number not in kept):
+        raise QueryError(f"there is no message {missing} in quarantine", status=Status.ERROR)
     return worst(statuses)
 
 
@@ -133,6 +133,32 @@ async def _drop(actions: Actions, message: Quarantined, output: Output) -> Statu
     return Status.OK
 
 
+async def _hide(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
+    source = arguments.source
+    with _actions(settings) as actions:
+        if not actions.is_source(source):
+            raise QueryError(f"no verified report of {source} is stored", status=Status.ERROR)
+        if not actions.hide(source, now()):
+            raise QueryError(f"{MAX_HIDDEN} sources are hidden, and no more can be", status=Status.ERROR)
+    _print_hidden(source, True, output)
+    return Status.OK
+
+
+async def _unhide(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
+    with _actions(settings) as actions:
+        if not actions.unhide(arguments.source):
+            raise QueryError(f"{arguments.source} is not hidden", status=Status.ERROR)
+    _print_hidden(arguments.source, False, output)
+    return Status.OK
+
+
+def _print_hidden(source: str, is_hidden: bool, output: Output) -> None:
+    if output.json:
+        output.document({"source": source, "hidden": is_hidden})
+    else:
+        output.text(f"{source}: " + ("hidden until it changes" if is_hidden else "shown again"))
+
+
 def _actions(settings: Config) -> Actions:
     return Actions(settings, Spool(folder(settings.reports.path)))
 
@@ -143,4 +169,6 @@ SUBCOMMANDS: Mapping[str, Subcommand] = {
     "import": _import,
     "replay": _replay,
     "quarantine": _quarantine,
+    "hide": _hide,
+    "unhide": _unhide,
 }

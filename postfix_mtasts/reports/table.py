@@ -26,7 +26,7 @@ def print_sources(view: SourcesView, output: Output, *, everything: bool) -> Non
     """Print the view by source."""
     _print_window(view.window, view.domain, output)
     if not view.sources:
-        output.text("No reports.")
+        output.text("No other source." if view.hidden else "No reports.")
     else:
         days = -(-len(view.window.days()) // _TREND)
         span = "a day each" if days == 1 else f"{days} days each"
@@ -36,6 +36,8 @@ def print_sources(view: SourcesView, output: Output, *, everything: bool) -> Non
             _print_source(source, days, output, everything=everything)
         output.text()
         wrap(f"trend, {span}: _ no sessions, . none failed, 1 to 9 the tenths that failed, rounded up", output)
+    if view.hidden:
+        wrap(f"Hidden until they change, but with --all: {', '.join(view.hidden)}", output, hanging="  ")
     _print_more(view.more, "sources", output)
     _print_left_out(view.left_out, output)
 

@@ -1,7 +1,7 @@
 """Makes the two views of the facts that the store sums. Rules, without I/O."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from postfix_mtasts.reports.meaning import Severity, meaning
@@ -41,8 +41,8 @@ LONG = Limits(rows=1000, failures=1000, reports=1000, policies=1000, mx=1000)  #
 class Facts:
     """What the store knows of a window: sums by day, by policy, and groups of failures.
 
-    Of the senders that are listed, which are the first in `ranked`, `lines` has as many policies of reports as are to
-    be listed, the last ones first, and `counts` how many there are.
+    Of the senders that are listed, `lines` has as many policies of reports as are to be listed, the last ones first,
+    and `counts` how many there are. The verified senders in `hidden` are not listed.
     """
 
     days: Mapping[Sender, Sequence[Day]]
@@ -51,6 +51,7 @@ class Facts:
     lines: Mapping[Sender, Sequence[ReportLine]]
     counts: Mapping[Sender, int]
     left_out: LeftOut
+    hidden: Collection[str] = ()
 
 
 def ranked(days: Mapping[Sender, Sequence[Day]]) -> list[Sender]:
@@ -62,14 +63,22 @@ def ranked(days: Mapping[Sender, Sequence[Day]]) -> list[Sender]:
     )
 
 
+def is_hidden(sender: Sender, hidden: Collection[str]) -> bool:
+    """Whether a sender is among those that are hidden. Who is not verified may name anybody."""
+    return sender.verified and sender.domain in hidden
+
+
 def by_source(window: Window, domain: str | None, facts: Facts, limits: Limits = SHORT) -> SourcesView:
     """The view by source."""
     failures: defaultdict[Sender, list[FailureGroup]] = defaultdict(list)
     for group in facts.failures:
         failures[group.sender].append(group)
-    senders = ranked(facts.days)
-    sources = tuple(_source(window, sender, facts, failures[sender], limits) for sender in senders[: limits.rows])
-    return SourcesView(window, domain, sources, len(senders) - len(sources), facts.left_out)
+    senders = [sender for sender in ranked(facts.days) if sender in facts.lines][: limits.rows]
+    sources = tuple(_source(window, sender, facts, failures[sender], limits) for sender in senders)
+    hidden = {sender for sender in facts.days if is_hidden(sender, facts.hidden)}
+    more = len(facts.days.keys() - hidden - {*senders})
+    names = tuple(sorted(sender.domain or "" for sender in hidden))
+    return SourcesView(window, domain, sources, more, facts.left_out, names)
 
 
 def by_result(window: Window, domain: str | None, facts: Facts, limits: Limits = SHORT) -> ResultsView:
@@ -146,7 +155,13 @@ def _result(result: str | None, groups: Sequence[FailureGroup], limits: Limits) 
 
 
 def _most_first(groups: Iterable[FailureGroup]) -> list[FailureGroup]:
-    return sorted(groups, key=lambda group: (-group.sessions, str(group)))
+    return sorted(groups, key=_order)
+
+
+def _order(group: FailureGroup) -> tuple[int | str | bool, ...]:
+    sender = group.sender
+    names = (group.result, sender.domain, group.domain, group.mx, group.receiving_ip, group.code)
+    return (-group.sessions, not sender.verified, *(name or "" for name in names))
 
 
 def _ranked(sessions: Iterable[tuple[str | None, int]]) -> tuple[str, ...]:

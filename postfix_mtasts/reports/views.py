@@ -179,6 +179,7 @@ class SourcesView:
     sources: tuple[Source, ...]  # The verified first, then those with most failed sessions, then most sessions.
     more: int  # Sources that are not listed.
     left_out: LeftOut
+    hidden: tuple[str, ...] = ()  # Sources that reported too, and are hidden until they change.
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The two views, made of facts."""
 
+import dataclasses
 import datetime
 from datetime import date
 
@@ -145,6 +146,15 @@ def test_what_is_listed_of_sources_is_bounded() -> None:
     (source,) = view.sources
     assert (source.failures, source.more_failures) == ((group("y", B, 2),), 1)
     assert (source.reports, source.more_reports, source.policies) == ((line(B, "B", 10),), 4, ())
+
+
+def test_hidden_sources_are_named_and_nothing_else() -> None:
+    days = {A: [Day(SPAN.last, 8, 1)], B: [Day(SPAN.last, 8, 2)], FORGED: [Day(SPAN.last, 1, 1)]}
+    known = facts(days, lines={A: [line(A, "A", 9)], FORGED: [line(FORGED, "F", 9)]})
+    view = by_source(SPAN, None, dataclasses.replace(known, hidden={"b.example", "a.example", "gone.example"}), ALL)
+    # Who opens a source that is hidden sees it, and who is not verified hides nobody and is not hidden.
+    assert [source.sender for source in view.sources] == [A, FORGED]
+    assert (view.hidden, view.more) == (("a.example", "b.example"), 0)
 
 
 def test_verified_senders_stand_first() -> None:
