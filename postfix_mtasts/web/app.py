@@ -4,11 +4,7 @@ import asyncio
 import datetime
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from importlib import resources
-from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,16 +15,15 @@ from starlette.routing import Route
 from postfix_mtasts.config import Config
 from postfix_mtasts.publish.arguments import domain_of
 from postfix_mtasts.publish.store import StoreError as PublishError
-from postfix_mtasts.query.output import QueryError, Status
-from postfix_mtasts.reports.actions import quarantined
-from postfix_mtasts.reports.facts import facts, recent, stored
-from postfix_mtasts.reports.pages import WINDOWS, views
+from postfix_mtasts.query.output import JSON, QueryError, Status
+from postfix_mtasts.reports.facts import Stored
+from postfix_mtasts.reports.pages import WINDOWS
 from postfix_mtasts.reports.report import Reading
 from postfix_mtasts.reports.show import document
 from postfix_mtasts.reports.spool import Spool, folder
-from postfix_mtasts.reports.store import Store, StoreError
-from postfix_mtasts.reports.viewing import Limits
-from postfix_mtasts.reports.views import DAYS, window
+from postfix_mtasts.reports.store import StoreError
+from postfix_mtasts.reports.views import DAYS
+from postfix_mtasts.web import reported
 from postfix_mtasts.web.buttons import BUTTONS, FieldError, command_of
 from postfix_mtasts.web.guard import Guard
 from postfix_mtasts.web.held import held
@@ -37,11 +32,8 @@ from postfix_mtasts.web.pages import WebPages
 from postfix_mtasts.web.published import listed, shown
 from postfix_mtasts.web.run import run
 
-# What a view lists, so that its page has at most 200 kB of usual texts.
-LIMITS = Limits(rows=25, failures=8, reports=8, policies=8, mx=8)
-MAX_SOURCES = 200  # Among which one is looked for, to show it alone.
-PAGE = 100  # Reports of a page of the list, and mails in quarantine.
 _KEY = re.compile(r"[0-9a-f]{1,64}")
+_NUMBER = re.compile(r"[0-9]{1,15}")
 
 
 def application(settings: Config, token: bytes, config: str | None) -> Guard:
@@ -52,11 +44,14 @@ def application(settings: Config, token: bytes, config: str | None) -> Guard:
             Route("/", site.overview),
             Route("/script.js", _script),
             Route("/sources", site.sources),
+            Route("/sources.json", site.sources_json),
             Route("/results", site.results),
             Route("/reports", site.reports),
             Route("/reports/{key}.json", site.json),
             Route("/reports/{key}.eml", site.mail),
             Route("/reports/{key}", site.report),
+            Route("/quarantine/{number}.eml", site.kept_mail),
+            Route("/quarantine/{number}", site.kept),
             Route("/domains", site.domains),
             Route("/domains/{domain}", site.domain),
             Route("/sending", site.sending),
@@ -93,67 +88,76 @@ class Site:
         return HTMLResponse(self.pages.overview(concerns(self._settings, _now())))
 
     def sources(self, request: Request) -> Response:
-        """The view by source."""
-        span = window(_now().date(), _days(request))
-        wanted = request.query_params.get("source")
-        limits = LIMITS if wanted is None else replace(LIMITS, rows=MAX_SOURCES)
-        with self._reports() as store:
-            found = views(span, facts(store, span, None, limits, unverified=False), limits)
-        if wanted is not None:
-            rows = tuple(one for one in found.sources.sources if (one.sender.domain or "") == wanted)
-            if not rows:
-                raise HTTPException(404, "No such source reported in these days.")
-            found = replace(found, sources=replace(found.sources, sources=rows, more=0))
-        keys = {line.key for source in found.sources.sources for line in source.reports}
-        return HTMLResponse(self.pages.sources(found, keys, opened=wanted is not None))
+        """The view by source, or one source."""
+        today, days, name = _now().date(), _days(request), request.query_params.get("source")
+        if name is None:
+            return HTMLResponse(self.pages.by_source(reported.sources(self._settings, today, days)))
+        found = reported.source(self._settings, today, days, name)
+        if not found:
+            raise HTTPException(404, "No such source reported in these days.")
+        return HTMLResponse(self.pages.by_source(found, opened=True))
+
+    def sources_json(self, request: Request) -> Response:
+        """The view by source as JSON."""
+        days = _days(request)
+        return _json(reported.as_printed(self._settings, _now().date(), days), f"sources-{days}.json")
 
     def results(self, request: Request) -> Response:
         """The view by result."""
-        span = window(_now().date(), _days(request))
-        with self._reports() as store:
-            found = views(span, facts(store, span, None, LIMITS, unverified=False), LIMITS)
-        return HTMLResponse(self.pages.results(found))
+        return HTMLResponse(self.pages.results(reported.results(self._settings, _now().date(), _days(request))))
 
     def reports(self, request: Request) -> Response:
         """The list of reports, and the quarantine."""
-        page, span = _page(request), window(_now().date(), WINDOWS[-1])
-        with self._reports() as store:
-            lines = recent(store, span, (page - 1) * PAGE, PAGE + 1)
-            kept = quarantined(store)
-        return HTMLResponse(
-            self.pages.recent(lines[:PAGE], page, more=len(lines) > PAGE, kept=kept[:PAGE], kept_more=len(kept[PAGE:]))
-        )
+        page = _page(request)
+        return HTMLResponse(self.pages.recent(reported.listed(self._settings, _now().date(), page), page))
 
     def report(self, request: Request) -> Response:
         """A report."""
-        with self._reports() as store:
-            found = stored(store, _key(request))
-        if not found:
-            raise HTTPException(404)
-        return HTMLResponse(self.pages.report(found[0]))
+        return HTMLResponse(self.pages.report(self._stored(request)))
 
     def json(self, request: Request) -> Response:
         """A report as JSON."""
-        key = _key(request)
-        with self._reports() as store:
-            found = stored(store, key)
-        if not found:
-            raise HTTPException(404)
-        made = json.dumps(document(Reading(f"{key}.json", found[0].report, found[0].dkim)), allow_nan=False)
-        return _file(made.encode() + b"\n", f"{key}.json", "application/json")
+        found = self._stored(request)
+        name = f"{found.key}.json"
+        return _json(document(Reading(name, found.report, found.dkim)), name)
 
     def mail(self, request: Request) -> Response:
         """The mail that a report came in."""
-        key = _key(request)
-        with self._reports() as store:
-            found = stored(store, key)
+        found = self._stored(request)
+        return self._mail(found.message, f"{found.key}.eml")
+
+    def kept(self, request: Request) -> Response:
+        """A mail in quarantine."""
+        return HTMLResponse(self.pages.kept(self._kept(request)))
+
+    def kept_mail(self, request: Request) -> Response:
+        """A mail in quarantine, as it came."""
+        message = self._kept(request).message
+        return self._mail(message.name, f"quarantine-{message.id}.eml")
+
+    def _stored(self, request: Request) -> Stored:
+        key = request.path_params["key"]
+        found = reported.report(self._settings, key) if _KEY.fullmatch(key) else None
         if not found:
             raise HTTPException(404)
+        return found
+
+    def _kept(self, request: Request) -> reported.Kept:
+        number = request.path_params["number"]
+        found = reported.in_quarantine(self._settings, int(number), self._text) if _NUMBER.fullmatch(number) else None
+        if not found:
+            raise HTTPException(404, "It is not in quarantine any more, or never was.")
+        return found
+
+    def _text(self, name: str) -> bytes:
+        """A mail of the spool. Raises OSError."""
+        return Spool(folder(self._settings.reports.path)).read(name)
+
+    def _mail(self, name: str, shown_name: str) -> Response:
         try:
-            text = Spool(folder(self._settings.reports.path)).read(found[0].message)
+            return _file(self._text(name), shown_name, "application/octet-stream")
         except OSError as error:
             raise HTTPException(404, "The mail is not kept any more: see reports.keep_mails.") from error
-        return _file(text, f"{key}.eml", "application/octet-stream")
 
     def domains(self, request: Request) -> Response:
         """The domains that are published."""
@@ -207,13 +211,6 @@ class Site:
             self.pages.trouble("Nothing can be shown here", str(error), getattr(error, "hint", "")), 503
         )
 
-    @contextmanager
-    def _reports(self) -> Iterator[Store]:
-        with Store(Path(self._settings.reports.path)) as store:
-            store.open_to_read()
-            with store.snapshot():
-                yield store
-
 
 def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
@@ -233,11 +230,8 @@ def _page(request: Request) -> int:
     return int(page)
 
 
-def _key(request: Request) -> str:
-    key: str = request.path_params["key"]
-    if not _KEY.fullmatch(key):
-        raise HTTPException(404)
-    return key
+def _json(value: JSON, name: str) -> Response:
+    return _file(json.dumps(value, allow_nan=False).encode() + b"\n", name, "application/json")
 
 
 def _file(content: bytes, name: str, kind: str) -> Response:

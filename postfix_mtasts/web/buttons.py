@@ -79,6 +79,13 @@ def _reports(*words: str) -> Callable[[str, Mapping[str, str]], Command]:
     return made
 
 
+def _source(word: str) -> Callable[[str, Mapping[str, str]], Command]:
+    def made(target: str, form: Mapping[str, str]) -> Command:
+        return Command(REPORTS, (word, domain_of(target).name))
+
+    return made
+
+
 def _add(target: str, form: Mapping[str, str]) -> Command:
     hosts = form["mx"].split()
     mx = ("--mx", *hosts) if hosts else ()
@@ -206,6 +213,22 @@ BUTTONS: Mapping[str, Button] = {
         "/results",
         _query("--probe"),
         is_change=False,
+    ),
+    "hide": Button(
+        "Hide until it changes",
+        "The source is left out of the view by source, and named below it. It is shown again when it reports a policy"
+        " or a result type that it had not reported in 90 days, or when more than twice as many of its sessions fail on"
+        " a day as on the worst of these. Its sessions are counted all the same, and alerts are sent.",
+        _NOBODY,
+        "/sources",
+        _source("hide"),
+    ),
+    "unhide": Button(
+        "Show again",
+        "The source stands in the view by source again.",
+        _NOBODY,
+        "/sources",
+        _source("unhide"),
     ),
     "accept": Button(
         "Accept a mail in quarantine",

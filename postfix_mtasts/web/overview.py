@@ -19,6 +19,7 @@ from postfix_mtasts.reports.views import DAYS, window
 SIGNS = {Status.OK: "✓", Status.NOTHING: "i", Status.WARNING: "!", Status.ERROR: "✗"}
 TONES = {Status.OK: "good", Status.NOTHING: "soft", Status.WARNING: "warn", Status.ERROR: "bad"}
 WORDS = {**SEVERITIES, Status.OK: "well", Status.NOTHING: "note"}
+_SUMS = viewing.Limits(rows=0, failures=0, reports=0, policies=0, mx=1)  # No source is listed.
 _ORDER = (Status.ERROR, Status.WARNING, Status.NOTHING, Status.OK)
 _LEVELS = {
     Level.OK: Status.OK,
@@ -89,7 +90,7 @@ def _reports(settings: Config, now: datetime.datetime) -> Concern:
         with Reports(Path(settings.reports.path)) as store:
             store.open_to_read()
             with store.snapshot():
-                found = facts(store, span, None, viewing.SHORT, unverified=False)
+                found = facts(store, span, None, _SUMS, unverified=False)
     except ReportsError as error:
         nothing_yet = error.hint and not exists(settings.reports.path)
         status = Status.NOTHING if nothing_yet else Status.ERROR

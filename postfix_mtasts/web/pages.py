@@ -1,18 +1,18 @@
 """The pages of the dashboard: those of reports, within its frame, and its own, from the templates of this folder."""
 
 import datetime
+import math
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from postfix_mtasts.publish import words
-from postfix_mtasts.reports.actions import Quarantined
-from postfix_mtasts.reports.facts import Recent
-from postfix_mtasts.reports.pages import WINDOWS, Frame, Links, Pages
+from postfix_mtasts.reports.pages import WINDOWS, Frame, Links, Pages, Views, said_by
 from postfix_mtasts.reports.views import Sender
 from postfix_mtasts.web.buttons import BUTTONS, Button
 from postfix_mtasts.web.held import Held
 from postfix_mtasts.web.overview import SIGNS, TONES, WORDS, Concern
 from postfix_mtasts.web.published import Listed, Shown
+from postfix_mtasts.web.reported import Kept, Lines
 from postfix_mtasts.web.run import Done
 
 
@@ -26,6 +26,10 @@ class Addresses(Links):
     def results(self, days: int) -> str:
         """The view by result."""
         return f"/results?days={days}"
+
+    def sources_json(self, days: int) -> str:
+        """The view by source as JSON."""
+        return f"/sources.json?days={days}"
 
     def source(self, days: int, sender: Sender) -> str:
         """The view by source with one row."""
@@ -46,6 +50,14 @@ class Addresses(Links):
     def mail(self, key: str) -> str:
         """The mail that a report came in."""
         return f"/reports/{quote(key, safe='')}.eml"
+
+    def kept(self, number: int) -> str:
+        """A mail in quarantine."""
+        return f"/quarantine/{number}"
+
+    def kept_mail(self, number: int) -> str:
+        """A mail in quarantine, as it came."""
+        return f"/quarantine/{number}.eml"
 
     def domains(self, page: int) -> str:
         """A page of the list of domains, from 1 on."""
@@ -88,21 +100,29 @@ class WebPages(Pages):
         super().__init__(None, ADDRESSES, _FRAME)
         self._environment.filters.update(
             status_sign=SIGNS.__getitem__, status_tone=TONES.__getitem__, status_word=WORDS.__getitem__,
-            day=words.day, title_of=lambda name: BUTTONS[name].title,
+            day=words.day, days_left=_days_left, title_of=lambda name: BUTTONS[name].title,
         )  # fmt: skip
 
     def overview(self, concerns: Sequence[Concern]) -> str:
         """The first page."""
         return self._render("overview.html", "Overview", concerns=concerns)
 
-    def recent(
-        self, lines: Sequence[Recent], page: int, *, more: bool, kept: Sequence[Quarantined], kept_more: int
-    ) -> str:
+    def by_source(self, views: Views, *, opened: bool = False) -> str:
+        """The view by source, or one source with all that is known of it. Each report in it has a page."""
+        return self.sources(
+            views, {line.key for source in views.sources.sources for line in source.reports}, opened=opened
+        )
+
+    def recent(self, found: Lines, page: int) -> str:
         """A page of the list of reports, and what is in quarantine."""
         return self._render(
-            "recent.html", "Reports", lines=lines, page=page, more=more, kept=kept, kept_more=kept_more,
-            days=WINDOWS[-1],
+            "recent.html", "Reports", lines=found.reports, page=page, more=found.more, kept=found.kept,
+            kept_more=found.kept_more, days=WINDOWS[-1],
         )  # fmt: skip
+
+    def kept(self, one: Kept) -> str:
+        """A mail in quarantine."""
+        return self._render("kept.html", "Reports", one=one, **(said_by(one.report, one.dkim) if one.report else {}))
 
     def domains(self, found: Listed) -> str:
         """The domains that are published."""
@@ -135,6 +155,11 @@ class WebPages(Pages):
 
     def _render(self, template: str, tab: str, **values: object) -> str:
         return super()._render(template, tab, made=datetime.datetime.now(datetime.UTC), **values)
+
+
+def _days_left(end: float, made: datetime.datetime) -> int:
+    """The whole days until a time; negative if it has passed."""
+    return math.floor((end - made.timestamp()) / 86_400)
 
 
 def _back(button: Button, target: str) -> str:

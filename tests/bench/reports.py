@@ -1,4 +1,4 @@
-"""What a database with a million failures costs, and how fast signed mails are imported.
+"""What a database with a million failures costs, also on pages of the dashboard, and how fast mails are imported.
 
     tests/namespace .venv/bin/python -m tests.bench.reports FOLDER
 
@@ -24,6 +24,7 @@ from postfix_mtasts.reports.verdict import State
 from tests.bench.process import Cost, cost_of
 from tests.integration.reports.conftest import Signer
 from tests.world.daemon import COMMAND, toml
+from tests.world.dashboard import Dashboard, used
 from tests.world.dns import DnsServer
 
 REPORTS = COMMAND.with_name("postfix-mtasts-reports")
@@ -129,6 +130,19 @@ def run(*words: str | Path) -> Cost:
     return cost
 
 
+def pages(folder: Path) -> None:
+    """What the pages of the dashboard cost: the medians of some requests."""
+    with Dashboard(folder, {"reports": {"path": str(folder / "reports.sqlite")}}) as web, web.client() as client:
+        for path in ("/", "/sources?days=90", f"/sources?days=90&source={SENDERS[0]}", "/results?days=90", "/reports"):
+            times, octets = [], 0
+            for _ in range(5):
+                begun, before = time.monotonic(), used(web.pid)
+                octets = len(client.get(path).content)
+                times.append((time.monotonic() - begun, used(web.pid) - before))
+            seconds, processor = sorted(times)[2]
+            print(f"{path}: {seconds:.2f} s, {processor:.2f} s of the processor, {octets / 1000:.0f} kB")
+
+
 def main(folder: Path) -> None:
     folder.mkdir()
     with DnsServer() as dns:
@@ -161,6 +175,7 @@ def main(folder: Path) -> None:
         cost = sorted(run(name, "--config", config, "--days", days, *options) for _ in range(5))[2]
         times = f"{cost.seconds:.2f} s, {cost.processor:.2f} s of the processor"
         print(f"{name} --days {days} {' '.join(options)}: {times}, {cost.octets / 2**20:.0f} MiB")
+    pages(folder / "b")
 
 
 if __name__ == "__main__":

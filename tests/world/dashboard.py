@@ -133,3 +133,9 @@ def said(answer: httpx.Response) -> list[str]:
     """What the command of a button printed."""
     (output,) = (one for one in parse(answer.text).all("ul") if one.attributes.get("class") == "output")
     return [one.text for one in output.all("li")]
+
+
+def used(pid: int) -> float:
+    """Seconds of the processor that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100

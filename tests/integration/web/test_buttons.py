@@ -1,5 +1,6 @@
 """The buttons in a small Internet: what each page before a change says, what is changed, and who did it."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -49,6 +50,9 @@ def test_a_domain_from_the_first_button_to_the_last(place: Place) -> None:
         assert answer.status_code == 200, parse(answer.text).text
         listed = parse(answer.text).table("Domains")
         assert listed[1][:4] == [DOMAIN, "testing", "✓ seen", "✓ clean"]
+        left = re.fullmatch(rf"mta-sts\.{DOMAIN} ✓ (\d+) days mx1\.{DOMAIN} ✓ (\d+) days", listed[1][4])
+        assert left, listed[1][4]
+        assert left[1] == left[2]
         # The MX host breaks: a reason is needed.
         place.dns.remove(f"mx1.{DOMAIN}")
         refused = dashboard.press(client, f"/do/enforce/{DOMAIN}")

@@ -38,6 +38,8 @@ from postfix_mtasts.web.buttons import BUTTONS, MAX_TEXT, FieldError, command_of
         ("unexcept", "*.example.com", {}, "postfix-mtasts-query except remove '*.example.com'"),
         ("probe", "example.com", {}, "postfix-mtasts-query --probe example.com"),
         ("compare", "example.com", {}, "postfix-mtasts-query example.com"),
+        ("hide", "Google.com", {}, "postfix-mtasts-reports hide google.com"),
+        ("unhide", "google.com", {}, "postfix-mtasts-reports unhide google.com"),
         ("accept", "12", {}, "postfix-mtasts-reports quarantine accept 12"),
         ("drop", "12", {}, "postfix-mtasts-reports quarantine drop 12"),
     ],
