@@ -1,7 +1,8 @@
 """`make demo-web`: the dashboard on made data, in an Internet of its own: each screen has something to show.
 
 A daemon holds policies, one of which it could not renew; three domains are published, of which one is ready for mode
-enforce and one is broken; reports of ninety days have come. Nothing of this machine is touched.
+enforce and one is broken; reports of ninety days have come, and some mails are in quarantine. Nothing of this machine
+is touched.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from postfix_mtasts.publish.state import DAY, Clock
 from postfix_mtasts.publish.store import Store
 from postfix_mtasts.sts.domain import PolicyDomain
 from tests.integration.publish.conftest import NAMESERVER, WEB, ZONE, FileServer, Place
+from tests.integration.reports.mails import REPORTS, mail, report
 from tests.integration.web.conftest import recent, tables
 from tests.world.ca import Ca
 from tests.world.daemon import Daemon, ask
@@ -31,6 +33,8 @@ PUBLISHED = ("example.com", "shop.test", "broken.test")
 HELD = {"partner.test": "enforce", "bank.test": "enforce", "news.test": "testing"}
 PORT, SOCKET, READY = 8463, "dashboard", "ready\n"
 QUERY = Path(sys.executable).with_name("postfix-mtasts-query")
+FOREIGN = ("example.net", "example.org", "shop.example")
+QUARANTINED = (*(mail(report(1, domain)) for domain in FOREIGN), mail(b"no report"), b"From: a@b.example\r\n\r\nnone")
 
 
 @contextmanager
@@ -45,12 +49,14 @@ def shown(folder: Path, socket_path: Path | None = None) -> Iterator[Dashboard]:
         _publish(place)
         fill(folder / "reports.sqlite", recent())
         ours = tables(folder)
+        ours["reports"]["domains"] = ["example.com"]
         ours["cache"] = {"path": str(folder / "policies.sqlite")}
         ours["publish"] |= {"addresses": [WEB], "zone": ZONE, "ca": "ca.test"}
         ours["dns"] = {"nameservers": [NAMESERVER], "timeout": 5.0}
         ours["fetch"] = {"ca_file": str(ca.file), "allow_addresses": ["127.0.0.0/8"]}
         daemon = stack.enter_context(Daemon(folder, ours))
         _hold(place, daemon, f"unix:{folder / 'socket'}")
+        _quarantine(daemon, folder / "mails-of-others")
         yield stack.enter_context(Dashboard(folder, ours, socket_path=socket_path))
 
 
@@ -95,6 +101,16 @@ def _hold(place: Place, daemon: Daemon, endpoint: str) -> None:
         ("except", "add", "partner.test", "--until", until, "--reason", "they renew their certificate"),
     ):
         subprocess.run([QUERY, *words, "--config", daemon.config], capture_output=True, check=False)
+
+
+def _quarantine(daemon: Daemon, folder: Path) -> None:
+    """Mails about domains of others, and one without a report."""
+    folder.mkdir()
+    for number, content in enumerate(QUARANTINED):
+        (folder / f"{number}.eml").write_bytes(content)
+    subprocess.run(
+        [REPORTS, "import", "--config", daemon.config, *sorted(folder.iterdir())], capture_output=True, check=False
+    )
 
 
 def main() -> None:

@@ -1,28 +1,30 @@
-"""The dashboard in a real browser: every screen, with and without JavaScript, wide and narrow, light and dark."""
+"""The dashboard in a browser: every screen and button, with and without JavaScript, wide and narrow, light and dark.
+
+One browser and one dashboard on the data of `make demo-web` are for all tests here, which leave it as they need it.
+"""
 
 import importlib.util
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from postfix_mtasts.web.buttons import BUTTONS
+from tests.demo_web import shown
 from tests.e2e.test_html import FINDINGS
 from tests.integration.conftest import namespace as namespace  # A fixture.
-from tests.integration.publish.conftest import NAMESERVER, WEB, ZONE, Place
-from tests.integration.publish.conftest import place as place  # A fixture.
-from tests.integration.web.conftest import recent, tables
+from tests.unit.reports.html import parse
 from tests.world.browser import Browser, browser, missing
-from tests.world.daemon import Daemon
-from tests.world.dashboard import TOKEN, Dashboard, fill
+from tests.world.dashboard import TOKEN, Dashboard
 
-DOMAIN = "example.test"
+DOMAIN = "example.com"
 SCREENS = (
     "/", "/sources?days=90", "/sources?days=14&source=google.com", "/results", "/reports", "/domains",
-    f"/domains/{DOMAIN}", "/sending", "/do/add/", f"/do/enforce/{DOMAIN}", "/do/except/", "/no-such-page",
+    f"/domains/{DOMAIN}", "/domains/broken.test", "/sending", "/no-such-page",
 )  # fmt: skip
 # Layout depends on the width and contrast on the scheme, so that these two have all of four.
-LOOKS = [(360, True), (1400, False)]
+LOOKS = {True: (360, True), False: (1400, False)}  # By whether there is JavaScript, where one is enough.
 # What is wrong beyond doubt, or asks for more than WCAG 2.2 AA does, is left to those who look.
 AXE = """
 const done = arguments[arguments.length - 1];
@@ -33,6 +35,17 @@ axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best
 """
 
 
+def _axe() -> str:
+    """axe-core, as the package of Python has it."""
+    spec = importlib.util.find_spec("axe_core_python")
+    assert spec
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0], "axe.min.js").read_text()
+
+
+AXE_CORE = _axe()
+
+
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     if why := missing():
@@ -41,78 +54,109 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield opened
 
 
-@pytest.fixture
-def dashboard(place: Place) -> Iterator[Dashboard]:
-    """With reports, a published domain, and a daemon that has an exception and a policy that it could not fetch."""
-    folder = place.folder
-    place.mx(DOMAIN)
-    assert place.run("add", DOMAIN).returncode == 0
-    fill(folder / "reports.sqlite", recent())
-    ours = tables(folder)
-    ours["cache"] = {"path": str(folder / "policies.sqlite")}
-    ours["publish"] |= {"addresses": [WEB], "zone": ZONE, "ca": "ca.test"}
-    ours["dns"] = {"nameservers": [NAMESERVER], "timeout": 20.0}
-    ours["fetch"] = {"ca_file": str(place.ca.file), "allow_addresses": ["127.0.0.0/8"]}
-    with Daemon(folder, ours), Dashboard(folder, ours) as web:
-        web.url = web.url.replace("//", f"//anna:{TOKEN}@")
+@pytest.fixture(scope="module")
+def dashboard(namespace: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
+    with shown(tmp_path_factory.mktemp("demo")) as web:
         yield web
 
 
-def axe() -> str:
-    """axe-core, as the package of Python has it."""
-    spec = importlib.util.find_spec("axe_core_python")
-    assert spec
-    assert spec.submodule_search_locations
-    return Path(spec.submodule_search_locations[0], "axe.min.js").read_text()
+@pytest.fixture
+def window(started: Browser, request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """The browser, with JavaScript or without it."""
+    allow_scripts(started, request.param)
+    yield started
+    allow_scripts(started, True)
+    started.console(), started.requests()  # What another test need not see.
 
 
-def test_every_screen_can_be_read_and_has_no_fault_that_axe_finds(started: Browser, dashboard: Dashboard) -> None:
-    script = axe()
-    started.console(), started.requests()  # What another test has left.
-    for path in SCREENS:
-        for width, dark in LOOKS:
-            started.open(dashboard.url + path, width=width, dark=dark)
-            started.run('document.querySelectorAll("details").forEach(one => one.open = true)')
-            assert (path, width, dark, started.run(FINDINGS)) == (path, width, dark, [])
-            started.devtools("Runtime.evaluate", expression=script)
-            assert (path, width, dark, started.run_async(AXE)) == (path, width, dark, [])
-    console = [one for one in started.console() if "no-such-page" not in one]
+both_ways = pytest.mark.parametrize(
+    ("window", "scripts"), [(True, True), (False, False)], indirect=["window"], ids=["with-javascript", "without"]
+)
+
+
+@both_ways
+def test_every_screen_can_be_read_and_has_no_fault_that_axe_finds(
+    window: Browser, dashboard: Dashboard, scripts: bool
+) -> None:
+    place = Place(window, dashboard, scripts=scripts)
+    for path in (*SCREENS, place.link("/reports", "/reports/"), place.link("/reports", "/quarantine/")):
+        for width, dark in LOOKS.values():
+            place.open(path, width=width, dark=dark)
+            assert bool(window.run("return document.querySelector('button.sort, button.copy')")) is (
+                scripts and bool(window.run("return document.querySelector('[data-sort], [data-copy]')"))
+            )
+            assert (path, width, dark, place.faults()) == (path, width, dark, [])
+    console = [one for one in window.console() if "no-such-page" not in one]
     assert console == []
-    places = {url.split("/")[2] for url in started.requests() if not url.startswith(("data:", "about:"))}
+    places = {url.split("/")[2] for url in window.requests() if not url.startswith(("data:", "about:"))}
     assert places <= {f"127.0.0.1:{dashboard.port}", f"anna:{TOKEN}@127.0.0.1:{dashboard.port}"}
 
 
-@pytest.mark.parametrize("scripts", [True, False], ids=["with-javascript", "without-javascript"])
-def test_buttons(started: Browser, dashboard: Dashboard, place: Place, scripts: bool) -> None:
-    started.devtools("Emulation.setScriptExecutionDisabled", value=not scripts)
-    try:
-        started.open(f"{dashboard.url}/domains/{DOMAIN}")
-        assert bool(started.run("return document.querySelector('button.copy')")) is scripts
-        click(started, f"a[href='/do/enforce/{DOMAIN}']", f"/do/enforce/{DOMAIN}")
-        started.run("document.querySelector('#f-reason').value = 'It has to be.'")
-        submit(started, "What it says")
-        assert "mode: enforce" in (place.served(DOMAIN) or "")
-        click(started, "main a[href^='/domains/']", f"/domains/{DOMAIN}")
-        assert "forced: It has to be." in started.run("return document.querySelector('main').innerText")
-        click(started, f"a[href='/do/testing/{DOMAIN}']", f"/do/testing/{DOMAIN}")
-        submit(started, "What it says")
-        assert "mode: testing" in (place.served(DOMAIN) or "")
-        started.open(f"{dashboard.url}/do/except/")
-        for name, value in {"domain": "broken.test", "until": "2999-12-31", "reason": "known"}.items():
-            started.run("document.querySelector(arguments[0]).value = arguments[1]", f"#f-{name}", value)
-        submit(started, "What it says")
-        click(started, "main a[href='/sending']", "/sending")
-        assert "broken.test" in started.run("return document.querySelector('main').innerText")
-        click(started, "a[href='/do/unexcept/broken.test']", "/do/unexcept/broken.test")
-        submit(started, "What it says")
-        started.open(f"{dashboard.url}/domains")
-        assert bool(started.run("return document.querySelector('button.sort')")) is scripts
-    finally:
-        started.devtools("Emulation.setScriptExecutionDisabled", value=False)
+@both_ways
+def test_every_button(window: Browser, dashboard: Dashboard, scripts: bool) -> None:
+    place = Place(window, dashboard, scripts=scripts)
+    domain, held = ("with.test", "news.test") if scripts else ("without.test", "partner.test")
+    before = len(dashboard.log())
+    of_it = f"/domains/{domain}"
+    place.press("/domains", "add", "", domain=domain, mx=f"mx1.{domain}")
+    place.press(of_it, "check", domain)
+    place.press(of_it, "mx", domain)
+    place.press(of_it, "enforce", domain, reason="It has to be.")
+    assert "forced: It has to be." in place.text(of_it)
+    place.press(of_it, "testing", domain)
+    place.press(of_it, "probe", domain)
+    place.press(of_it, "remove", domain)
+    assert "being removed: " in place.text(of_it)
+    place.press("/results", "compare", DOMAIN)
+    place.press("/sending", "refresh", held)
+    place.press("/sending", "forget", held)
+    assert f"Forget a policy\n: {held}" not in place.text("/sending")
+    place.press("/sending", "except", "", domain=domain, until="2999-12-31", reason="known")
+    assert f"{domain} 2999-12-31" in " ".join(place.text("/sending").split())
+    place.press("/sending", "unexcept", domain)
+    place.press("/sources", "hide", "google.com")
+    assert "Hidden until they change" in place.text("/sources")
+    place.press("/sources?source=google.com", "unhide", "google.com")
+    assert "Hidden until they change" not in place.text("/sources")
+    number = place.link("/reports", "/quarantine/").removeprefix("/quarantine/")
+    place.press(f"/quarantine/{number}", "accept", number)
+    last = place.link("/reports", "/quarantine/", -1).removeprefix("/quarantine/")
+    place.press(f"/quarantine/{last}", "drop", last)
+    assert place.pressed == set(BUTTONS)
+    words = [line.removeprefix("INFO: user=web, 127.0.0.1, command=postfix-mtasts-") for line in dashboard.log()]
+    assert words[before:] == [
+        f"publish add {domain} --mx mx1.{domain}: ok",
+        f"publish check {domain}: error",
+        f"publish mx {domain} --refresh: error",
+        f"publish mode {domain} enforce '--force=It has to be.': ok",
+        f"publish mode {domain} testing: ok",
+        f"query --probe {domain}: nothing",
+        f"publish remove {domain}: ok",
+        f"query {DOMAIN}: ok",
+        f"query cache refresh {held}: ok",
+        f"query cache forget {held}: ok",
+        f"query except add {domain} --until=2999-12-31 --reason=known: ok",
+        f"query except remove {domain}: ok",
+        "reports hide google.com: ok",
+        "reports unhide google.com: ok",
+        f"reports quarantine accept {number}: ok",
+        f"reports quarantine drop {last}: ok",
+    ]
+
+
+def test_what_javascript_adds(started: Browser, dashboard: Dashboard) -> None:
+    place = Place(started, dashboard)
+    place.open("/domains")
+    first = "return document.querySelector('table[data-sort] tbody th').innerText"
+    ends = []
+    for _ in range(2):
+        started.run("document.querySelector('button.sort').click()")
+        ends.append(started.run(first))
+    assert ends == sorted(ends) != sorted(ends, reverse=True)
 
 
 def test_the_keyboard_reaches_every_button(started: Browser, dashboard: Dashboard) -> None:
-    started.open(f"{dashboard.url}/domains/{DOMAIN}")
+    Place(started, dashboard).open(f"/domains/{DOMAIN}")
     expected = started.run("return [...document.querySelectorAll('a, button, summary')].map(one => one.textContent)")
     reached = []
     for _ in expected:
@@ -122,18 +166,63 @@ def test_the_keyboard_reaches_every_button(started: Browser, dashboard: Dashboar
     assert reached == expected
 
 
-def click(window: Browser, what: str, path: str) -> None:
-    window.run("document.querySelector(arguments[0]).click()", what)
-    wait_until(lambda: window.run("return location.pathname + document.readyState") == f"{path}complete")
+def allow_scripts(window: Browser, allowed: bool) -> None:
+    """Whether the scripts of pages are run."""
+    window.devtools("Emulation.setScriptExecutionDisabled", value=not allowed)
 
 
-def submit(window: Browser, heading: str) -> None:
-    window.run("document.querySelector('form button').click()")
-    wait_until(lambda: heading in str(window.run("return document.readyState + document.body.innerText")))
+class Place:
+    """What somebody sees in the window, and presses."""
 
+    def __init__(self, window: Browser, dashboard: Dashboard, *, scripts: bool = True) -> None:
+        self.window, self.dashboard, self.scripts = window, dashboard, scripts
+        self.width, self.dark = LOOKS[scripts]
+        self.pressed: set[str] = set()
 
-def wait_until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    def open(self, path: str, *, width: int | None = None, dark: bool | None = None) -> None:
+        """A page, in a look of its own or in that of this place."""
+        url = self.dashboard.url.replace("//", f"//anna:{TOKEN}@") + path
+        self.window.open(url, width=width or self.width, dark=self.dark if dark is None else dark)
+
+    def text(self, path: str) -> str:
+        """What a page says."""
+        self.open(path)
+        return str(self.window.run("return document.querySelector('main').innerText"))
+
+    def link(self, path: str, start: str, number: int = 0) -> str:
+        """One of the links on a page that begin so."""
+        with self.dashboard.client() as client:
+            links = [one.attributes["href"] or "" for one in parse(client.get(path).text).all("a")]
+        return [one for one in links if one.startswith(start)][number]
+
+    def faults(self) -> list[str]:
+        """What is wrong with how the page looks, and with how it is made."""
+        found = self.window.run(FINDINGS)  # It opens what can be opened.
+        # axe-core needs JavaScript. The page's own script, which was not run when it was loaded, is not run now.
+        allow_scripts(self.window, True)
+        self.window.devtools("Runtime.evaluate", expression=AXE_CORE)
+        found += self.window.run_async(AXE)
+        allow_scripts(self.window, self.scripts)
+        return [str(one) for one in found]
+
+    def press(self, path: str, name: str, target: str, **form: str) -> None:
+        """Press a button on a page, fill in the form of the page before the change, and send it."""
+        self.open(path)
+        where = f"/do/{name}/{target}"
+        self.window.run("document.querySelector(arguments[0]).click()", f"main a[href='{where}']")
+        self._wait_for("return location.pathname + document.readyState", f"{where}complete")
+        assert (where, self.faults()) == (where, [])
+        for field, value in form.items():
+            self.window.run("document.querySelector(arguments[0]).value = arguments[1]", f"#f-{field}", value)
+        self.window.run("document.querySelector('form button').click()")
+        self._wait_for(
+            "return document.readyState + document.querySelector('main h2')?.innerText", "completeWhat it says"
+        )
+        assert (where, self.faults()) == (where, [])
+        self.pressed.add(name)
+
+    def _wait_for(self, script: str, value: str) -> None:
+        deadline = time.monotonic() + 60
+        while self.window.run(script) != value:
+            assert time.monotonic() < deadline, self.window.run("return document.body.innerText")
+            time.sleep(0.02)
