@@ -16,7 +16,10 @@ from postfix_mtasts.web.serve import CONNECTIONS, REQUEST_WITHIN
 from tests.integration.web.conftest import changes
 from tests.world.dashboard import TOKEN, Dashboard, token_of
 
-PATHS = ("/", "/sources", "/results", "/reports", "/domains", "/sending", "/do/add/", "/script.js", "/none")
+PATHS = (
+    "/", "/sources", "/sources.json", "/results", "/reports", "/quarantine/1", "/quarantine/1.eml", "/domains",
+    "/sending", "/do/add/", "/do/hide/google.com", "/script.js", "/none",
+)  # fmt: skip
 ADD = "/do/add/"
 
 
