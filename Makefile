@@ -1,5 +1,6 @@
 # make run    start the daemon with its defaults and a cache in your home; postfix-mtasts-query is in .venv/bin
 # make test   run everything: linters, types, layers, unit, integration and end-to-end tests; the machine's mail is not touched
+# make fleet  RELAYS (16) share what they know of DOMAINS (5000): each is discovered once, and answered as by a daemon alone
 # make roots  as root: build small systems of Debian 12, 13 and 14, in which `make test` then tests too
 # make bench  as root: measure speed and memory, and compare with a C program that only answers and postfix-mta-sts-resolver
 # make advice as root: what doctor advises puts right each Postfix that there is a root of; a quarter of an hour
@@ -31,7 +32,7 @@ IMAGES = $${XDG_CACHE_HOME:-$$HOME/.cache}/postfix-mtasts-vm
 # What the benchmark compares with, in an environment of its own.
 PEER = .venv-peer
 
-.PHONY: run test advice fuzz soak roots lint bench deb source vm demo demo-web pictures clean
+.PHONY: run test advice fuzz soak fleet roots lint bench deb source vm demo demo-web pictures clean
 
 run: $(VENV)/.run
 	@mkdir -p "$(STATE)"
@@ -63,6 +64,11 @@ soak: $(VENV)/.test
 	.ci/need demo
 	timeout --foreground --signal=KILL $$(($(or $(MINUTES),10) + 3))m tests/namespace $(VENV)/bin/python -m tests.soak \
 		$(or $(MINUTES),10) $(SEED)
+
+fleet: $(VENV)/.test
+	.ci/need bench
+	timeout --foreground --signal=KILL 15m tests/namespace $(VENV)/bin/python -m tests.soak.fleet $(or $(RELAYS),16) \
+		$(or $(DOMAINS),5000)
 
 roots:
 	.ci/need roots

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,18 +39,24 @@ class Contestant:
 
 @contextmanager
 def ours(
-    bench: Bench, *, loop: str = "uvloop", cache: Path | None = None, metrics: bool = False
+    bench: Bench,
+    *,
+    loop: str = "uvloop",
+    cache: Path | None = None,
+    metrics: bool = False,
+    fleet: Mapping[str, object] | None = None,
+    nameserver: str = NAMESERVER,
 ) -> Iterator[Contestant]:
     """The daemon as it is installed, on the event loop `uvloop` or `asyncio`; its cache is empty or this file.
 
-    With `metrics`, it has an address for them too.
+    With `metrics`, it has an address for them too. `fleet` is its table [fleet]; then it shares what it knows.
     """
     with _folder(bench) as folder:
         tcp, unix = f"127.0.0.1:{_free_port()}", str(folder / "socket")
         tables: dict[str, dict[str, object]] = {
             "server": {"listen": [f"inet:{tcp}", f"unix:{unix}"], "control": ""},
             "cache": {"path": str(cache or folder / "cache.sqlite")},
-            "dns": {"nameservers": [NAMESERVER]},
+            "dns": {"nameservers": [nameserver]},
             "fetch": {"ca_file": str(bench.ca), "allow_addresses": ["127.0.0.0/8"]},
             "reply": {"style": "plain", "dane": "off"},
         }
@@ -58,6 +64,8 @@ def ours(
         if metrics:
             addresses["metrics"] = f"127.0.0.1:{_free_port()}"
             tables["metrics"] = {"listen": f"inet:{addresses['metrics']}"}
+        if fleet:
+            tables["fleet"] = dict(fleet)
         config, log = folder / "config.toml", folder / "log"
         config.write_text(toml(tables))
         programs: dict[str, list[str | Path]] = {
@@ -66,6 +74,8 @@ def ours(
         }
         with running([*programs[loop], "--config", config], log) as process:
             wait_for_line(log, f"event loop is {loop}\n")
+            if fleet:
+                wait_for_line(log, "fleet: policies are shared")
             yield Contestant(process, addresses)
 
 

@@ -1,10 +1,11 @@
 /* Ask a socketmap server as Postfix does: one request in flight on each connection, the next when its reply has come.
  *
- *     load ADDRESS MAP KEYS CONNECTIONS SECONDS SKIP
+ *     load ADDRESS MAP KEYS CONNECTIONS SECONDS SKIP [RATE]
  *
  * ADDRESS is 127.0.0.1:PORT or the path of a Unix socket; KEYS a file with a key in each line. With SECONDS 0 each key
  * is asked for once, otherwise one after the other for so long; then what is in flight is waited for. What was asked in
- * the first SKIP seconds is not counted. Prints JSON: times are in microseconds. Ends with status 1 and a line on
+ * the first SKIP seconds is not counted. With RATE, each key is asked for once, so many in a second, however long replies
+ * take; each one's time begins when it is due. Prints JSON: times are in microseconds. Ends with status 1 and a line on
  * standard error if a connection fails or all is silent. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -24,7 +25,7 @@
 enum { SILENCE = 60000, REPLY = 8192, LONGEST = 20000000 }; /* milliseconds, octets, microseconds */
 
 struct request { char *text; size_t length; };
-struct connection { int fd; int64_t asked; size_t length; char reply[REPLY]; };
+struct connection { int fd; int64_t asked; size_t length; struct connection *next; char reply[REPLY]; };
 
 static struct request *requests;
 static size_t request_count, next_request;
@@ -70,13 +71,17 @@ static int connect_to(const char *address) {
     return fd;
 }
 
+static void ask_at(struct connection *c, int64_t time) {
+    struct request *r = &requests[next_request++ % request_count];
+    c->length = 0;
+    c->asked = time;
+    if (write(c->fd, r->text, r->length) != (ssize_t)r->length) die("write");
+}
+
 /* Send the next request, until `end`; with 0, until all keys have been asked for. Whether there was one. */
 static int ask(struct connection *c, int64_t end) {
     if (end ? now() >= end : next_request == request_count) return 0;
-    struct request *r = &requests[next_request++ % request_count];
-    c->length = 0;
-    c->asked = now();
-    if (write(c->fd, r->text, r->length) != (ssize_t)r->length) die("write");
+    ask_at(c, now());
     return 1;
 }
 
@@ -106,8 +111,36 @@ static long percentile(uint64_t total, double share) {
     return LONGEST;
 }
 
+/* Ask for each key when it is due, or when a connection is free. */
+static void ask_steadily(int epoll, struct connection *connections, int count, double rate) {
+    struct connection *idle = NULL;
+    struct epoll_event events[256];
+    int64_t begin = now(), due;
+    int busy = 0, ready;
+    for (int i = 0; i < count; i++) { connections[i].next = idle; idle = &connections[i]; }
+    while (busy || next_request < request_count) {
+        int64_t wait = SILENCE * 1000000LL;
+        while (idle && next_request < request_count) {
+            due = begin + next_request * (1e9 / rate);
+            if ((wait = due - now()) > 0) break;
+            struct connection *c = idle;
+            idle = c->next;
+            ask_at(c, due);
+            busy++;
+            wait = SILENCE * 1000000LL;
+        }
+        struct timespec until = {wait / 1000000000, wait % 1000000000};
+        if ((ready = epoll_pwait2(epoll, events, 256, &until, NULL)) < 0) die("epoll_pwait2");
+        if (!ready && (!idle || next_request == request_count)) { errno = ETIMEDOUT; die("no reply"); }
+        for (int i = 0; i < ready; i++) {
+            struct connection *c = events[i].data.ptr;
+            if (take(c)) { busy--; c->next = idle; idle = c; }
+        }
+    }
+}
+
 int main(int argc, char **argv) {
-    if (argc != 7) { fprintf(stderr, "usage: load ADDRESS MAP KEYS CONNECTIONS SECONDS SKIP\n"); return 2; }
+    if (argc < 7) { fprintf(stderr, "usage: load ADDRESS MAP KEYS CONNECTIONS SECONDS SKIP [RATE]\n"); return 2; }
     int count = atoi(argv[4]), ready, busy = 0;
     double seconds = atof(argv[5]);
     struct rlimit files;
@@ -125,6 +158,7 @@ int main(int argc, char **argv) {
     }
     int64_t begin = now(), end = seconds ? begin + seconds * 1e9 : 0;
     count_from = begin + atof(argv[6]) * 1e9;
+    if (argc > 7) ask_steadily(epoll, connections, count, atof(argv[7]));
     for (int i = 0; i < count; i++) busy += ask(&connections[i], end);
     while (busy) {
         if ((ready = epoll_wait(epoll, events, 256, SILENCE)) < 0) die("epoll_wait");

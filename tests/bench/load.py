@@ -3,8 +3,8 @@
 import json
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence, Set
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ _MAP = "postfix"
 _AT_MOST = 150.0  # Seconds for one load; then something hangs.
 _ALONE = 0.5  # Seconds until the others come.
 DISCOVERIES = 500  # Under way at once.
+_STEADY = 64  # Connections of a relay whose load is steady.
 Expected = Literal["ok", "notfound"]
 
 
@@ -70,6 +71,35 @@ class Load:
                     raise AssertionError("what was to be under way came to its end before")
         return _result(output, cpu_seconds(server.process) - before, "ok")
 
+    def ask_steadily(
+        self, servers: Sequence[Contestant], domains: Sequence[Sequence[str]], rate: float, policies: Set[str]
+    ) -> list[Result]:
+        """Ask all servers at the same time, each for its domains in turn, so many in a second, over Unix sockets.
+
+        Those in `policies` are to have a policy, and no other is.
+        """
+        before = [cpu_seconds(server.process) for server in servers]
+        with ExitStack() as stack:
+            loads = []
+            for number, (server, own) in enumerate(zip(servers, domains, strict=True)):
+                keys = self._written(f"steadily-{number}", own)
+                command = [self._program, server.addresses["unix"], _MAP, keys, f"{_STEADY}", "0", "0", f"{rate}"]
+                loads.append(stack.enter_context(_output_of(command)))
+            outputs = [load.communicate(timeout=_AT_MOST)[0] for load in loads]
+        results = []
+        for server, own, cpu, output in zip(servers, domains, before, outputs, strict=True):
+            found = json.loads(output)
+            hits = sum(domain in policies for domain in own)
+            if (found["ok"], found["notfound"]) != (hits, len(own) - hits):
+                raise AssertionError(f"not {hits} of {len(own)} have a policy: {found}")
+            results.append(_as_result(found, cpu_seconds(server.process) - cpu))
+        return results
+
+    def _written(self, name: str, domains: Sequence[str]) -> Path:
+        keys = self._keys / name
+        keys.write_text("".join(f"{domain}\n" for domain in domains))
+        return keys
+
     def _command(
         self,
         server: Contestant,
@@ -79,8 +109,7 @@ class Load:
         seconds: float = 0,
         skip: float = 0,
     ) -> list[str | Path]:
-        keys = self._keys / f"{domains[0]}-{len(domains)}"
-        keys.write_text("".join(f"{domain}\n" for domain in domains))
+        keys = self._written(f"{domains[0]}-{len(domains)}", domains)
         return [self._program, server.addresses[kind], _MAP, keys, *map(str, (connections, seconds, skip))]
 
 
@@ -98,5 +127,10 @@ def _result(output: bytes, cpu: float, expect: Expected) -> Result:
     total = found["requests"]
     if not total or found[expect] != total:
         raise AssertionError(f"not all is {expect}: {found}")
+    return _as_result(found, cpu)
+
+
+def _as_result(found: dict[str, float], cpu: float) -> Result:
+    total = found["requests"]
     times = (found[unit] for unit in ("p50", "p99", "p99_9", "max"))
     return Result(total / found["seconds"], cpu / total * 1e6, *times)

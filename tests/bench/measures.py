@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from postfix_mtasts.config import Cache
 from tests.bench.contestants import Bench, Contestant, alone, limit, ours, peer
+from tests.bench.fleet import fleet
 from tests.bench.load import DISCOVERIES, Expected, Load, Result
 from tests.bench.notes import Notes
 from tests.bench.process import connect, cpu_seconds, resident_megabytes
@@ -240,7 +241,7 @@ def memory(bench: Bench, load: Load, notes: Notes, number: int) -> None:
 
 GROUPS = {
     function.__name__: function
-    for function in (warm, metrics, connections, cold, burst, start, memory, hostile, memory_hostile, publish)
+    for function in (warm, metrics, connections, cold, burst, start, memory, hostile, memory_hostile, publish, fleet)
 }
 
 

@@ -79,6 +79,13 @@ TARGETS = [
         1.03,
         at_least=False,
     ),
+    Target(
+        "warm hit, tcp, with a fleet: CPU of that without one",
+        _ratio("warm hit, tcp, with a fleet", "cpu", "warm hit, tcp, with a fleet", "ours without a fleet"),
+        1.03,
+        at_least=False,
+    ),
+    Target("fleet of 16: % of domains discovered twice", _is("fleet of 16, discoveries", "% twice"), 1, at_least=False),
     _cold("policy", 0.5),
     _cold("negative", 0.5),
     Target(

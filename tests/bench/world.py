@@ -14,7 +14,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.bench.process import running, wait_for_address
 
 NAMESERVER, POLICY_HOST, SILENT_HOST, HOSTILE_HOST = "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"
+# Here they write down who is asked for: the same policies, and a nameserver that a measure starts.
+COUNTING_NAMESERVER, COUNTING_HOST = "127.0.0.5", "127.0.0.6"
 POLICIES = 6000
 HANGING = 500
 NAMELESS = LARGE = 10_000
@@ -34,17 +36,24 @@ REPLY = f"OK secure match={MX[0]}:{MX[1].removeprefix('*')} servername=hostname"
 _NGINX = """daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log;
 events {{ worker_connections 4000; }}
 http {{
-    access_log off;
+    log_format names $ssl_server_name;
+    map $server_addr $counts {{ {counting} 1; default 0; }}
+    access_log {folder}/fetches names if=$counts;
     ssl_session_tickets off;
     ssl_certificate_key {folder}/key.pem;
     server_names_hash_max_size 262144;
-    server {{ listen {address}:443 ssl default_server backlog=4000; ssl_reject_handshake on; }}
+    server {{
+        listen {address}:443 ssl default_server backlog=4000;
+        listen {counting}:443 ssl default_server backlog=4000;
+        ssl_reject_handshake on;
+    }}
     {servers}
 }}
 """
 # Certificates of many names are read once, not in each handshake: nginx must not be what is measured.
 _NGINX_SERVER = """server {{
         listen {address}:443 ssl;
+        listen {counting}:443 ssl;
         server_name {names};
         ssl_certificate {certificate};
         location = /.well-known/mta-sts.txt {{
@@ -87,11 +96,15 @@ def world(folder: Path) -> Iterator[Path]:
         file = folder / name
         file.write_text(policy)
         servers += [
-            _NGINX_SERVER.format(address=POLICY_HOST, names=" ".join(hosts), certificate=certificate, file=file)
+            _NGINX_SERVER.format(
+                address=POLICY_HOST, counting=COUNTING_HOST, names=" ".join(hosts), certificate=certificate, file=file
+            )
             for certificate, hosts in certificates.items()
             if hosts[0].endswith(f".{name}.test")
         ]
-    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, address=POLICY_HOST, servers="".join(servers)))
+    (folder / "nginx.conf").write_text(
+        _NGINX.format(folder=folder, address=POLICY_HOST, counting=COUNTING_HOST, servers="".join(servers))
+    )
     (folder / "unbound.conf").write_text(_UNBOUND.format(address=NAMESERVER) + "".join(map(_zone, _hosts())))
     (folder / "resolv.conf").write_text(f"nameserver {NAMESERVER}\n")
     # It is the namespace's own: nothing outside sees it.
@@ -104,6 +117,17 @@ def world(folder: Path) -> Iterator[Path]:
         for address, port in ((NAMESERVER, 53), (POLICY_HOST, 443)):
             wait_for_address(f"{address}:{port}")
         yield ca
+
+
+@contextmanager
+def counting(folder: Path, policies: Sequence[str]) -> Iterator[Path]:
+    """A nameserver of domains that have policies, and of all that have none; the file with what it was asked."""
+    config, log = folder / "counting.conf", folder / "counting.log"
+    own = _UNBOUND.format(address=COUNTING_NAMESERVER) + " log-queries: yes\n"
+    config.write_text(own + "".join(_zone((domain, COUNTING_HOST)) for domain in policies))
+    with running(["unbound", "-c", config], log):
+        wait_for_address(f"{COUNTING_NAMESERVER}:53")
+        yield log
 
 
 def _policy(*mx: str) -> str:

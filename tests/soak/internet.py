@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import dns.flags
 import dns.message
@@ -42,6 +42,19 @@ class _State:
     mode: str
     max_age: int
     host: _Host
+
+
+class World(Protocol):
+    """What the servers tell of domains."""
+
+    def record(self, domain: str) -> tuple[str | None, int, Behaviour]:
+        """The text of the record if there is one, its TTL or that of its absence, and how the nameserver behaves."""
+
+    def has_address(self, domain: str) -> bool:
+        """Whether the policy host of a domain has an address."""
+
+    def site(self, domain: str) -> tuple[ssl.SSLContext | None, Sequence[Step]]:
+        """What the policy host does."""
 
 
 class Internet:
@@ -123,9 +136,9 @@ class Internet:
 
 
 class Nameserver(DnsServer):
-    """The nameserver of this Internet."""
+    """The nameserver of an Internet."""
 
-    def __init__(self, internet: Internet) -> None:
+    def __init__(self, internet: World) -> None:
         super().__init__(NAMESERVER, 53)
         self._internet = internet
 
@@ -151,9 +164,9 @@ class Nameserver(DnsServer):
 
 
 class PolicyHost(HttpsServer):
-    """All policy hosts of this Internet."""
+    """All policy hosts of an Internet."""
 
-    def __init__(self, internet: Internet) -> None:
+    def __init__(self, internet: World) -> None:
         super().__init__(POLICY_HOST, 443)
         self._internet = internet
 

@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -99,6 +97,15 @@ def test_without_its_server_everything_goes_on(world: World, server: Shared, rel
     assert query("fleet", "--config", relays[0].config)[0] != 0
 
 
-def test_without_a_fleet_the_library_is_not_imported() -> None:
-    program = "import sys, postfix_mtasts.daemon.command; sys.exit('redis' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+def test_without_a_fleet_the_library_is_not_imported(world: World, server: Shared, tmp_path: Path) -> None:
+    imported = {}
+    for name, tables in {"with": {"fleet": server.config}, "without": {}}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        config = world.configuration(folder, **tables)
+        with Daemon(folder, config, environment={"PYTHONPROFILEIMPORTTIME": "1"}) as daemon:
+            daemon.wait_for("event loop is")
+            assert ask(endpoint(daemon), f"{name}.imported.test") == "NOTFOUND "
+        modules = {line.rpartition("|")[2].strip() for line in daemon.log if line.startswith("import time:")}
+        imported[name] = "postfix_mtasts.daemon.command" in modules, "redis" in modules
+    assert imported == {"with": (True, True), "without": (True, False)}

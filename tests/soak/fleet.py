@@ -1,0 +1,202 @@
+"""`make fleet`: relays that share what they know are asked for the same domains, half of them at the same time.
+
+    python -m tests.soak.fleet RELAYS DOMAINS
+
+in the namespace of tests/namespace. First a daemon alone is asked. The exit status is 1 if a relay answers otherwise
+than that one, if more than one domain in a hundred was discovered twice, or if any was three times, as the nameserver
+and the policy hosts have seen it.
+"""
+
+import asyncio
+import os
+import random
+import ssl
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.soak.internet import NAMESERVER, Nameserver, PolicyHost
+from tests.world.ca import Ca
+from tests.world.daemon import Daemon
+from tests.world.dns import GOOD, Behaviour
+from tests.world.fleet import Shared
+from tests.world.https import Step, answer
+
+_AT_ONCE = 8  # Queries to each relay: all at once, they take no more time of the machine than a relay may wait for.
+_NAMES = 50  # Of one certificate.
+_SHOWN = 10  # Of the wrong answers, that are printed.
+_TWICE = 100  # One domain in so many may be discovered twice.
+# How many of a hundred domains do what.
+_MODES = {"enforce": 50, "testing": 5, "none": 5}
+_RECORDS = {"no record": 20, "wrong record": 4, "SERVFAIL": 4}
+_KINDS = _MODES | _RECORDS | {"no address": 3, "expired": 3, "404": 3, "no policy": 3}
+
+
+class _Internet:
+    """Domains that always publish the same. It counts who is asked for."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.ca = Ca(folder)
+        self.asked: Counter[str] = Counter()
+        self.fetched: Counter[str] = Counter()
+        kinds = random.Random(1).choices(list(_KINDS), list(_KINDS.values()), k=count)
+        self._kinds = {f"d{number}.test": kind for number, kind in enumerate(kinds)}
+        self.domains = list(self._kinds)
+        expired = [domain for domain, kind in self._kinds.items() if kind == "expired"]
+        good = [domain for domain, kind in self._kinds.items() if kind != "expired"]
+        self._contexts = dict(self._certified(good)) | dict(self._certified(expired, is_expired=True))
+
+    def record(self, domain: str) -> tuple[str | None, int, Behaviour]:
+        """The text of the record if there is one, its TTL or that of its absence, and how the nameserver behaves."""
+        self.asked[domain] += 1
+        texts = {"no record": None, "SERVFAIL": None, "wrong record": "v=STSv1; id=;"}
+        kind = self._kinds[domain]
+        return texts.get(kind, "v=STSv1; id=1;"), 3600, Behaviour(rcode="SERVFAIL") if kind == "SERVFAIL" else GOOD
+
+    def has_address(self, domain: str) -> bool:
+        """Whether the policy host of a domain has an address."""
+        return self._kinds[domain] != "no address"
+
+    def site(self, domain: str) -> tuple[ssl.SSLContext | None, Sequence[Step]]:
+        """What the policy host does."""
+        self.fetched[domain] += 1
+        kind = self._kinds[domain]
+        mode = kind if kind in _MODES else "enforce"
+        policy = f"version: STSv1\nmode: {mode}\nmx: mx.{domain}\nmax_age: 604800\n"
+        steps = {"404": answer(status=404), "no policy": answer("version: STSv1\n")}
+        return self._contexts[domain], (steps.get(kind, answer(policy)),)
+
+    def _certified(self, domains: list[str], *, is_expired: bool = False) -> Iterator[tuple[str, ssl.SSLContext]]:
+        for begin in range(0, len(domains), _NAMES):
+            some = domains[begin : begin + _NAMES]
+            hosts = (f"mta-sts.{domain}" for domain in some)
+            context = self.ca.issue(*hosts, kind="expired" if is_expired else "good").server_context()
+            yield from ((domain, context) for domain in some)
+
+
+class _Asked:
+    """What daemons were asked, and what they answered."""
+
+    def __init__(self) -> None:
+        self.replies: list[dict[str, str]] = []  # Of each daemon, by domain.
+        self.slowest = 0.0
+
+    async def all_of(self, sockets: Sequence[Path], domains: Sequence[Sequence[str]]) -> None:
+        """Ask each daemon for its domains in turn."""
+        async with asyncio.TaskGroup() as tasks:
+            for socket, own in zip(sockets, domains, strict=True):
+                replies: dict[str, str] = {}
+                self.replies.append(replies)
+                left = iter(own)  # Of all connections.
+                for _ in range(_AT_ONCE):
+                    tasks.create_task(self._ask(socket, left, replies))
+
+    async def _ask(self, socket: Path, domains: Iterator[str], replies: dict[str, str]) -> None:
+        reader, writer = await asyncio.open_unix_connection(socket)
+        for domain in domains:
+            query, begun = f"postfix {domain}".encode(), time.monotonic()
+            writer.write(b"%d:%s," % (len(query), query))
+            length = int((await reader.readuntil(b":"))[:-1])
+            replies[domain] = (await reader.readexactly(length + 1))[:-1].decode()
+            self.slowest = max(self.slowest, time.monotonic() - begun)
+        writer.close()
+
+
+def main() -> int:
+    """Ask, and say what came of it."""
+    relays, count = int(sys.argv[1]), int(sys.argv[2])
+    if "POSTFIX_MTASTS_NAMESPACE" not in os.environ:
+        sys.exit("make fleet: takes a network and mounts of its own")
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        internet = _Internet(folder, count)
+        stack.enter_context(Nameserver(internet))
+        stack.enter_context(PolicyHost(internet))
+        alone = _Asked()
+        with _daemon(folder / "alone", internet.ca, None) as daemon:
+            asyncio.run(alone.all_of([_socket(daemon)], [internet.domains]))
+        asked, fetched = internet.asked.copy(), internet.fetched.copy()
+        internet.asked.clear()
+        internet.fetched.clear()
+        _say(
+            f"alone: {count} domains, {asked.total()} lookups, {fetched.total()} fetches; slowest {alone.slowest:.1f} s"
+        )
+        server = stack.enter_context(Shared(folder / "server", internet.ca))
+        fleet = [stack.enter_context(_daemon(folder / f"{one}", internet.ca, server)) for one in range(relays)]
+        for daemon in fleet:
+            daemon.wait_for("fleet: policies are shared")
+        together, begun = _Asked(), time.monotonic()
+        asyncio.run(
+            together.all_of([_socket(daemon) for daemon in fleet], [_order(internet, one) for one in range(relays)])
+        )
+        _say(f"{relays} relays: {internet.asked.total()} lookups, {internet.fetched.total()} fetches;")
+        _say(f"    slowest {together.slowest:.1f} s, all of it {time.monotonic() - begun:.0f} s")
+        troubles = sum("policies are found without it" in line for daemon in fleet for line in daemon.log)
+        _say(f"    the fleet's server failed {troubles} times, load average {os.getloadavg()[0]:.1f}")
+        wrong = _denied(server) + _wrong(alone.replies[0], together.replies)
+    for line in wrong[:_SHOWN]:
+        _say(line)
+    times = {domain: _times(domain, (asked, internet.asked), (fetched, internet.fetched)) for domain in asked}
+    return _judged(len(wrong), Counter(times.values()))
+
+
+def _order(internet: _Internet, relay: int) -> list[str]:
+    """The first half is asked for at the same time everywhere, the other one in an order of each relay's own."""
+    half = len(internet.domains) // 2
+    rest = internet.domains[half:]
+    random.Random(relay).shuffle(rest)
+    return internet.domains[:half] + rest
+
+
+def _daemon(folder: Path, ca: Ca, server: Shared | None) -> Daemon:
+    folder.mkdir()
+    config: dict[str, dict[str, object]] = {
+        "server": {"listen": [f"unix:{folder / 'socket'}"], "control": ""},
+        "cache": {"path": str(folder / "policies.sqlite")},
+        "dns": {"nameservers": [NAMESERVER]},
+        "fetch": {"ca_file": str(ca.file), "allow_addresses": ["127.0.0.0/8"]},
+        "reply": {"style": "plain", "dane": "off"},
+    }
+    return Daemon(folder, config | ({"fleet": server.config} if server else {}))
+
+
+def _socket(daemon: Daemon) -> Path:
+    return daemon.config.parent / "socket"
+
+
+def _denied(server: Shared) -> list[str]:
+    with server.admin() as admin:
+        return [f"the server's ACL has denied {entry['object']}" for entry in admin.acl_log()]
+
+
+def _wrong(alone: dict[str, str], together: Sequence[dict[str, str]]) -> list[str]:
+    return [
+        f"{domain}: relay {relay} said {replies.get(domain)!r}, alone {reply!r}"
+        for relay, replies in enumerate(together)
+        for domain, reply in alone.items()
+        if replies.get(domain) != reply
+    ]
+
+
+def _times(domain: str, *counts: tuple[Counter[str], Counter[str]]) -> int:
+    """How often a domain was discovered, by what one discovery asks of the world."""
+    return max(-(-together[domain] // max(1, alone[domain])) for alone, together in counts)
+
+
+def _judged(wrong: int, times: Counter[int]) -> int:
+    """The status, by how many domains were discovered how many times."""
+    _say(f"{wrong} wrong answers")
+    _say(", ".join(f"{times[one]} domains discovered {one} times" for one in sorted(times)))
+    return int(wrong > 0 or times[1] + times[2] < times.total() or times[2] * _TWICE > times.total())
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - this is its output
+
+
+if __name__ == "__main__":
+    sys.exit(main())
