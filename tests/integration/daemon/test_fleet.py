@@ -104,7 +104,7 @@ def test_without_a_fleet_the_library_is_not_imported(world: World, server: Share
         folder.mkdir()
         config = world.configuration(folder, **tables)
         with Daemon(folder, config, environment={"PYTHONPROFILEIMPORTTIME": "1"}) as daemon:
-            daemon.wait_for("event loop is")
+            daemon.wait_for("ready; for main.cf")
             assert ask(endpoint(daemon), f"{name}.imported.test") == "NOTFOUND "
         modules = {line.rpartition("|")[2].strip() for line in daemon.log if line.startswith("import time:")}
         imported[name] = "postfix_mtasts.daemon.command" in modules, "redis" in modules
