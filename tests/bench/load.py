@@ -83,7 +83,8 @@ class Load:
             loads = []
             for number, (server, own) in enumerate(zip(servers, domains, strict=True)):
                 keys = self._written(f"steadily-{number}", own)
-                command = [self._program, server.addresses["unix"], _MAP, keys, f"{_STEADY}", "0", "0", f"{rate}"]
+                unix, numbers = server.addresses["unix"], map(str, (_STEADY, 0, 0, rate))
+                command: list[str | Path] = [self._program, unix, _MAP, keys, *numbers]
                 loads.append(stack.enter_context(_output_of(command)))
             outputs = [load.communicate(timeout=_AT_MOST)[0] for load in loads]
         results = []
