@@ -74,10 +74,13 @@ class Turn:
         self._token = ""
 
     async def ask(self, decision: Decision, decide: Callable[[KnownElsewhere], Decision]) -> Decision:
-        """The decision that follows from what others know. If it still has an action, it is our turn, or nobody's."""
+        """The decision that follows from what others know. If it still has an action, it is our turn, or nobody's.
+
+        Most of what is asked for is known to others, and then nobody needs the turn: to take it, and to end it, would
+        take the server three times as long. So it is taken only after a look.
+        """
         clock = asyncio.get_running_loop().time
-        end, pause = clock() + TURN, _FIRST_PAUSE
-        token = self._fleet.token()
+        end, pause, token = clock() + TURN, _FIRST_PAUSE, ""
         while decision.action:
             theirs = await self._fleet.look(self._domain, token)
             if not theirs:
@@ -88,9 +91,11 @@ class Turn:
                 fetch = decision.action.record_id if isinstance(decision.action, FetchPolicy) else None
                 decision = decide(KnownElsewhere(theirs.entry, fetch))
                 self._before = decision.entry or self._before
-            if not theirs.is_theirs or clock() >= end:
+            if not token:
+                token = self._fleet.token()
+            elif not theirs.is_theirs or clock() >= end:
                 return decision
-            if decision.action:
+            elif decision.action:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LAST_PAUSE)
         return decision

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,12 @@ def ask_all(relays: list[Daemon], domains: list[str]) -> dict[str, set[str]]:
     }
 
 
+def calls(admin: Any) -> dict[str, int]:
+    """How often the server did what relays have it do for a domain."""
+    stats = admin.info("commandstats")
+    return {name: stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("getrange", "pttl", "eval")}
+
+
 def test_each_domain_is_discovered_once_and_answered_as_by_a_daemon_alone(world: World, relays: list[Daemon]) -> None:
     domains = [f"shared{number}.test" for number in range(60)]
     without = [f"nothing{number}.test" for number in range(20)]
@@ -69,8 +76,11 @@ def test_what_one_relay_knows_outlives_it_and_is_forgotten_everywhere(
     with server.admin() as admin:
         while not admin.exists("mtasts:d:outlives.test"):  # It is shared behind the answer.
             time.sleep(0.01)
-    assert relays[0].kill() == -9
-    assert ask(endpoint(relays[1]), "outlives.test") == secure("outlives.test")
+        assert relays[0].kill() == -9
+        before = calls(admin)
+        assert ask(endpoint(relays[1]), "outlives.test") == secure("outlives.test")
+        # What is known takes the server one command, and nobody's turn.
+        assert calls(admin) == before | {"getrange": before["getrange"] + 1}
     assert world.asked("outlives.test") == (1, 1)
     config = relays[1].config
     told = f"outlives.test: forgotten; {RELAYS - 1} relays were told, this one included\n"
