@@ -9,13 +9,13 @@ import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from postfix_mtasts.cache.fleet_jobs import Put
+from postfix_mtasts.cache.fleet_jobs import Look, Put
 from postfix_mtasts.cache.fleet_server import FleetServer
 from postfix_mtasts.cache.shared import print_shared
 from postfix_mtasts.sts.domain import PolicyDomain
@@ -33,8 +33,8 @@ DOMAINS = 20_000
 POLICIES = names("policy", DOMAINS // 10)
 # Of each relay, in twelve seconds: so few that sixteen relays leave time on two processors, for answers that wait for a
 # processor tell nothing of a fleet.
-QUERIES, RATE = 600, 50.0
-BEATS = 500
+QUERIES, RATE = 480, 40.0
+TIMES = 500  # What costs little is done so often.
 WARM_SECONDS, WARM_TURNS = 1.0, 4
 _AT_ONCE = 100  # Jobs in one round trip, as the daemon does it.
 _TXT = re.compile(r" _mta-sts\.(\S+)\. TXT IN$", re.MULTILINE)
@@ -55,11 +55,11 @@ class _Server(NamedTuple):
 
 
 def fleet(bench: Bench, load: Load, notes: Notes, number: int) -> None:
-    """Fleets of some sizes, what a beat costs, the memory for all domains, and warm hits with a fleet and without."""
+    """Fleets of some sizes, what each step costs, the memory for all domains, and warm hits beside a fleet."""
     for size in SIZES:
         _simulate(bench, load, notes, size, random.Random(1000 * number + size))
     with _shared(bench) as (server, admin):
-        _beats(server, admin, notes)
+        _costs(server, admin, notes)
         _memory(server, admin, notes)
     _warm(bench, load, notes, number)
 
@@ -131,22 +131,35 @@ def _note_server(notes: Notes, measure: str, done: _Server, count: int) -> None:
     notes.add(measure, "ours", "KB resident", done.resident / count / 1000)
 
 
-def _beats(server: Shared, admin: Any, notes: Notes) -> None:
-    """What a relay that has nothing to do costs the server, every ten seconds."""
-    relay = FleetServer(server.place)
+def _costs(server: Shared, admin: Any, notes: Notes) -> None:
+    """What a relay costs the server, step by step: a discovery, what is known to others, and a beat."""
+    now, relay = time.time(), FleetServer(server.place)
     relay.beat("relay")  # It connects.
-    before = _counted(admin)
-    for _ in range(BEATS):
-        relay.beat("relay")
-    _note_server(notes, "fleet, the server, for a beat", _counted(admin).since(before), BEATS)
+
+    def discover(number: int) -> None:
+        name, token = f"d{number}.costs.test", f"0123456789abcdef/{number}"
+        value = print_shared(PolicyDomain(name), _without(now), now)
+        assert value
+        for job in Look(name), Look(name, token), Put(name, value, token):
+            relay.do([job])
+
+    steps: dict[str, Callable[[int], object]] = {
+        "for a discovery": discover,
+        "for what others have discovered": lambda number: relay.do([Look(f"d{number}.costs.test")]),
+        "for a beat": lambda number: relay.beat("relay"),
+    }
+    for what, step in steps.items():
+        before = _counted(admin)
+        for number in range(TIMES):
+            step(number)
+        _note_server(notes, f"fleet, the server, {what}", _counted(admin).since(before), TIMES)
     relay.close()
 
 
 def _memory(server: Shared, admin: Any, notes: Notes) -> None:
     """What the server needs for all domains, of which one in ten has a policy."""
     now = time.time()
-    without = Entry(note=Note(NoPolicy("no _mta-sts TXT record"), 3600.0), checked_at=now)
-    entries = dict.fromkeys(_ranked(), without) | dict.fromkeys(POLICIES, fetched(now))
+    entries = dict.fromkeys(_ranked(), _without(now)) | dict.fromkeys(POLICIES, fetched(now))
     values = {name: print_shared(PolicyDomain(name), entry, now) for name, entry in entries.items()}
     jobs = iter([Put(name, value) for name, value in values.items() if value])
     relay = FleetServer(server.place)
@@ -159,6 +172,11 @@ def _memory(server: Shared, admin: Any, notes: Notes) -> None:
     notes.add(measure, "ours", "MB", (filled["used_memory"] - used["used_memory"]) / 1e6)
     notes.add(measure, "ours", "MB resident, all of it", filled["used_memory_rss"] / 1e6)
     relay.close()
+
+
+def _without(now: float) -> Entry:
+    """What is known of a domain without a record."""
+    return Entry(note=Note(NoPolicy("no _mta-sts TXT record"), 3600.0), checked_at=now)
 
 
 def _warm(bench: Bench, load: Load, notes: Notes, number: int) -> None:
