@@ -35,7 +35,7 @@ POLICIES = names("policy", DOMAINS // 10)
 # processor tell nothing of a fleet.
 QUERIES, RATE = 480, 40.0
 TIMES = 500  # What costs little is done so often.
-WARM_SECONDS, WARM_TURNS = 1.0, 4
+WARM_SECONDS, WARM_TURNS = 1.0, 6
 _AT_ONCE = 100  # Jobs in one round trip, as the daemon does it.
 _TXT = re.compile(r" _mta-sts\.(\S+)\. TXT IN$", re.MULTILINE)
 
