@@ -259,6 +259,27 @@ async def test_scenario(
     assert [one for one in wrong if one] == []
 
 
+async def test_what_is_found_out_again_is_shared_again(
+    server: Shared, dns: DnsServer, https: HttpsServer, ca: Ca, tmp_path: Path
+) -> None:
+    with server.admin() as admin:
+        admin.flushall()
+    world = FleetWorld(server.place, dns, https, ca, tmp_path)
+    try:
+        await world.start()
+        one, other = world.relays
+        world.in_dns("none", "1h")
+        asked = []
+        # "No policy" is believed for an hour. Both know it from the first lookup, then from the second.
+        for later, relay in ((0, one), (1, other), (3700, one), (3701, other)):
+            _Server.now = START + later
+            asked.append((await world.ask(relay))[1])
+        assert asked == [["dns"], [], ["dns"], []]
+    finally:
+        for relay in world.relays:
+            await relay.aclose()
+
+
 async def _step(world: FleetWorld, step: Step, order: Iterator[int]) -> str:
     match step.verb:
         case "dns":
