@@ -105,10 +105,15 @@ class Turn:
     def end(self, after: Entry | None) -> None:
         """Tell others what was found, if anything was: `after` is what is known now."""
         before = self._before
-        if after and (after.cached, after.failed, after.note) != (before.cached, before.failed, before.note):
+        if after and _observed(after) != _observed(before):
             self._fleet.share(self._domain, after, self._token, is_news=_is_news(before, after))
         elif self._token:
             self._fleet.release(self._domain, self._token)
+
+
+def _observed(entry: Entry) -> tuple[object, ...]:
+    """What others may use. The same, found out again at another time, holds for longer, and so is something else."""
+    return entry.cached, entry.failed, entry.note, entry.checked_at
 
 
 def _is_news(before: Entry, after: Entry) -> bool:

@@ -1,9 +1,9 @@
 """Tell what would stop if policies were enforced today (reply.enforce = false).
 
     no policy is enforced since 2026-11-29 (4 days)
-    of 512 domains asked for, 61 have a policy, 40 of them in mode enforce; if that were enforced:
-          36  delivered
-           2  deferred
+    domains asked for: 512; with a policy: 61; in mode enforce: 40. If they were enforced today, of these:
+          36  would be delivered
+           2  would be deferred
            …
 
     would be deferred                     queries  probed
