@@ -5,6 +5,7 @@
 # make advice as root: what doctor advises puts right each Postfix that there is a root of; a quarter of an hour
 # make fuzz   search for inputs that break a parser: SECONDS (60) for each parser, two at once
 # make soak   judge every answer of a daemon whose world changes for MINUTES (10), and watch its memory
+# make failovers  have sentinels name another server every ten seconds, COUNT (6) times, while relays of a fleet are asked
 # make deb    build the Debian package of the files that git knows, as they are now: dist/postfix-mtasts_*.deb
 # make vm     as root: boot a Debian of its own with the package, and try what only a whole machine shows; 20 to 60 minutes
 # make demo   as root: watch a real Postfix deliver one mail and hold back another
@@ -18,8 +19,8 @@ VENV = .venv
 # event loop. The other one runs on uvloop's.
 OLDEST = .venv-debian12
 # What takes minutes, and depends on the versions of libraries only where other tests try it.
-SLOW = $(patsubst %,--ignore=tests/integration/%,query/domain publish/test_caddy.py publish/test_command.py publish/test_told.py \
-	publish/test_web_servers.py web/test_proxies.py)
+SLOW = $(patsubst %,--ignore=tests/integration/%,daemon/test_fleet_sentinels.py query/domain publish/test_caddy.py publish/test_command.py \
+	publish/test_told.py publish/test_web_servers.py web/test_proxies.py)
 # The files of the tests are shared out among processes, each in a namespace of its own: one more than processors, for tests wait.
 pytest = $(1)/bin/python -m pytest --dist loadfile --no-loadscope-reorder --tx '$(shell expr $$(nproc) + 1)*popen//python=tests/namespace $(1)/bin/python'
 # The Debian package is built here.
@@ -31,7 +32,7 @@ IMAGES = $${XDG_CACHE_HOME:-$$HOME/.cache}/postfix-mtasts-vm
 # What the benchmark compares with, in an environment of its own.
 PEER = .venv-peer
 
-.PHONY: run test advice fuzz soak roots lint bench deb source vm demo demo-web pictures clean
+.PHONY: run test advice fuzz soak failovers roots lint bench deb source vm demo demo-web pictures clean
 
 run: $(VENV)/.run
 	@mkdir -p "$(STATE)"
@@ -63,6 +64,11 @@ soak: $(VENV)/.test
 	.ci/need demo
 	timeout --foreground --signal=KILL $$(($(or $(MINUTES),10) + 3))m tests/namespace $(VENV)/bin/python -m tests.soak \
 		$(or $(MINUTES),10) $(SEED)
+
+failovers: $(VENV)/.test
+	.ci/need test
+	FAIL_OVERS=$(or $(COUNT),6) tests/namespace $(VENV)/bin/python -m pytest --timeout 1800 \
+		tests/integration/daemon/test_fleet_sentinels.py
 
 roots:
 	.ci/need roots

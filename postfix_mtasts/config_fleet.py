@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import ssl
 import stat
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +32,9 @@ class FleetPlace:
             return str(self.server)
         host, port = self.server or (self.name, 0)
         scheme = "rediss" if self.tls else "redis"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}" if port else f"{scheme}, master {self.name}"
+        if not port:
+            return f"{scheme}://{host} (by sentinels)"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def read_fleet(fleet: Fleet) -> FleetPlace | None:
@@ -51,12 +54,23 @@ def read_fleet(fleet: Fleet) -> FleetPlace | None:
         if user or password:
             raise ConfigError("fleet.credentials: fleet.url has credentials too: remove them there")
         user, password = _read_credentials(fleet.credentials)
+    if fleet.ca_file:
+        _check_ca_file(fleet.ca_file)
     common: dict[str, Any] = {"ca_file": fleet.ca_file, "user": user, "password": password, "prefix": fleet.prefix}
     if not url:
         places = tuple((one.host, one.port) for one in sentinels)
         return FleetPlace(None, places, fleet.name, schemes == {"rediss"}, **common)
     server = UnixEndpoint(url.path) if url.path else (url.host, url.port)
     return FleetPlace(server, tls=url.scheme == "rediss", database=url.database, **common)
+
+
+def _check_ca_file(name: str) -> None:
+    try:
+        ssl.create_default_context(cafile=name)
+    except OSError as error:
+        is_found = isinstance(error, ssl.SSLError)
+        why = "no CA in it" if is_found else in_the_way(pathlib.Path(name)) or os.strerror(error.errno or 0).lower()
+        raise ConfigError(f'fleet.ca_file = "{name}": {why}') from error
 
 
 def _read_credentials(name: str) -> tuple[str, str]:

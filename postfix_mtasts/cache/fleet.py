@@ -73,7 +73,9 @@ class Fleet:
         self._news = News()
         self._ending = threading.Event()
         self._listener: threading.Thread | None = None
-        self._counts = {"asked": 0, "found": 0, "shared": 0, "not_understood": 0}
+        what = ("asked", "found", "nothing", "not_understood", "unanswered", "shared", "failures", "trips")
+        self._counts: dict[str, int] = dict.fromkeys(what, 0)
+        self._seconds = 0.0  # Of all round trips.
         about = {"relay": socket.gethostname(), "id": self._token, "since": round(clock()), "version": __version__}
         self._name = json.dumps(about)
 
@@ -93,6 +95,7 @@ class Fleet:
             await asyncio.sleep(0)  # This process may have been late itself.
         seen = reply.result() if reply.done() else None
         if not seen:
+            self._counts["unanswered"] += 1
             return None
         if seen.value and len(seen.value) > _LARGE:
             await self._turns.take(1)
@@ -132,10 +135,8 @@ class Fleet:
 
     def status(self) -> dict[str, Any]:
         """Whether the server works, and what was asked of it since the start."""
-        since = self._trouble_since
-        return {"server": self.place, "works": self._works, "trouble": self._trouble, "trouble_since": since} | (
-            self._counts
-        )
+        now = {"server": self.place, "works": self._works, "trouble": self._trouble}
+        return now | {"trouble_since": self._trouble_since, "seconds": self._seconds} | self._counts
 
     async def members(self) -> dict[str, Any]:
         """Who is there, what is shared, and since when. Raises FleetError."""
@@ -204,6 +205,7 @@ class Fleet:
 
     def _parsed(self, domain: PolicyDomain, value: bytes | None) -> Entry | None:
         if value is None:
+            self._counts["nothing"] += 1
             return None
         try:
             entry = parse_shared(domain, value)
@@ -233,6 +235,7 @@ class Fleet:
 
     async def _trip(self, jobs: list[Job], replies: list[asyncio.Future[Seen | None]]) -> None:
         seen: list[Seen | None] = [None] * len(replies)
+        begun = time.monotonic()
         try:
             async with asyncio.timeout(_STUCK):
                 seen = [*await self._in_thread(lambda: self._server.do(jobs))]
@@ -240,6 +243,8 @@ class Fleet:
             self._broken(str(error))
         except TimeoutError:
             self._broken(f"no complete answer within {_STUCK:g} s")
+        self._counts["trips"] += 1
+        self._seconds += time.monotonic() - begun
         for reply, one in zip(replies, seen, strict=True):
             _answer(reply, one)
 
@@ -262,6 +267,7 @@ class Fleet:
 
     def _broken(self, reason: str) -> None:
         """Open the breaker."""
+        self._counts["failures"] += 1
         self._works = False
         self._trouble = reason
         if self._trouble_since is None:

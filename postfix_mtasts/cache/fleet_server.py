@@ -9,24 +9,21 @@ Keys, all with the prefix of the configuration:
     since       when the first relay came
     news        the channel: {"forget": DOMAIN, "at": TIME} and {"change": DOMAIN}
 
-Only this module and `fleet_bounds` know redis-py, and only a daemon with [fleet] imports them. Each step takes
-`TIMEOUT` seconds at most. Nothing is tried a second time: what waits for it goes on without.
+Only a daemon with [fleet] imports this module, and so redis-py.
 """
 
 import contextlib
-import inspect
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-from redis.sentinel import Sentinel
 
 from postfix_mtasts.cache import fleet_bounds
+from postfix_mtasts.cache.fleet_connection import TIMEOUT, connect, errors
 from postfix_mtasts.cache.fleet_jobs import (
     MAX_FORGOTTEN,
     MAX_TOLD,
@@ -40,20 +37,16 @@ from postfix_mtasts.cache.fleet_jobs import (
     Seen,
 )
 from postfix_mtasts.cache.shared import MAX_VALUE
-from postfix_mtasts.config import UnixEndpoint
 from postfix_mtasts.config_fleet import FleetPlace
-from postfix_mtasts.config_fleet_values import is_loopback
 
-TIMEOUT = 0.2  # Seconds for one step: to connect, to send, to receive.
 _GONE_AFTER = 60.0  # Seconds after which a relay that was not seen counts as gone.
 _REMEMBERED = 86400.0  # Seconds for which it is remembered that a domain was forgotten.
 MAX_RELAYS = 1000
-_OF_OTHERS = "of-others"  # A key without our prefix, which always ends in a colon.
 _MAX_KEYS = 1_000_000  # Keys that are counted.
 _KEYS_AT_ONCE = 1000
 _NEWS_RATE = 2**18  # Octets that are listened to in a second: some thousands of messages.
-_MAX_REASON = 200  # Characters of what redis-py, or the server, says of a failure.
 _LISTEN_AGAIN = 5.0  # Seconds until it is tried again to listen.
+_PING_EVERY = 10.0  # Seconds. Whoever listens to a server that says nothing for three times as long listens anew.
 
 # A value stays if another relay has fetched later, or has seen more of the same fetch. A policy that was fetched before
 # the fleet was made to forget the domain is not stored. Then the turn is over.
@@ -74,9 +67,6 @@ if ARGV[7] ~= '' and not stays then redis.call('PUBLISH', KEYS[3], ARGV[7]) end
 return stays and 0 or 1
 """
 _RELEASE = "if redis.pcall('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-
-
-_Sentinel: Any = Sentinel  # It has no types.
 
 
 class FleetServer:
@@ -145,15 +135,6 @@ class FleetServer:
                 if not cursor or keys >= _MAX_KEYS:
                     return domains, float(since) if since else None
 
-    def may_too_much(self) -> bool:
-        """Whether this user may read keys of others, too."""
-        with self._errors():
-            try:
-                self._connected().get(_OF_OTHERS)
-            except redis.exceptions.NoPermissionError:
-                return False
-            return True
-
     def close(self) -> None:
         """Close the connection. The next call makes another one."""
         client, self._client = self._client, None
@@ -163,21 +144,30 @@ class FleetServer:
     def listen(self, told: Callable[[bytes], None], stop: threading.Event) -> None:
         """Pass on what relays tell, in the thread that calls this, until `stop`. What is lost meanwhile is lost."""
         while not stop.is_set():
-            with contextlib.suppress(FleetError), _errors():
+            with contextlib.suppress(FleetError), errors():
                 self._listen(told, stop)
             stop.wait(_LISTEN_AGAIN)
 
     def _listen(self, told: Callable[[bytes], None], stop: threading.Event) -> None:
-        client = self._connect(health_check_interval=10)
+        client = connect(self._place)
         try:
             news = client.pubsub(ignore_subscribe_messages=True)
             news.subscribe(self._key("news"))
+            heard_at = pinged_at = time.monotonic()
             while not stop.is_set():
                 news.connection.bounded.begin(fleet_bounds.NEWS_AT_ONCE)
                 message = news.get_message(timeout=TIMEOUT)
-                if message and isinstance(message["data"], bytes) and len(message["data"]) <= MAX_TOLD:
-                    told(message["data"])
+                now = time.monotonic()
+                if message:
+                    heard_at = now
+                    if isinstance(message["data"], bytes) and len(message["data"]) <= MAX_TOLD:
+                        told(message["data"])
+                elif now - heard_at > 3 * _PING_EVERY:  # There may be another server by now.
+                    return
                 stop.wait(news.connection.bounded.octets / _NEWS_RATE)
+                if now - pinged_at > _PING_EVERY:
+                    pinged_at = now
+                    news.ping()
         finally:
             client.connection_pool.disconnect()
 
@@ -222,58 +212,17 @@ class FleetServer:
 
     def _connected(self) -> Any:
         if self._client is None:
-            self._client = self._connect()
+            self._client = connect(self._place)
         return self._client
-
-    def _connect(self, **more: object) -> Any:
-        place = self._place
-        own: dict[str, Any] = {"db": place.database, **more}
-        own |= {"username": place.user or None, "password": place.password or None}
-        if isinstance(place.server, UnixEndpoint):
-            own["path"] = place.server.path
-            pool = redis.ConnectionPool(connection_class=fleet_bounds.Unix, **_options(), **own)
-            return redis.Redis(connection_pool=pool)
-        tcp: dict[str, Any] = {"socket_connect_timeout": TIMEOUT, "socket_keepalive": True}
-        if place.tls:
-            tcp |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True, "ssl_ca_certs": place.ca_file or None}
-        host, port = place.server or self._master({**_options(), **tcp})
-        kind: Any = fleet_bounds.Tls if place.tls else fleet_bounds.Tcp
-        pool = redis.ConnectionPool(connection_class=kind, host=host, port=port, **_options(), **tcp, **own)
-        return redis.Redis(connection_pool=pool)
-
-    def _master(self, options: dict[str, Any]) -> tuple[str, int]:
-        """Where the server is, as a sentinel says. Without TLS it must be on this machine, as the sentinels are."""
-        place = self._place
-        sentinels: Any = _Sentinel(place.sentinels, sentinel_kwargs={**options, "ssl": place.tls})
-        for one in sentinels.sentinels:
-            one.connection_pool.connection_class = fleet_bounds.Tls if place.tls else fleet_bounds.Tcp
-        try:
-            host, port = sentinels.discover_master(place.name)
-        finally:
-            for one in sentinels.sentinels:
-                one.connection_pool.disconnect()
-        host = host.decode() if isinstance(host, bytes) else host
-        if not place.tls and not is_loopback(host):
-            raise FleetError(f"the sentinels name {host}, another machine, and there is no TLS: name them by rediss://")
-        return host, port
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            with _errors():
+            with errors():
                 yield
         except FleetError:
             self.close()  # A reply that comes late must not be taken for the next one.
             raise
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Turn what redis-py raises into FleetError. For a reply that is none that may be anything, also RecursionError."""
-    try:
-        yield
-    except Exception as error:
-        raise FleetError(ascii(str(error)[:_MAX_REASON])[1:-1] or type(error).__name__) from error
 
 
 def _raise(reply: Any) -> Any:
@@ -284,12 +233,3 @@ def _raise(reply: Any) -> Any:
 
 def _glob(text: str) -> str:
     return "".join(f"\\{one}" if one in "*?[]\\^" else one for one in text)
-
-
-def _options() -> dict[str, Any]:
-    """Of every connection. Debian 12's redis-py has neither a newer protocol, nor does it tell the server its name."""
-    known = inspect.signature(getattr(redis.connection, "AbstractConnection", redis.Connection).__init__).parameters
-    told = "driver_info" if "driver_info" in known else "lib_name"
-    newer = {name: value for name, value in {"protocol": 2, told: None}.items() if name in known}
-    ours = {"socket_timeout": TIMEOUT, "parser_class": fleet_bounds.PARSER, "retry": Retry(NoBackoff(), 0)}
-    return ours | newer  # Without a retry of ours, it would try three times.

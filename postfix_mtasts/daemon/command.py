@@ -163,7 +163,7 @@ async def _run(
         for listener in listeners[len(passed.socketmap) :]:
             stack.callback(remove_file, listener)
         await _start_control(stack, control, sockets.control_of(settings.server, passed.control), passed)
-        await serve_metrics(stack, settings, passed.metrics, lookup, store, shadow, listeners)
+        await serve_metrics(stack, settings, passed.metrics, lookup, store, shadow, fleet, listeners)
         reporter = Reporter(control, served, path or config.DEFAULT_PATH)
         reloading = reload(path, settings, lookup, shadow, reporter, hang_up)
         work = [store.run(), refresh.run(store, lookup, time.time), shadow.run(), lookup.exceptions.run(), reloading]

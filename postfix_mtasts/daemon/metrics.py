@@ -13,7 +13,13 @@ import time
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 from postfix_mtasts import __version__
@@ -27,6 +33,13 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LOOK_AGAIN_AFTER = 60.0  # Seconds after the database was looked into.
 PATIENCE = 3.0  # Seconds for the database and for the test queries. Prometheus waits ten.
 _KIB = 1024
+# What came of lookups in what the fleet shares, as a label says it, and as the fleet counts it.
+_FLEET_RESULTS = {
+    "found": "found",
+    "nothing": "nothing",
+    "not-understood": "not_understood",
+    "unanswered": "unanswered",
+}
 
 Samples = Iterable[tuple[tuple[str, ...], float]]  # The values of the labels, and that of the sample.
 
@@ -72,6 +85,7 @@ class Metrics(Collector):
         yield from self._queries()
         yield from self._policies()
         yield from self._settings()
+        yield from self._fleet()
         yield from self._process()
 
     def _queries(self) -> Iterator[Metric]:
@@ -110,6 +124,23 @@ class Metrics(Collector):
         yield self._gauge("mtasts_enforcing", about, [((), float(since is None))])
         about = "Since when shadow mode is on. Without it, there is no sample."
         yield self._time("mtasts_shadow_start_timestamp_seconds", about, since)
+
+    def _fleet(self) -> Iterator[Metric]:
+        """Without a fleet, none of them has a sample."""
+        fleet = self._sources.fleet()
+        about = "Whether the server works on which relays share what they know."
+        yield self._gauge("mtasts_fleet_working", about, [((), float(fleet["works"]))] if fleet else [])
+        about = "Times that this server failed. While it does not work, it is tried every half a minute."
+        yield self._counter("mtasts_fleet_failures_total", about, [((), fleet["failures"])] if fleet else [])
+        looked = [((label,), fleet[name]) for label, name in _FLEET_RESULTS.items()] if fleet else []
+        about = "How often this relay looked for what others know of a domain, by what came of it."
+        yield self._counter("mtasts_fleet_lookups_total", about, looked, "result")
+        about = "How often this relay shared what it knows of a domain."
+        yield self._counter("mtasts_fleet_shared_total", about, [((), fleet["shared"])] if fleet else [])
+        trips = SummaryMetricFamily("mtasts_fleet_trip_seconds", "What round trips to this server took.")
+        if fleet:
+            trips.add_metric((), fleet["trips"], fleet["seconds"])
+        yield trips
 
     def _process(self) -> Iterator[Metric]:
         """The metrics of every process, by the names that all programs have for them.

@@ -8,6 +8,7 @@ import importlib.util
 import socket
 from collections.abc import Sequence
 
+from postfix_mtasts.cache.fleet import Fleet
 from postfix_mtasts.cache.store import Store
 from postfix_mtasts.config import Config
 from postfix_mtasts.daemon import service, sockets
@@ -36,6 +37,7 @@ async def serve_metrics(
     lookup: Lookup,
     store: Store,
     shadow: Shadow,
+    fleet: Fleet | None,
     listeners: Sequence[socket.socket],
 ) -> None:
     """Serve metrics until the stack is closed. `listeners` are the sockets for Postfix. Raises StartError."""
@@ -52,7 +54,8 @@ async def serve_metrics(
         holding = lookup.exceptions.holding()
         return Extent(len(holding), min((one.ends_at for one in holding), default=None))
 
-    scrape = Scrape(Metrics(lookup, store, Sources(answers, exceptions, lambda: shadow.since)).text, CONTENT_TYPE)
+    sources = Sources(answers, exceptions, lambda: shadow.since, lambda: fleet.status() if fleet else None)
+    scrape = Scrape(Metrics(lookup, store, sources).text, CONTENT_TYPE)
     await scrape.start(listener)
     stack.push_async_callback(scrape.aclose)
     if listener is not passed:

@@ -5,8 +5,9 @@ Nothing here grows with the domains that are asked for: all keys are words of th
 
 import bisect
 import collections
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from postfix_mtasts.postfix.socketmap import Reply, Status
 from postfix_mtasts.sts.observation import (
@@ -43,12 +44,13 @@ class Sources:
 
     `answers` makes test queries of so many seconds at most, and says whether all sockets answer. `withheld_since` is
     None while enforced policies are given to Postfix, and otherwise the time since which they are withheld, in seconds
-    since the epoch.
+    since the epoch. `fleet` is what `cache.fleet` says of its state, or None.
     """
 
     answers: Callable[[float], Awaitable[bool]]
     exceptions: Callable[[], Extent] = Extent
     withheld_since: Callable[[], float | None] = lambda: None
+    fleet: Callable[[], Mapping[str, Any] | None] = lambda: None
 
 
 class Histogram:

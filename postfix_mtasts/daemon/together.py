@@ -5,7 +5,6 @@ found is shared, or his turn has ended, and discover it themselves if that does 
 """
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable, Iterable
 
 from postfix_mtasts.cache.fleet import Fleet
@@ -29,16 +28,12 @@ def fleet_of(settings: FleetSettings, file: str) -> Fleet | None:
         place = read_fleet(settings)
         if not place:
             return None
-        if place.ca_file:
-            ssl.create_default_context(cafile=place.ca_file)
         # Only here is redis-py imported.
         from postfix_mtasts.cache.fleet_server import FleetServer
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from None
     except ImportError as error:
         raise ConfigError(f"{file}: [fleet] needs a library: apt install python3-redis") from error
-    except OSError as error:
-        raise ConfigError(f'{file}: fleet.ca_file = "{settings.ca_file}": {error.strerror or "no CA in it"}') from error
     return Fleet(FleetServer(place), str(place))
 
 

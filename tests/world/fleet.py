@@ -8,36 +8,69 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
 import redis
 
 from postfix_mtasts.config_fleet import FleetPlace
 from tests.world.ca import Ca
+from tests.world.postfix import ROOTS
 
 PASSWORD = "of the fleet"
 ACL = Path(__file__).parents[2] / "contrib" / "valkey" / "users.acl"
-# Debian's redis-tools has the server by another name, and starts no service. Called redis-server, it is one.
-PROGRAM = shutil.which("valkey-server") or shutil.which("redis-server") or shutil.which("redis-check-rdb") or ""
 _ADMIN = "user admin on >admin ~* &* +@all\n"
 
 
-class Shared:
-    """`with Shared(folder, ca) as server: …`: TLS and ACL are on. `prefix` is a command that becomes the server."""
+@dataclass(frozen=True)
+class Program:
+    """Valkey or Redis. `loader` are the words by which the loader of a root runs it, with the libraries of that root.
 
-    def __init__(self, folder: Path, ca: Ca, *options: str, program: str = PROGRAM) -> None:
+    The packages redis-tools and valkey-tools of Debian have the server by another name, and start no service. Called
+    redis-server, it is one.
+    """
+
+    file: str
+    loader: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> tuple[str, list[str]]:
+        """The file to be executed, and the words before the options."""
+        name = "redis-server"
+        if not self.loader:
+            return self.file, [name]
+        return self.loader[0], [name, *self.loader[1:], "--argv0", name, self.file]
+
+
+HERE = Program(shutil.which("valkey-server") or shutil.which("redis-server") or shutil.which("redis-check-rdb") or "")
+
+
+def valkey() -> Program:
+    """That of Debian 13."""
+    root = ROOTS / "trixie"
+    file = root / "usr/bin/valkey-check-rdb"
+    if not file.exists():
+        pytest.skip(f"needs valkey-tools in the root {root}: run `sudo make roots`")
+    (loader,) = root.glob("usr/lib/*-linux-gnu*/ld-linux*.so.*")
+    return Program(str(file), (str(loader), "--library-path", str(loader.parent)))
+
+
+class Shared:
+    """`with Shared(folder, ca) as server: …`: TLS and ACL are on."""
+
+    def __init__(self, folder: Path, ca: Ca, *options: str, program: Program = HERE, port: int = 0) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.ca = ca
         self._program = program
         self._options = options
-        self.port = _free_port()
+        self.port = port or _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._certificate = ca.issue("localhost", "127.0.0.1").file
-        acl = ACL.read_text().replace("0" * 64, hashlib.sha256(PASSWORD.encode()).hexdigest())
-        (folder / "users.acl").write_text(acl + _ADMIN)
+        (folder / "users.acl").write_text(with_password(ACL) + _ADMIN)
 
     @property
     def place(self) -> FleetPlace:
@@ -77,16 +110,17 @@ class Shared:
     def start(self) -> None:
         """Start, and return when it answers."""
         certificate = str(self._certificate)
+        program, words = self._program.command
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *("redis-server", "--port", "0", "--tls-port", str(self.port), "--bind", "127.0.0.1"),
+                    *(*words, "--port", "0", "--tls-port", str(self.port), "--bind", "127.0.0.1"),
                     *("--tls-cert-file", certificate, "--tls-key-file", certificate),
                     *("--tls-ca-cert-file", str(self.ca.file), "--tls-auth-clients", "no"),
                     *("--aclfile", str(self.folder / "users.acl"), "--dir", str(self.folder), "--save", ""),
                     *self._options,
                 ],
-                executable=self._program,
+                executable=program,
                 stdout=log,
             )
         end = time.monotonic() + 20
@@ -116,6 +150,11 @@ class Shared:
             yield
         finally:
             self._process.send_signal(signal.SIGCONT)
+
+
+def with_password(acl: Path) -> str:
+    """A file of users, each with our password."""
+    return acl.read_text().replace("0" * 64, hashlib.sha256(PASSWORD.encode()).hexdigest())
 
 
 def _free_port() -> int:

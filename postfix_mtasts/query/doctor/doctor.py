@@ -21,6 +21,7 @@ from postfix_mtasts.query.doctor.check_daemon import (
 from postfix_mtasts.query.doctor.check_dane import check_dane
 from postfix_mtasts.query.doctor.check_dns import check_dns
 from postfix_mtasts.query.doctor.check_exceptions import check_exceptions
+from postfix_mtasts.query.doctor.check_fleet import check_fleet
 from postfix_mtasts.query.doctor.check_machine import check_ca_file, check_clock, check_proxy
 from postfix_mtasts.query.doctor.check_map import check_map, main_cf
 from postfix_mtasts.query.doctor.check_postfix import check_postfix
@@ -121,6 +122,7 @@ async def examine(config: str | None, now: float, path: str = PATH) -> Examinati
     if settings:
         resolver = Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
         findings += [*await check_dns(resolver, scenes), *await check_proxy(settings, resolver)]
+        findings += await check_fleet(settings, daemon, time.time())
     worst_first = sorted(dict.fromkeys(findings), key=lambda finding: -finding.status)
     sockets = daemon.sockets if daemon else settings.server.listen if settings else ()
     line = main_cf(scenes[0]) if scenes else f"{PARAMETER} = {usual_table(sockets)}" if sockets else None

@@ -21,6 +21,7 @@ from postfix_mtasts.sts.entry import FailedFetch
 from postfix_mtasts.sts.observation import Failure, Stage
 from tests.integration.conftest import World, fetched, store_entries, wait_until_stored
 from tests.world.daemon import COMMAND, Daemon, ask, toml
+from tests.world.fleet import Shared
 from tests.world.https import Hold
 from tests.world.programs import program
 
@@ -43,6 +44,11 @@ TYPES = {
     "mtasts_exception_earliest_end_timestamp_seconds": "gauge",
     "mtasts_enforcing": "gauge",
     "mtasts_shadow_start_timestamp_seconds": "gauge",
+    "mtasts_fleet_working": "gauge",
+    "mtasts_fleet_failures_total": "counter",
+    "mtasts_fleet_lookups_total": "counter",
+    "mtasts_fleet_shared_total": "counter",
+    "mtasts_fleet_trip_seconds": "summary",
     "process_cpu_seconds_total": "counter",
     "process_start_time_seconds": "gauge",
     "process_virtual_memory_bytes": "gauge",
@@ -205,6 +211,54 @@ def test_a_database_in_trouble(world: World, tmp_path: Path) -> None:
     with Daemon(tmp_path, world.configuration(tmp_path, metrics=TABLE)):
         (tmp_path / "policies.sqlite").unlink()  # While it is open.
         assert scraped()["mtasts_database_trouble"] == 1
+
+
+def test_a_fleet(world: World, tmp_path: Path) -> None:
+    results = ("found", "not-understood", "unanswered")
+    lookups = {f'mtasts_fleet_lookups_total{{result="{one}"}}': 0.0 for one in results}
+    before = lookups | {
+        "mtasts_fleet_working": 1.0,
+        "mtasts_fleet_failures_total": 0.0,
+        "mtasts_fleet_shared_total": 1.0,
+    }
+    after = before | {
+        'mtasts_fleet_lookups_total{result="unanswered"}': 1.0,
+        "mtasts_fleet_working": 0.0,
+        "mtasts_fleet_failures_total": 1.0,
+    }
+    for attempt in range(5):  # A busy machine may be too late for the server.
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        seen = fleet_before_and_after(world, folder, f"{attempt}.test")
+        if seen == (before, after):
+            return
+    raise AssertionError(seen)
+
+
+def fleet_before_and_after(world: World, folder: Path, domain: str) -> tuple[dict[str, float], dict[str, float]]:
+    """The metrics of a fleet when a domain was shared, and when its server was killed and another was asked for."""
+    for name in ("measured", "alone"):
+        world.publish(f"{name}.{domain}", policy(f"{name}.{domain}"))
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(Shared(folder / "server", world.ca))
+        settings = world.configuration(folder, fleet=server.config, metrics=TABLE)
+        stack.enter_context(Daemon(folder, settings)).wait_for("fleet: policies are shared", timeout=90)
+        assert ask(f"unix:{folder}/socket", f"measured.{domain}").startswith("OK secure ")
+        before = of_fleet()
+        while not before["mtasts_fleet_shared_total"] and not before["mtasts_fleet_failures_total"]:
+            before = of_fleet()  # It is shared behind the answer.
+        server.kill()
+        assert ask(f"unix:{folder}/socket", f"alone.{domain}").startswith("OK secure ")
+        after = of_fleet()
+    for seen in (before, after):
+        # The server is asked once or twice for each domain.
+        assert seen.pop('mtasts_fleet_lookups_total{result="nothing"}') in (0, 1, 2)
+        assert (seen.pop("mtasts_fleet_trip_seconds_count") > 0) == (seen.pop("mtasts_fleet_trip_seconds_sum") > 0)
+    return before, after
+
+
+def of_fleet() -> dict[str, float]:
+    return {key: value for key, value in scraped().items() if key.startswith("mtasts_fleet_")}
 
 
 def test_types_names_and_help(world: World, tmp_path: Path) -> None:
