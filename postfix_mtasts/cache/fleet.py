@@ -226,7 +226,10 @@ class Fleet:
             while self._jobs and self._works:
                 batch = [self._jobs.popleft() for _ in range(min(BATCH, len(self._jobs)))]
                 replies = [reply for _, reply in batch if reply]
+                begun = time.monotonic()
                 await self._trip([job for job, _ in batch], replies)
+                self._counts["trips"] += 1
+                self._seconds += time.monotonic() - begun
         finally:
             self._working = None
             for _, reply in self._jobs:
@@ -235,7 +238,6 @@ class Fleet:
 
     async def _trip(self, jobs: list[Job], replies: list[asyncio.Future[Seen | None]]) -> None:
         seen: list[Seen | None] = [None] * len(replies)
-        begun = time.monotonic()
         try:
             async with asyncio.timeout(_STUCK):
                 seen = [*await self._in_thread(lambda: self._server.do(jobs))]
@@ -243,8 +245,6 @@ class Fleet:
             self._broken(str(error))
         except TimeoutError:
             self._broken(f"no complete answer within {_STUCK:g} s")
-        self._counts["trips"] += 1
-        self._seconds += time.monotonic() - begun
         for reply, one in zip(replies, seen, strict=True):
             _answer(reply, one)
 
