@@ -18,10 +18,12 @@ from postfix_mtasts.cache.fleet import Fleet
 from postfix_mtasts.cache.fleet_jobs import FleetError
 from postfix_mtasts.config_fleet import FleetPlace
 from postfix_mtasts.sts.domain import PolicyDomain
-from tests.integration.cache.test_fleet import DOMAIN, OTHER, known, relay, seen
+from tests.integration.cache.test_fleet import DOMAIN, OTHER, known, looked, relay, seen
 from tests.world.ca import Ca
-from tests.world.fleet import HERE, Program, valkey
+from tests.world.fleet import HERE, PASSWORD, Program, Shared, valkey
 from tests.world.sentinels import FIRST, Sentinels
+
+PLAIN = 6399  # A port without TLS.
 
 pytestmark = pytest.mark.usefixtures("namespace")
 
@@ -157,6 +159,18 @@ async def test_what_a_sentinel_may_not_say(reply: bytes, trouble: str) -> None:
     with answering(reply) as (at, _):
         async with relay(FleetPlace(None, (at,), "x")) as one:
             await has_trouble(one, f"{re.escape(trouble)}.*")
+
+
+async def test_a_connection_that_was_closed_is_made_anew_where_the_sentinels_say(tmp_path: Path) -> None:
+    reply = b"*2\r\n$9\r\n127.0.0.1\r\n$4\r\n%d\r\n" % PLAIN
+    with Shared(tmp_path, Ca(tmp_path), "--port", str(PLAIN)) as server, answering(reply) as (at, asked):
+        async with relay(FleetPlace(None, (at,), "x", user="mtasts", password=PASSWORD)) as one:
+            await looked(one)
+            before = len(asked)
+            with server.admin() as admin:
+                admin.client_kill_filter(_type="normal", skipme=True)
+            await looked(one)
+            assert len(asked) > before
 
 
 @pytest.mark.parametrize("reply", [b"*2\r\n$9\r\n192.0.2.1\r\n$4\r\n6379\r\n", b"*2\r\n$1\r\n\xff\r\n$1\r\nx\r\n"])
