@@ -40,9 +40,9 @@ def relays(world: World, server: Shared, tmp_path: Path) -> Iterator[list[Daemon
 
 
 def ask_all(relays: list[Daemon], domains: list[str]) -> dict[str, set[str]]:
-    """What relays answer, each asked for all domains, all at the same time."""
+    """What relays answer, each asked for all domains, and all of them for the same at the same time."""
     pairs = [(relay, domain) for domain in domains for relay in relays]
-    with ThreadPoolExecutor(16) as pool:
+    with ThreadPoolExecutor(RELAYS) as pool:
         replies = list(pool.map(lambda pair: ask(endpoint(pair[0]), pair[1]), pairs))
     return {
         domain: {reply for _, reply in same}
