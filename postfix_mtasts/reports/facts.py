@@ -103,10 +103,7 @@ def facts(
         "domain": domain,
         "least": 0 if unverified else 1,
     }
-    days: defaultdict[Sender, list[Day]] = defaultdict(list)
-    for sender, verified, day, successful, failed in store.select(_DAYS, span):
-        date = datetime.date.fromisoformat(day)
-        days[Sender(sender or None, bool(verified))].append(Day(date, successful or 0, failed or 0))
+    days = _days(store, span)
     policies, lines, counts = {}, {}, {}
     senders = [sender for sender in ranked(days) if not is_hidden(sender, hidden)]
     if only is not None:
@@ -125,6 +122,15 @@ def facts(
     )
     groups = [_group(row) for row in store.select(_GROUPS, span)]
     return Facts(days, policies, groups, lines, counts, left_out, hidden)
+
+
+def _days(store: Store, span: dict[str, object]) -> dict[Sender, list[Day]]:
+    """The days on which each sender reported."""
+    days: defaultdict[Sender, list[Day]] = defaultdict(list)
+    for sender, verified, day, successful, failed in store.select(_DAYS, span):
+        date = datetime.date.fromisoformat(day)
+        days[Sender(sender or None, bool(verified))].append(Day(date, successful or 0, failed or 0))
+    return days
 
 
 @dataclass(frozen=True, slots=True)
