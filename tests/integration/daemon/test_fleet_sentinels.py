@@ -13,6 +13,7 @@ import pytest
 from tests.integration.conftest import World
 from tests.integration.daemon.test_control import endpoint, policy, secure
 from tests.world.daemon import Daemon, ask, query
+from tests.world.fleet import FIRST_OF_ALL
 from tests.world.sentinels import Sentinels
 
 pytestmark = pytest.mark.usefixtures("namespace")
@@ -58,14 +59,11 @@ class Asking:
                 self.wrong.append((domain, reply))
 
 
+@pytest.mark.timeout(400)
 def test_no_query_is_deferred_or_answered_wrongly(world: World, sentinels: Sentinels, tmp_path: Path) -> None:
     outlive = [f"outlives{number}.test" for number in range(5)]
     world.publish_all(outlive, policy)
-    daemons = []
-    for name in ("one", "other", "third"):
-        (tmp_path / name).mkdir()
-        daemons.append(Daemon(tmp_path / name, world.configuration(tmp_path / name, fleet=sentinels.config)))
-    one, other, third = daemons
+    one, other, third = (relay_of(world, sentinels, tmp_path / name) for name in ("one", "other", "third"))
     with one, other:
         for daemon in (one, other):
             daemon.wait_for("fleet: policies are shared on rediss://policies .by sentinels.", timeout=90)
@@ -73,9 +71,7 @@ def test_no_query_is_deferred_or_answered_wrongly(world: World, sentinels: Senti
         with old.admin() as admin:
             for domain in outlive:
                 assert ask(endpoint(one), domain) == secure(domain)
-            while not any(
-                admin.exists(f"mtasts:d:{domain}") for domain in outlive
-            ):  # They are shared behind the answer.
+            while not any(admin.exists(f"mtasts:d:{domain}") for domain in outlive):  # It is shared behind the answer.
                 time.sleep(0.01)
         with Asking(world, [one, other]) as asking:
             sentinels.replicated(old)
@@ -88,22 +84,26 @@ def test_no_query_is_deferred_or_answered_wrongly(world: World, sentinels: Senti
         assert asking.asked > 20
 
 
-@pytest.mark.skipif("FAIL_OVERS" not in os.environ, reason="takes a minute: run `make failovers`")
-def test_one_fail_over_after_the_other(world: World, sentinels: Sentinels, tmp_path: Path) -> None:
-    with ExitStack() as stack:
-        relays = []
-        for name in ("one", "other"):
-            (tmp_path / name).mkdir()
-            config = world.configuration(tmp_path / name, fleet=sentinels.config)
-            relays.append(stack.enter_context(Daemon(tmp_path / name, config)))
-            relays[-1].wait_for("fleet: policies are shared", timeout=90)
-        with Asking(world, relays, pause=0.2) as asking:
-            for _ in range(int(os.environ["FAIL_OVERS"])):
-                sentinels.fail_over()
-        assert asking.wrong == []
-        for relay in relays:
-            while query("fleet", "--config", relay.config)[0] != 0:  # It tries again every half a minute.
-                time.sleep(0.1)
+if "FAIL_OVERS" in os.environ:  # By `make failovers`: it takes a minute.
+
+    def test_one_fail_over_after_the_other(world: World, sentinels: Sentinels, tmp_path: Path) -> None:
+        with ExitStack() as stack:
+            relays = []
+            for name in ("one", "other"):
+                relays.append(stack.enter_context(relay_of(world, sentinels, tmp_path / name)))
+                relays[-1].wait_for("fleet: policies are shared", timeout=90)
+            with Asking(world, relays, pause=0.2) as asking:
+                for _ in range(int(os.environ["FAIL_OVERS"])):
+                    sentinels.fail_over()
+            assert asking.wrong == []
+            for relay in relays:
+                while query("fleet", "--config", relay.config)[0] != 0:  # It tries again every half a minute.
+                    time.sleep(0.1)
+
+
+def relay_of(world: World, sentinels: Sentinels, folder: Path) -> Daemon:
+    folder.mkdir()
+    return Daemon(folder, world.configuration(folder, fleet=sentinels.config), prefix=FIRST_OF_ALL)
 
 
 def is_found(world: World, relay: Daemon, domain: str) -> bool:
