@@ -1,5 +1,6 @@
 """What a hostile server in the place of the fleet's may cost a relay: octets, memory, processor, and time."""
 
+import asyncio
 import contextlib
 import gc
 import itertools
@@ -10,14 +11,18 @@ import time
 import tracemalloc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from postfix_mtasts.cache.fleet import Fleet
-from postfix_mtasts.cache.fleet_bounds import MAX_OCTETS, NEWS_AT_ONCE
+from postfix_mtasts.cache.fleet_bounds import MAX_OCTETS, NEWS_AT_ONCE, STEPS
+from postfix_mtasts.cache.fleet_connection import TIMEOUT
 from postfix_mtasts.cache.fleet_jobs import FleetError, Look
 from postfix_mtasts.cache.fleet_server import FleetServer
 from postfix_mtasts.config_fleet import FleetPlace
+from tests.world.ca import Ca
+from tests.world.fleet import Shared
 
 _MIB = 2**20
 _IN_FLIGHT = 16 * _MIB  # Octets that the kernel may have taken, and nobody has read.
@@ -194,3 +199,18 @@ def test_news_is_listened_to_no_faster_than_it_may_come() -> None:
         stop.set()
         thread.join(20)
     assert heard == [news] * count
+
+
+async def test_a_connection_that_was_not_used_for_a_while_is_used_again(tmp_path: Path) -> None:
+    """redis-py looks into it before, which is no round trip that lasts too long."""
+    with Shared(tmp_path, Ca(tmp_path)) as server, server.admin() as admin:
+        fleet = Fleet(FleetServer(server.place), str(server.place))
+        try:
+            while not fleet.status()["works"]:
+                await fleet.beat()
+            before = admin.info("stats")["total_connections_received"]
+            await asyncio.sleep(STEPS * TIMEOUT + 0.1)
+            await fleet.beat()
+            assert (fleet.status()["trouble"], admin.info("stats")["total_connections_received"]) == (None, before)
+        finally:
+            await fleet.aclose()
