@@ -2,7 +2,8 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -151,22 +152,28 @@ def _wrong(step: Step, told: list[str], asked: list[str], *, is_new: bool = Fals
     return f"line {step.line}: told {told}, asked {asked}, but {step.expected}"
 
 
+@asynccontextmanager
+async def _fresh(server: Shared, dns: DnsServer, https: HttpsServer, ca: Ca, folder: Path) -> AsyncIterator[FleetWorld]:
+    """A fleet of which nobody knows anything."""
+    with server.admin() as admin:
+        admin.flushall()
+    folder.mkdir()
+    world = FleetWorld(server.place, dns, https, ca, folder)
+    try:
+        await world.relays.start()
+        yield world
+    finally:
+        await world.relays.aclose()
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.title)
 async def test_scenario(
     scenario: Scenario, server: Shared, dns: DnsServer, https: HttpsServer, ca: Ca, tmp_path: Path
 ) -> None:
     for attempt in range(5):
-        with server.admin() as admin:
-            admin.flushall()
-        folder = tmp_path / str(attempt)
-        folder.mkdir()
-        world = FleetWorld(server.place, dns, https, ca, folder)
-        try:
-            await world.relays.start()
+        async with _fresh(server, dns, https, ca, tmp_path / str(attempt)) as world:
             wrong = await _wrong_lines(world, scenario)
             in_time = all(relay.fleet.status()["works"] for relay in world.relays)
-        finally:
-            await world.relays.aclose()
         if in_time:  # Otherwise this machine was too busy for the server.
             break
     assert in_time
@@ -177,13 +184,7 @@ async def test_what_is_found_out_again_is_shared_again(
     server: Shared, dns: DnsServer, https: HttpsServer, ca: Ca, tmp_path: Path
 ) -> None:
     for attempt in range(5):
-        with server.admin() as admin:
-            admin.flushall()
-        folder = tmp_path / str(attempt)
-        folder.mkdir()
-        world = FleetWorld(server.place, dns, https, ca, folder)
-        try:
-            await world.relays.start()
+        async with _fresh(server, dns, https, ca, tmp_path / str(attempt)) as world:
             world.in_dns("none", "1h")
             asked = []
             one, other = world.relays
@@ -192,8 +193,6 @@ async def test_what_is_found_out_again_is_shared_again(
                 world.time.now = START + later
                 asked.append((await world.ask(relay))[1])
             in_time = all(relay.fleet.status()["works"] for relay in world.relays)
-        finally:
-            await world.relays.aclose()
         if in_time and asked == [["dns"], [], ["dns"], []]:
             return  # Otherwise this machine may have been too busy for the server.
     raise AssertionError(asked)
