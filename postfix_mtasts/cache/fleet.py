@@ -84,14 +84,17 @@ class Fleet:
         """A new token, for the turn to discover a domain."""
         return f"{self._token}/{next(self._tokens)}"
 
-    async def look(self, domain: PolicyDomain, token: str = "") -> Theirs | None:
-        """What others know of a domain, and whose turn it is to discover it; None if the fleet cannot be asked."""
+    async def look(self, domain: PolicyDomain, token: str = "", within: float = WITHIN) -> Theirs | None:
+        """What others know of a domain, and whose turn it is to discover it.
+
+        None if the fleet cannot be asked, or does not answer within so many seconds.
+        """
         if not self._works or len(self._jobs) >= _MAX_JOBS:
             return None
         self._counts["asked"] += 1
         reply: asyncio.Future[Seen | None] = asyncio.get_running_loop().create_future()
         self._submit(Look(domain.name, token), reply)
-        seen = reply.result() if await is_done(reply, WITHIN) else None
+        seen = reply.result() if await is_done(reply, within) else None
         if not seen:
             self._counts["unanswered"] += 1
             return None

@@ -11,7 +11,7 @@ from postfix_mtasts.sts.entry import Entry
 BATCH = 32  # Jobs in one round trip.
 MAX_FORGOTTEN = 1000  # Domains that are read at once of those that were forgotten.
 MAX_TOLD = 1024  # Octets of what relays say of themselves, and tell others; what is longer is none of ours.
-TURN = 5.0  # Seconds for a discovery, half of server.answer_within: then others do it too, and still answer in time.
+TURN = 5.0  # Seconds for a discovery. What takes longer, others discover too.
 
 
 class FleetError(Exception):

@@ -1,13 +1,14 @@
 """One discovery of a domain for all relays of a fleet.
 
 Others are asked first, and told afterwards. Whoever has the turn discovers the domain. The others wait until what he
-found is shared, or his turn has ended, and discover it themselves if that does not come in time.
+found is shared, or his turn has ended, and discover it themselves if that does not come in time: where Postfix waits for
+the answer, after `WITHIN`. So whatever becomes of him or of the server, no answer is later than without a fleet by more.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
-from postfix_mtasts.cache.fleet import Fleet
+from postfix_mtasts.cache.fleet import WITHIN, Fleet
 from postfix_mtasts.cache.fleet_jobs import TURN
 from postfix_mtasts.config import ConfigError
 from postfix_mtasts.config import Fleet as FleetSettings
@@ -20,6 +21,7 @@ from postfix_mtasts.sts.entry import Entry
 Learn = Callable[[PolicyDomain, KnownElsewhere | ForgottenElsewhere], Awaitable[None]]
 # Seconds until it is looked again for what another relay finds. Twice as long each time, since most find it soon.
 _FIRST_PAUSE, _LAST_PAUSE = 0.02, 0.32
+_LAST_LOOK = 0.05  # Seconds that the last look has.
 
 
 def fleet_of(settings: FleetSettings, file: str) -> Fleet | None:
@@ -43,9 +45,9 @@ class Others:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
-    def turn(self, domain: PolicyDomain, known: Entry) -> "Turn":
-        """The turn of a discovery that begins, with what is known of the domain."""
-        return Turn(self._fleet, domain, known)
+    def turn(self, domain: PolicyDomain, known: Entry, *, is_waited_for: bool) -> "Turn":
+        """The turn of a discovery that begins, with what is known of the domain, and whether its answer is waited for."""
+        return Turn(self._fleet, domain, known, WITHIN if is_waited_for else TURN)
 
     def follow(self, learn: Learn, policies: Callable[[], Iterable[tuple[PolicyDomain, Entry]]]) -> None:
         """Have what others tell of domains learned from now on, and tell them the policies at hand if they need it."""
@@ -67,12 +69,13 @@ class Others:
 
 
 class Turn:
-    """The turn of one discovery. `ask` others first, and `end` it with what was found."""
+    """The turn of one discovery. `ask` others first, for some seconds, and `end` it with what was found."""
 
-    def __init__(self, fleet: Fleet, domain: PolicyDomain, known: Entry) -> None:
+    def __init__(self, fleet: Fleet, domain: PolicyDomain, known: Entry, seconds: float) -> None:
         self._fleet = fleet
         self._domain = domain
         self._before = known
+        self._seconds = seconds
         self._token = ""
 
     async def ask(self, decision: Decision, decide: Callable[[KnownElsewhere], Decision]) -> Decision:
@@ -82,9 +85,9 @@ class Turn:
         take the server three times as long. So it is taken only after a look.
         """
         clock = asyncio.get_running_loop().time
-        end, pause, token = clock() + TURN, _FIRST_PAUSE, ""
+        end, pause, token = clock() + self._seconds, _FIRST_PAUSE, ""
         while decision.action:
-            theirs = await self._fleet.look(self._domain, token)
+            theirs = await self._fleet.look(self._domain, token, max(_LAST_LOOK, min(end - clock(), WITHIN)))
             if not theirs:
                 return decision
             if theirs.is_ours:
@@ -95,10 +98,10 @@ class Turn:
                 self._before = decision.entry or self._before
             if not token:
                 token = self._fleet.token()
-            elif not theirs.is_theirs or clock() >= end:
+            elif not theirs.is_theirs or (left := end - _LAST_LOOK - clock()) <= 0:
                 return decision
             elif decision.action:
-                await asyncio.sleep(pause)
+                await asyncio.sleep(min(pause, left))
                 pause = min(2 * pause, _LAST_PAUSE)
         return decision
 

@@ -14,7 +14,7 @@ import ipaddress
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from postfix_mtasts.cache.fleet import Fleet
+from postfix_mtasts.cache.fleet import WITHIN, Fleet
 from postfix_mtasts.cache.fleet_jobs import FleetError, Here, Theirs
 from postfix_mtasts.cache.fleet_server import FleetServer
 from postfix_mtasts.cache.memory import Memory
@@ -54,8 +54,8 @@ class _Server(FleetServer):
 class _Patient(Fleet):
     """A fleet for machines that are too busy to ask a server in time: it asks again."""
 
-    async def look(self, domain: PolicyDomain, token: str = "") -> Theirs | None:
-        while not (theirs := await super().look(domain, token)) and self.status()["works"]:
+    async def look(self, domain: PolicyDomain, token: str = "", within: float = WITHIN) -> Theirs | None:
+        while not (theirs := await super().look(domain, token, within)) and self.status()["works"]:
             await asyncio.sleep(0.01)
         return theirs
 
