@@ -1,8 +1,8 @@
 """One discovery of a domain for all relays of a fleet.
 
 Others are asked first, and told afterwards. Whoever has the turn discovers the domain. The others wait until what he
-found is shared, or his turn has ended, and discover it themselves if that does not come in time: where Postfix waits for
-the answer, after `WITHIN`. So whatever becomes of him or of the server, no answer is later than without a fleet by more.
+found is shared, or his turn has ended, and discover it themselves if that does not come in time. If Postfix waits for
+the answer, they wait for `WITHIN`: whatever becomes of him or of the server, no answer comes later by more than this.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class Others:
         self._fleet = fleet
 
     def turn(self, domain: PolicyDomain, known: Entry, *, is_waited_for: bool) -> "Turn":
-        """The turn of a discovery that begins, with what is known of the domain, and whether its answer is waited for."""
+        """The turn of a discovery that begins, with what is known of the domain, and whether Postfix waits for it."""
         return Turn(self._fleet, domain, known, WITHIN if is_waited_for else TURN)
 
     def follow(self, learn: Learn, policies: Callable[[], Iterable[tuple[PolicyDomain, Entry]]]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from postfix_mtasts.cache import fleet_server
+from postfix_mtasts.cache.fleet import WITHIN
 from postfix_mtasts.daemon import together
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import Apply
@@ -118,11 +119,12 @@ async def test_a_policy_that_is_at_hand_is_renewed_by_one_relay(
         second = asyncio.create_task(other.lookup.renew(DOMAIN))
         while not other.lookup.under_way:
             await asyncio.sleep(0)
-        await asyncio.wait([second], timeout=2 * together.WITHIN)
+        await asyncio.wait([second], timeout=2 * WITHIN)
         hold.release()
         await asyncio.gather(first, second)
         assert len(https.requests) == 2
         fetched = [entry.cached.fetched_at for relay in relays if (entry := relay.memory.get(DOMAIN)) and entry.cached]
-        assert len(fetched) == 2 and min(fetched) > time.time() + DAY
+        assert len(fetched) == 2
+        assert min(fetched) > time.time() + DAY
     finally:
         await relays.aclose()
