@@ -3,14 +3,14 @@
 It is asked for unknown domains and before fetches, never for a policy that is at hand. What came of a discovery is put
 there behind the answer. While one round trip is under way, the jobs for the next one gather.
 
-A failure opens a breaker for `OPEN_FOR` seconds: then everything goes on as without a fleet, until a beat in the
-background finds that the server works again. So a failure delays whoever waits for the server just then, once, by
-`WITHIN` seconds at most. The log hears of trouble once a minute.
+A failure opens a breaker: then everything goes on as without a fleet, until a beat in the background finds that the
+server works again. So a failure delays whoever waits for the server just then, once, by `WITHIN` seconds at most.
 """
 
 import asyncio
 import collections
 import contextlib
+import functools
 import itertools
 import json
 import secrets
@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from postfix_mtasts import __version__
+from postfix_mtasts.cache.fleet_breaker import Breaker
 from postfix_mtasts.cache.fleet_jobs import BATCH, FleetError, Job, Look, Put, Release, Seen, Theirs, relay_of
 from postfix_mtasts.cache.fleet_news import News
 from postfix_mtasts.cache.row import RowError
@@ -38,13 +39,12 @@ if TYPE_CHECKING:
     )
 
 WITHIN = 0.25  # Seconds that a domain waits for the server at most.
-OPEN_FOR = 30.0  # Seconds that the breaker is open.
 BEAT = 10.0  # Seconds between two beats.
 _LARGE = 2**14  # Octets of a value that is parsed alone in a round of the event loop.
+_MAX_PAGES = 1000  # Of keys that are counted, a thousand on each.
 _MAX_JOBS = 1000  # That wait for one. What comes then goes on without the fleet.
 _STUCK = 1.0  # Seconds for a round trip: a server that sends octet by octet never exceeds the time for one step.
 _LATE = 0.05  # Seconds by which a process on a busy machine is late; then the server is not to blame.
-_COMPLAIN_AFTER = 60.0  # Seconds between two lines in the log.
 _T = TypeVar("_T")
 
 
@@ -61,11 +61,7 @@ class Fleet:
         self._thread = ThreadPoolExecutor(1, "fleet")
         self._jobs: collections.deque[tuple[Job, asyncio.Future[Seen | None] | None]] = collections.deque()
         self._working: asyncio.Task[None] | None = None
-        self._works = False
-        self._trouble: str | None = None
-        self._trouble_since: float | None = None
-        self._open_until = 0.0
-        self._complained_at = -_COMPLAIN_AFTER
+        self._breaker = Breaker(place, clock)
         self._token = secrets.token_hex(8)
         self._tokens = itertools.count()
         self._turns = Turns()
@@ -74,7 +70,7 @@ class Fleet:
         self._news = News()
         self._ending = threading.Event()
         self._listener: threading.Thread | None = None
-        what = ("asked", "found", "nothing", "not_understood", "unanswered", "shared", "failures", "trips")
+        what = ("asked", "found", "nothing", "not_understood", "unanswered", "shared", "trips")
         self._counts: dict[str, int] = dict.fromkeys(what, 0)
         self._seconds = 0.0  # Of all round trips.
         about = {"relay": socket.gethostname(), "id": self._token, "since": round(clock()), "version": __version__}
@@ -89,7 +85,7 @@ class Fleet:
 
         None if the fleet cannot be asked, or does not answer within so many seconds.
         """
-        if not self._works or len(self._jobs) >= _MAX_JOBS:
+        if not self._breaker.works or len(self._jobs) >= _MAX_JOBS:
             return None
         self._counts["asked"] += 1
         reply: asyncio.Future[Seen | None] = asyncio.get_running_loop().create_future()
@@ -105,7 +101,7 @@ class Fleet:
     def share(self, domain: PolicyDomain, entry: Entry, token: str = "", *, is_news: bool = False) -> None:
         """Have others know what is known here, and end the turn of a token."""
         value = print_shared(domain, entry, self._clock())
-        if value and self._works and len(self._jobs) < _MAX_JOBS:
+        if value and self._breaker.works and len(self._jobs) < _MAX_JOBS:
             self._counts["shared"] += 1
             self._submit(Put(domain.name, value, token, is_news))
         elif token:
@@ -117,11 +113,11 @@ class Fleet:
             await self._settled()
         await asyncio.sleep(0)
         self.share(domain, entry)
-        return self._works
+        return self._breaker.works
 
     def release(self, domain: PolicyDomain, token: str) -> None:
         """End the turn of a token, without a result."""
-        if self._works and len(self._jobs) < _MAX_JOBS:
+        if self._breaker.works and len(self._jobs) < _MAX_JOBS:
             self._submit(Release(domain.name, token))
 
     async def forget(self, domain: PolicyDomain) -> int:
@@ -136,13 +132,20 @@ class Fleet:
 
     def status(self) -> dict[str, Any]:
         """Whether the server works, and what was asked of it since the start."""
-        now = {"server": self.place, "works": self._works, "trouble": self._trouble}
-        return now | {"trouble_since": self._trouble_since, "seconds": self._seconds} | self._counts
+        breaker = self._breaker
+        now = {"server": self.place, "works": breaker.works, "trouble": breaker.trouble}
+        so_far = {"failures": breaker.failures, "seconds": self._seconds}
+        return now | {"trouble_since": breaker.trouble_since} | so_far | self._counts
 
     async def members(self) -> dict[str, Any]:
         """Who is there, what is shared, and since when. Raises FleetError."""
-        relays = await self._do(self._server.relays)
-        domains, since = await self._do(self._server.count)
+        relays, since = await self._do(self._server.relays)
+        domains, cursor = 0, 0
+        for _ in range(_MAX_PAGES):  # Others use the server in between.
+            cursor, some = await self._do(functools.partial(self._server.count, cursor))
+            domains += some
+            if not cursor:
+                break
         return {"relays": [one for one in map(relay_of, relays) if one], "domains": domains, "since": since}
 
     async def run(self) -> None:
@@ -164,7 +167,7 @@ class Fleet:
         self._ending.set()
         if self._working:
             await asyncio.wait([self._working], timeout=WITHIN)
-        self._works = False
+        self._breaker.works = False
         self._thread.submit(self._server.close)
         await asyncio.to_thread(self._end_threads)
 
@@ -178,21 +181,21 @@ class Fleet:
         try:
             here = await self._in_thread(lambda: self._server.beat(self._name, self._forgotten_until))
         except FleetError as error:
-            self._broken(str(error))
+            self._breaker.open(str(error))
             return
         ahead = self._clock() - here.clock
         if abs(ahead) > MAX_SKEW:
             which = "ahead of" if ahead > 0 else "behind"
-            self._broken(f"the clock of this machine is {events.span(abs(ahead))} {which} the server's")
+            self._breaker.open(f"the clock of this machine is {events.span(abs(ahead))} {which} the server's")
             return
-        if not self._works:
-            events.fleet_works(self.place)
         if here.begun != self._begun:
             self._news.anew(0.0)
-        elif self._trouble_since is not None:
-            self._news.anew(self._trouble_since - BEAT)  # Something was on its way when the trouble began.
+        if here.restored is not None:
+            self._news.anew(here.restored - BEAT - MAX_SKEW)
+        if self._breaker.trouble_since is not None:
+            self._news.anew(self._breaker.trouble_since - BEAT)  # Something was on its way when the trouble began.
         self._begun = here.begun
-        self._works, self._trouble, self._trouble_since = True, None, None
+        self._breaker.close()
         for name, at in here.forgotten:
             self._news.note(name, at)
             self._forgotten_until = min(at, here.clock + MAX_SKEW)
@@ -200,9 +203,8 @@ class Fleet:
     async def _beat_all(self) -> None:
         while True:
             await self.beat()
-            await asyncio.sleep(BEAT if self._works else OPEN_FOR)
-            if (left := self._open_until - time.monotonic()) > 0:  # It was opened in between.
-                await asyncio.sleep(left)
+            await asyncio.sleep(BEAT)
+            await asyncio.sleep(self._breaker.left())
 
     def _parsed(self, domain: PolicyDomain, value: bytes | None) -> Entry | None:
         if value is None:
@@ -212,7 +214,7 @@ class Fleet:
             entry = parse_shared(domain, value)
         except RowError as error:
             self._counts["not_understood"] += 1
-            self._complain(f"what is shared of {domain} cannot be understood, and does not count: {error}")
+            self._breaker.complain(f"what is shared of {domain} cannot be understood, and does not count: {error}")
             return None
         self._counts["found"] += 1
         return entry
@@ -224,7 +226,7 @@ class Fleet:
 
     async def _work(self) -> None:
         try:
-            while self._jobs and self._works:
+            while self._jobs and self._breaker.works:
                 batch = [self._jobs.popleft() for _ in range(min(BATCH, len(self._jobs)))]
                 replies = [reply for _, reply in batch if reply]
                 begun = time.monotonic()
@@ -245,9 +247,9 @@ class Fleet:
                 seen = [*trip.result()]
             else:
                 trip.cancel()  # What the thread does goes on.
-                self._broken(f"no complete answer within {_STUCK:g} s")
+                self._breaker.open(f"no complete answer within {_STUCK:g} s")
         except FleetError as error:
-            self._broken(str(error))
+            self._breaker.open(str(error))
         for reply, one in zip(replies, seen, strict=True):
             _answer(reply, one)
 
@@ -257,32 +259,16 @@ class Fleet:
             await asyncio.wait([self._working])
 
     async def _do(self, call: Callable[[], _T]) -> _T:
-        if not self._works:
-            raise FleetError(f"the fleet's server does not work: {self._trouble or 'it was not reached yet'}")
+        if not self._breaker.works:
+            raise FleetError(f"the fleet's server does not work: {self._breaker.trouble or 'it was not reached yet'}")
         try:
             return await self._in_thread(call)
         except FleetError as error:
-            self._broken(str(error))
+            self._breaker.open(str(error))
             raise
 
     async def _in_thread(self, call: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
-
-    def _broken(self, reason: str) -> None:
-        """Open the breaker."""
-        self._counts["failures"] += 1
-        self._works = False
-        self._trouble = reason
-        if self._trouble_since is None:
-            self._trouble_since = self._clock()
-        self._open_until = time.monotonic() + OPEN_FOR
-        self._complain(f"{reason}; policies are found without it")
-
-    def _complain(self, reason: str) -> None:
-        now = time.monotonic()
-        if now - self._complained_at >= _COMPLAIN_AFTER:
-            self._complained_at = now
-            events.fleet_trouble(self.place, reason)
 
 
 async def is_done(future: asyncio.Future[_T], seconds: float) -> bool:

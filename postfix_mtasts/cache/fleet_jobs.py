@@ -58,12 +58,14 @@ class Seen(NamedTuple):
 class Here(NamedTuple):
     """What a beat found: the server's clock in seconds, and what was forgotten since the last one.
 
-    `begun` differs from the last one if the server was emptied in between.
+    `begun` differs from the last one if the server was emptied in between. If it is in an older state than at the last
+    one, as from a backup, or another one has taken its place, `restored` is the time of that state by its clock.
     """
 
     clock: float
     forgotten: Sequence[tuple[str, float]]
     begun: bytes = b""
+    restored: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,8 +42,7 @@ from postfix_mtasts.config_fleet import FleetPlace
 _GONE_AFTER = 60.0  # Seconds after which a relay that was not seen counts as gone.
 _REMEMBERED = 86400.0  # Seconds for which it is remembered that a domain was forgotten.
 MAX_RELAYS = 1000
-_MAX_KEYS = 1_000_000  # Keys that are counted.
-_KEYS_AT_ONCE = 1000
+_KEYS_AT_ONCE = 1000  # Of those that are counted.
 _NEWS_RATE = 2**18  # Octets that are listened to in a second: some thousands of messages.
 _LISTEN_AGAIN = 5.0  # Seconds until it is tried again to listen.
 _PING_EVERY = 10.0  # Seconds. Whoever listens to a server that says nothing for three times as long listens anew.
@@ -76,6 +75,7 @@ class FleetServer:
         self._place = place
         self._prefix = place.prefix
         self._client: Any = None
+        self._beaten_at = 0.0  # By the server's clock.
 
     def do(self, jobs: Sequence[Job]) -> list[Seen]:
         """Do jobs in one round trip; what each `Look` saw, in their order."""
@@ -93,14 +93,19 @@ class FleetServer:
             seconds, micro = client.time()
             now = seconds + micro / 1e6
             pipe = client.pipeline(transaction=False)
+            pipe.zrange(self._key("relays"), -1, -1, withscores=True)
             pipe.zadd(self._key("relays"), {name: now})
             pipe.zremrangebyscore(self._key("relays"), "-inf", now - _GONE_AFTER)
             pipe.zremrangebyscore(self._key("forgotten"), "-inf", now - _REMEMBERED)
             pipe.set(self._key("since"), f"{now:.3f}", nx=True)
             pipe.get(self._key("since"))
             pipe.zrangebyscore(self._key("forgotten"), f"({since!r}", "+inf", 0, MAX_FORGOTTEN, withscores=True)
-            *_, begun, names = pipe.execute()
-            return Here(now, [(name.decode("ascii", "replace"), float(at)) for name, at in names], begun)
+            latest, *_, begun, names = pipe.execute()
+            # Whoever was seen last, it was not before our last beat.
+            remembered = float(latest[0][1]) if latest else 0.0
+            restored = remembered if remembered < self._beaten_at else None
+            self._beaten_at = now
+            return Here(now, [(name.decode("ascii", "replace"), float(at)) for name, at in names], begun, restored)
 
     def forget(self, domain: str, now: float) -> int:
         """Delete what is known of a domain, and tell all relays; how many were listening."""
@@ -117,23 +122,20 @@ class FleetServer:
         with self._errors():
             return int(self._connected().publish(self._key("news"), json.dumps({"change": domain})))
 
-    def relays(self) -> list[tuple[bytes, float]]:
-        """The relays that are there, each with when it was last seen."""
-        with self._errors():
-            return list(self._connected().zrange(self._key("relays"), 0, MAX_RELAYS - 1, withscores=True))
-
-    def count(self) -> tuple[int, float | None]:
-        """How many domains are shared, and since when there is what is shared."""
+    def relays(self) -> tuple[list[tuple[bytes, float]], float | None]:
+        """The relays that are there, each with when it was last seen; and since when there is what is shared."""
         with self._errors():
             client = self._connected()
             since = client.get(self._key("since"))
-            domains = cursor = keys = 0
-            while True:
-                cursor, some = client.scan(cursor, match=_glob(self._key("d:")) + "*", count=_KEYS_AT_ONCE)
-                domains += len(some)
-                keys += _KEYS_AT_ONCE
-                if not cursor or keys >= _MAX_KEYS:
-                    return domains, float(since) if since else None
+            relays = client.zrange(self._key("relays"), 0, MAX_RELAYS - 1, withscores=True)
+            return list(relays), float(since) if since else None
+
+    def count(self, cursor: int) -> tuple[int, int]:
+        """From a cursor on, at first 0: the next one, 0 at the end, and how many domains are shared up to there."""
+        with self._errors():
+            pattern = _glob(self._key("d:")) + "*"
+            cursor, some = self._connected().scan(cursor, match=pattern, count=_KEYS_AT_ONCE)
+            return int(cursor), len(some)
 
     def close(self) -> None:
         """Close the connection. The next call makes another one."""

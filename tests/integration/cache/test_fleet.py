@@ -263,7 +263,7 @@ def _answers(*answers: bytes) -> Iterator[FleetPlace]:
 async def test_a_reply_that_is_cut_or_none_is_not_taken(reply: bytes) -> None:
     now = f"{time.time():.0f}".encode()
     clock = b"*2\r\n$10\r\n" + now + b"\r\n$1\r\n0\r\n"
-    with _answers(clock, b":1\r\n:0\r\n:0\r\n$-1\r\n$1\r\n0\r\n*0\r\n", reply) as place:
+    with _answers(clock, b"*0\r\n:1\r\n:0\r\n:0\r\n$-1\r\n$1\r\n0\r\n*0\r\n", reply) as place:
         async with relay(place) as one:
             assert one.status()["works"], one.status()
             assert await without(one) < WITHIN + 1

@@ -404,3 +404,28 @@ async def test_an_old_dump_that_is_restored_revives_nothing(
                 assert cached.policy == policy_of(domain)
                 assert cached.fetched_at > begun
         await setting.nothing_was_lost([*BEFORE, *LASTS, *AFTER])
+
+
+async def test_what_an_old_dump_does_not_have_is_shared_again(
+    server: Shared, internet: tuple[DnsServer, HttpsServer], ca: Ca, tmp_path: Path
+) -> None:
+    async with fleet(server, internet, ca, tmp_path) as setting:
+        await setting.ask(BEFORE)
+        await setting.relays.work()
+        with server.admin() as admin:
+            admin.save()
+            old = server.folder / "old.rdb"
+            shutil.move(server.folder / "dump.rdb", old)
+            await setting.ask(LASTS)
+            await setting.relays.work()
+            while admin.exists(*(f"mtasts:d:{domain}" for domain in LASTS)) < len(LASTS):
+                await setting.joined()  # A busy machine may have been too late for one.
+                await asyncio.sleep(0.01)
+        await setting.joined()
+        for relay in setting.relays:
+            relay.ahead = 50.0  # All of that was not just now: what is on its way when trouble begins is shared again.
+        server.kill()
+        shutil.move(old, server.folder / "dump.rdb")
+        server.start()
+        (server.folder / "dump.rdb").unlink()
+        await setting.shared_again([*BEFORE, *LASTS])
