@@ -6,7 +6,7 @@
 # make advice as root: what doctor advises puts right each Postfix that there is a root of; a quarter of an hour
 # make fuzz   search for inputs that break a parser: SECONDS (60) for each parser, two at once
 # make soak   judge every answer of a daemon whose world changes for MINUTES (10), and watch its memory
-# make failovers  have sentinels name another server every ten seconds, COUNT (6) times, while relays of a fleet are asked
+# make fleet-faults  ask relays while their server fails in each way that one can: no answer is wrong, or too late
 # make deb    build the Debian package of the files that git knows, as they are now: dist/postfix-mtasts_*.deb
 # make vm     as root: boot a Debian of its own with the package, and try what only a whole machine shows; 20 to 60 minutes
 # make demo   as root: watch a real Postfix deliver one mail and hold back another
@@ -33,7 +33,7 @@ IMAGES = $${XDG_CACHE_HOME:-$$HOME/.cache}/postfix-mtasts-vm
 # What the benchmark compares with, in an environment of its own.
 PEER = .venv-peer
 
-.PHONY: run test advice fuzz soak fleet failovers roots lint bench deb source vm demo demo-web pictures clean
+.PHONY: run test advice fuzz soak fleet fleet-faults roots lint bench deb source vm demo demo-web pictures clean
 
 run: $(VENV)/.run
 	@mkdir -p "$(STATE)"
@@ -71,10 +71,9 @@ fleet: $(VENV)/.test
 	timeout --foreground --signal=KILL 15m tests/namespace $(VENV)/bin/python -m tests.soak.fleet $(or $(RELAYS),16) \
 		$(or $(DOMAINS),5000)
 
-failovers: $(VENV)/.test
-	.ci/need test
-	FAIL_OVERS=$(or $(COUNT),6) tests/namespace $(VENV)/bin/python -m pytest --timeout 1800 \
-		tests/integration/daemon/test_fleet_sentinels.py
+fleet-faults: $(VENV)/.test
+	.ci/need bench
+	timeout --foreground --signal=KILL 15m tests/namespace $(VENV)/bin/python -m tests.soak.fleet_faults
 
 roots:
 	.ci/need roots

@@ -10,72 +10,23 @@ hosts have seen it.
 import asyncio
 import os
 import random
-import ssl
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from tests.soak.internet import NAMESERVER, Nameserver, PolicyHost
+from tests.soak.steady import Steady
 from tests.world.ca import Ca
 from tests.world.daemon import Daemon
-from tests.world.dns import GOOD, Behaviour
 from tests.world.fleet import Shared
-from tests.world.https import Step, answer
 
 _AT_ONCE = 2  # Queries to each relay. With more, all of this on one machine takes longer than a relay may wait for.
-_NAMES = 50  # Of one certificate.
 _SHOWN = 10  # Of the wrong answers, and of the domains that were discovered too often, that are printed.
 _TOO_MANY = 100  # There may be one discovery too many for so many domains.
-# How many of a hundred domains do what.
-_MODES = {"enforce": 50, "testing": 5, "none": 5}
-_RECORDS = {"no record": 20, "wrong record": 4, "SERVFAIL": 4}
-_KINDS = _MODES | _RECORDS | {"no address": 3, "expired": 3, "404": 3, "no policy": 3}
-
-
-class _Internet:
-    """Domains that always publish the same. It counts who is asked for."""
-
-    def __init__(self, folder: Path, count: int) -> None:
-        self.ca = Ca(folder)
-        self.asked: Counter[str] = Counter()
-        self.fetched: Counter[str] = Counter()
-        kinds = random.Random(1).choices(list(_KINDS), list(_KINDS.values()), k=count)
-        self.kinds = {f"d{number}.test": kind for number, kind in enumerate(kinds)}
-        self.domains = list(self.kinds)
-        expired = [domain for domain, kind in self.kinds.items() if kind == "expired"]
-        good = [domain for domain, kind in self.kinds.items() if kind != "expired"]
-        self._contexts = dict(self._certified(good)) | dict(self._certified(expired, is_expired=True))
-
-    def record(self, domain: str) -> tuple[str | None, int, Behaviour]:
-        """The text of the record if there is one, its TTL or that of its absence, and how the nameserver behaves."""
-        self.asked[domain] += 1
-        texts = {"no record": None, "SERVFAIL": None, "wrong record": "v=STSv1; id=;"}
-        kind = self.kinds[domain]
-        return texts.get(kind, "v=STSv1; id=1;"), 3600, Behaviour(rcode="SERVFAIL") if kind == "SERVFAIL" else GOOD
-
-    def has_address(self, domain: str) -> bool:
-        """Whether the policy host of a domain has an address."""
-        return self.kinds[domain] != "no address"
-
-    def site(self, domain: str) -> tuple[ssl.SSLContext | None, Sequence[Step]]:
-        """What the policy host does."""
-        self.fetched[domain] += 1
-        kind = self.kinds[domain]
-        mode = kind if kind in _MODES else "enforce"
-        policy = f"version: STSv1\nmode: {mode}\nmx: mx.{domain}\nmax_age: 604800\n"
-        steps = {"404": answer(status=404), "no policy": answer("version: STSv1\n")}
-        return self._contexts[domain], (steps.get(kind, answer(policy)),)
-
-    def _certified(self, domains: list[str], *, is_expired: bool = False) -> Iterator[tuple[str, ssl.SSLContext]]:
-        for begin in range(0, len(domains), _NAMES):
-            some = domains[begin : begin + _NAMES]
-            hosts = (f"mta-sts.{domain}" for domain in some)
-            context = self.ca.issue(*hosts, kind="expired" if is_expired else "good").server_context()
-            yield from ((domain, context) for domain in some)
 
 
 class _Asked:
@@ -113,12 +64,12 @@ def main() -> int:
         sys.exit("make fleet: takes a network and mounts of its own")
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        internet = _Internet(folder, count)
+        internet = Steady(folder, count)
         stack.enter_context(Nameserver(internet))
         stack.enter_context(PolicyHost(internet))
         alone = _Asked()
-        with _daemon(folder / "alone", internet.ca, None) as daemon:
-            asyncio.run(alone.all_of([_socket(daemon)], [internet.domains]))
+        with relay_of(folder / "alone", internet.ca, None) as daemon:
+            asyncio.run(alone.all_of([socket_of(daemon)], [internet.domains]))
         asked, fetched = internet.asked.copy(), internet.fetched.copy()
         internet.asked.clear()
         internet.fetched.clear()
@@ -126,12 +77,12 @@ def main() -> int:
             f"alone: {count} domains, {asked.total()} lookups, {fetched.total()} fetches; slowest {alone.slowest:.1f} s"
         )
         server = stack.enter_context(Shared(folder / "server", internet.ca))
-        fleet = [stack.enter_context(_daemon(folder / f"{one}", internet.ca, server)) for one in range(relays)]
+        fleet = [stack.enter_context(relay_of(folder / f"{one}", internet.ca, server.config)) for one in range(relays)]
         for daemon in fleet:
             daemon.wait_for("fleet: policies are shared")
         together, begun = _Asked(), time.monotonic()
         asyncio.run(
-            together.all_of([_socket(daemon) for daemon in fleet], [_order(internet, one) for one in range(relays)])
+            together.all_of([socket_of(daemon) for daemon in fleet], [_order(internet, one) for one in range(relays)])
         )
         _say(f"{relays} relays: {internet.asked.total()} lookups, {internet.fetched.total()} fetches;")
         _say(f"    slowest {together.slowest:.1f} s, all of it {time.monotonic() - begun:.0f} s")
@@ -149,7 +100,7 @@ def main() -> int:
     return _judged(len(wrong), Counter(times.values()))
 
 
-def _order(internet: _Internet, relay: int) -> list[str]:
+def _order(internet: Steady, relay: int) -> list[str]:
     """The first half is asked for at the same time everywhere, the other one in an order of each relay's own."""
     half = len(internet.domains) // 2
     rest = internet.domains[half:]
@@ -157,19 +108,21 @@ def _order(internet: _Internet, relay: int) -> list[str]:
     return internet.domains[:half] + rest
 
 
-def _daemon(folder: Path, ca: Ca, server: Shared | None) -> Daemon:
+def relay_of(folder: Path, ca: Ca, fleet: Mapping[str, object] | None) -> Daemon:
+    """A daemon that takes part in a fleet, or in none."""
     folder.mkdir()
     config: dict[str, dict[str, object]] = {
-        "server": {"listen": [f"unix:{folder / 'socket'}"], "control": ""},
+        "server": {"listen": [f"unix:{folder / 'socket'}"], "control": str(folder / "control")},
         "cache": {"path": str(folder / "policies.sqlite")},
         "dns": {"nameservers": [NAMESERVER]},
         "fetch": {"ca_file": str(ca.file), "allow_addresses": ["127.0.0.0/8"]},
         "reply": {"style": "plain", "dane": "off"},
     }
-    return Daemon(folder, config | ({"fleet": server.config} if server else {}))
+    return Daemon(folder, config | ({"fleet": fleet} if fleet else {}))
 
 
-def _socket(daemon: Daemon) -> Path:
+def socket_of(daemon: Daemon) -> Path:
+    """Where it is asked."""
     return daemon.config.parent / "socket"
 
 

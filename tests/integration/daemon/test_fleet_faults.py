@@ -22,10 +22,11 @@ from postfix_mtasts.sts.entry import Apply, CachedPolicy, Entry
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 from tests.integration.conftest import filled, small_disk
 from tests.world.ca import Ca
-from tests.world.dns import Behaviour, DnsServer, LoopServer
+from tests.world.dns import Behaviour, DnsServer
 from tests.world.fleet import Shared
 from tests.world.https import HttpsServer
 from tests.world.relay import Relay, Relays
+from tests.world.wire import Wire
 
 # Python leaves a socket open if it is reset between connect() and the handshake, which a killed server may do.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
@@ -241,51 +242,11 @@ async def test_a_server_whose_disk_is_full_is_done_without(
             await setting.nothing_was_lost([*BEFORE, *LASTS, *AFTER])
 
 
-class Wire(LoopServer):
-    """Stands between relays and their server. When it is cut, `left` octets of replies still get through.
-
-    Then both ends see the connection closed if it `closes`, and hear nothing more if not.
-    """
-
-    def __init__(self, server: Shared, *, closes: bool) -> None:
-        super().__init__("127.0.0.1", 0)
-        self._to = server.port
-        self._closes = closes
-        self.left: int | None = None
-
-    async def _listen(self) -> Sequence[asyncio.Server]:
-        listener = await asyncio.start_server(lambda r, w: self._spawn(self._connected(r, w), w), self.address)
-        self.port = listener.sockets[0].getsockname()[1]
-        return [listener]
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            from_server, to_server = await asyncio.open_connection(self.address, self._to)
-            try:
-                async with asyncio.TaskGroup() as both:
-                    both.create_task(self._pass_on(reader, to_server, is_reply=False))
-                    both.create_task(self._pass_on(from_server, writer, is_reply=True))
-            finally:
-                to_server.transport.abort()
-        except* OSError:
-            pass
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_reply: bool) -> None:
-        while data := await reader.read(65536):
-            if is_reply and self.left is not None:
-                data, self.left = data[: self.left], max(0, self.left - len(data))
-            writer.write(data)
-            await writer.drain()
-            if is_reply and self.left == 0 and self._closes:
-                break
-        raise ConnectionResetError  # The end of one direction is that of both.
-
-
 @pytest.mark.parametrize("closes", [True, False])
 async def test_a_network_that_is_cut_in_the_middle_of_a_reply(
     closes: bool, server: Shared, internet: tuple[DnsServer, HttpsServer], ca: Ca, tmp_path: Path
 ) -> None:
-    with Wire(server, closes=closes) as wire:
+    with Wire(server.port, closes=closes) as wire:
         place = replace(server.place, server=("127.0.0.1", wire.port))
         async with fleet(server, internet, ca, tmp_path, place) as setting:
             await setting.ask(BEFORE)

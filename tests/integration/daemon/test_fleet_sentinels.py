@@ -1,11 +1,9 @@
 """Daemons whose fleet has sentinels: Postfix does not notice that a server is killed and another takes its place."""
 
 import itertools
-import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from tests.world.fleet import FIRST_OF_ALL
 from tests.world.sentinels import Sentinels
 
 pytestmark = pytest.mark.usefixtures("namespace")
+_PAUSE = 0.02  # Seconds between two queries.
 
 
 @pytest.fixture
@@ -28,11 +27,10 @@ def sentinels(world: World, tmp_path: Path) -> Iterator[Sentinels]:
 class Asking:
     """Asks relays in turn for known and for new domains, in a thread of its own, until the end of the block."""
 
-    def __init__(self, world: World, relays: list[Daemon], pause: float = 0.02) -> None:
+    def __init__(self, world: World, relays: list[Daemon]) -> None:
         self.wrong: list[tuple[str, str]] = []
         self.asked = 0
         self._relays = relays
-        self._pause = pause
         self._domains = [f"during{number}.test" for number in range(100)]
         world.publish_all(self._domains, policy)
         self._ends = threading.Event()
@@ -49,7 +47,7 @@ class Asking:
     def _run(self) -> None:
         """Two known domains for each new one, so that these are not used up before the end."""
         for number, relay in zip(itertools.count(), itertools.cycle(self._relays)):
-            if self._ends.wait(self._pause):
+            if self._ends.wait(_PAUSE):
                 return
             new = min(number // 3, len(self._domains) - 1)
             domain = self._domains[new if number % 3 else number % (new + 1)]
@@ -82,23 +80,6 @@ def test_no_query_is_deferred_or_answered_wrongly(world: World, sentinels: Senti
                 assert any(is_found(world, third, domain) for domain in outlive)
         assert asking.wrong == []
         assert asking.asked > 20
-
-
-if "FAIL_OVERS" in os.environ:  # By `make failovers`: it takes a minute.
-
-    def test_one_fail_over_after_the_other(world: World, sentinels: Sentinels, tmp_path: Path) -> None:
-        with ExitStack() as stack:
-            relays = []
-            for name in ("one", "other"):
-                relays.append(stack.enter_context(relay_of(world, sentinels, tmp_path / name)))
-                relays[-1].wait_for("fleet: policies are shared", timeout=90)
-            with Asking(world, relays, pause=0.2) as asking:
-                for _ in range(int(os.environ["FAIL_OVERS"])):
-                    sentinels.fail_over()
-            assert asking.wrong == []
-            for relay in relays:
-                while query("fleet", "--config", relay.config)[0] != 0:  # It tries again every half a minute.
-                    time.sleep(0.1)
 
 
 def relay_of(world: World, sentinels: Sentinels, folder: Path) -> Daemon:
