@@ -1,11 +1,11 @@
 # make run    start the daemon with its defaults and a cache in your home; postfix-mtasts-query is in .venv/bin
 # make test   run everything: linters, types, layers, unit, integration and end-to-end tests; the machine's mail is not touched
-# make fleet  RELAYS (16) share what they know of DOMAINS (5000): each is discovered once, and answered as by a daemon alone
 # make roots  as root: build small systems of Debian 12, 13 and 14, in which `make test` then tests too
 # make bench  as root: measure speed and memory, and compare with a C program that only answers and postfix-mta-sts-resolver
 # make advice as root: what doctor advises puts right each Postfix that there is a root of; a quarter of an hour
 # make fuzz   search for inputs that break a parser: SECONDS (60) for each parser, two at once
 # make soak   judge every answer of a daemon whose world changes for MINUTES (10), and watch its memory
+# make fleet  RELAYS (16) share what they know of DOMAINS (5000): each is discovered once, and answered as by a daemon alone
 # make fleet-faults  ask relays while their server fails in each way that one can: no answer is wrong, or too late
 # make deb    build the Debian package of the files that git knows, as they are now: dist/postfix-mtasts_*.deb
 # make vm     as root: boot a Debian of its own with the package, and try what only a whole machine shows; 20 to 60 minutes
