@@ -252,7 +252,6 @@ class Lookup:
             known = decision.entry or Entry()
             now = self._clock()
             if self._others and not turn and (alone or asks_others(known, action, now)):
-                # Whoever asks for a live policy is answered at once.
                 turn = self._others.turn(domain, known, is_waited_for=not known.live(now))
                 if not alone:
                     decision = await turn.ask(decision, functools.partial(self._decide_now, domain, known))
