@@ -105,7 +105,8 @@ def _subcommand(
 ) -> argparse.ArgumentParser:
     """Add a subcommand. The first line of its action's documentation is its help."""
     described = (action.__doc__ or "").partition("\n")[0].rstrip(".")
-    made = subcommands.add_parser(name, help=described.lower(), description=f"{described}.", allow_abbrev=False)
+    short = f"{described[0].lower()}{described[1:]}"
+    made = subcommands.add_parser(name, help=short, description=f"{described}.", allow_abbrev=False)
     if domain:
         made.add_argument("domain", metavar=domain)
     made.add_argument("--json", action="store_true", help="print JSON, one document per line")

@@ -18,6 +18,7 @@ from postfix_mtasts.publish.events import Change, Decision
 from postfix_mtasts.publish.row import RowError, parse_row, print_row
 from postfix_mtasts.publish.state import State
 from postfix_mtasts.remote.network import in_words
+from postfix_mtasts.rights import in_the_way
 from postfix_mtasts.sts.domain import PolicyDomain
 
 WAIT = 30.0  # Seconds for another command that changes something. It writes a file and a row, so it is done in one.
@@ -206,4 +207,7 @@ class Store:
             yield
         except (sqlite3.Error, OSError) as error:
             hint = "" if pathlib.Path(self._path).parent.is_dir() else " (its folder does not exist)"
-            raise StoreError(f"{self._path}: {in_words(error)}{hint}") from error
+            reason = f"{in_words(error)}{hint}"
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CANTOPEN:  # SQLite does not say why.
+                reason = in_the_way(pathlib.Path(self._path), write=not os.access(self._path, os.F_OK)) or reason
+            raise StoreError(f"{self._path}: {reason}") from error

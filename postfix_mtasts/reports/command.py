@@ -151,7 +151,8 @@ def _add_mailing(subcommands: Any) -> None:
 
 
 def _add(to: Any, name: str, help_text: str, *, json: bool = True) -> argparse.ArgumentParser:
-    one: argparse.ArgumentParser = to.add_parser(name, help=help_text)
+    described = f"{help_text[0].upper()}{help_text[1:]}."
+    one: argparse.ArgumentParser = to.add_parser(name, help=help_text, description=described, allow_abbrev=False)
     if json:
         one.add_argument("--json", action="store_true", help="print JSON, one document per line")
     one.add_argument(

@@ -18,6 +18,7 @@ from postfix_mtasts.rights import give_to_owner
 _BUSY_TIMEOUT = 10.0  # Seconds to wait for other processes. Postfix allows pipe(8) a thousand.
 _CACHE = 2 * 2**10  # KiB of pages that are kept in memory.
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_AS_WHOM = "run it as root"
 _NOTHING_YET = "postfix-mtasts-reports doctor says what is missing before reports arrive"
 
 
@@ -156,7 +157,8 @@ class Store:
         try:
             yield
         except OSError as error:
-            raise StoreError(f"{self._path}: {os.strerror(error.errno or 0).lower()}") from error
+            hint = _AS_WHOM if isinstance(error, PermissionError) else ""
+            raise StoreError(f"{self._path}: {os.strerror(error.errno or 0).lower()}", hint) from error
         except sqlite3.Error as error:
             hint = ""
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:

@@ -55,7 +55,7 @@ os.setgroups([])
 os.setgid(int(sys.argv[2]))
 os.setuid(65_534)
 try:
-    print(*(line.domain for line in Store(sys.argv[1], read_only=True).lines()))
+    print(*(line.domain for line in Store(sys.argv[1], read_only=sys.argv[3] == "looks").lines()))
 except StoreError as error:
     print(error)
 """
@@ -175,6 +175,7 @@ def test_the_group_may_look_and_nothing_is_made(folder: Path) -> None:
     assert set(folder.iterdir()) == files
     assert looked(path, GROUP) == "example.com\n"
     assert looked(path, NOGROUP) == f"{path}: permission denied\n"
+    assert looked(path, NOGROUP, "changes") == f"{path}: user nobody may not read {path}\n"
     assert set(folder.iterdir()) == files
     with pytest.raises(StoreError) as caught:
         Store(str(path), read_only=True).save(decide(None, Added(DOMAIN, POLICY), NOW), "root", NOW)
@@ -189,9 +190,9 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def looked(path: Path, group: int) -> str:
+def looked(path: Path, group: int, how: str = "looks") -> str:
     """What somebody of a group reads of a database."""
-    command = [sys.executable, "-c", READER, str(path), str(group)]
+    command = [sys.executable, "-c", READER, str(path), str(group), how]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
