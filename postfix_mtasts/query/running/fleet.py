@@ -2,7 +2,7 @@
 
 The command asks the running daemon over its control socket, and the daemon asks the server of [fleet].
 
-Exit status: 0 if the server works, 2 if it does not.
+Exit status: 0 if the server works, 69 if it does not, or the daemon cannot be asked.
 """
 
 import argparse
