@@ -17,6 +17,7 @@ from postfix_mtasts.rights import give_to_owner
 
 _BUSY_TIMEOUT = 10.0  # Seconds to wait for other processes. Postfix allows pipe(8) a thousand.
 _CACHE = 2 * 2**10  # KiB of pages that are kept in memory.
+_OURS = {"messages", "reports", "policies", "failures"}
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _AS_WHOM = "run it as root"
 _NOTHING_YET = "postfix-mtasts-reports doctor says what is missing before reports arrive"
@@ -36,6 +37,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None
+        self._without_log: tuple[int, ...] | None = None  # The state of the file, if it is read without a log.
 
     def __enter__(self) -> "Store":
         return self
@@ -49,10 +51,10 @@ class Store:
             self._make()
             connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT, isolation_level=None)
             self._connection = connection
+            self._check(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA cache_size = -{_CACHE}")
-            self._check_version(connection)
             with self.transaction():
                 for statement in schema.CREATE.split(";"):
                     connection.execute(statement)
@@ -64,20 +66,25 @@ class Store:
             try:
                 self._path.stat()  # SQLite does not say why it cannot.
             except FileNotFoundError as error:
-                raise StoreError(f"no report has been taken in yet: there is no {self._path}", _NOTHING_YET) from error
+                raise _nothing_yet(f"there is no {self._path}") from error
             # To open it and close it would give up the locks of other connections of this process.
             if not os.access(self._path, os.R_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            # SQLite would begin a write-ahead log, also on a full disk. Without one, nobody has the file open.
-            how = "mode=ro" if Path(f"{self._path}-wal").exists() else "mode=ro&immutable=1"
-            self._connection = sqlite3.connect(
-                f"{self._path.as_uri()}?{how}", timeout=_BUSY_TIMEOUT, isolation_level=None, uri=True
-            )
-            self._connection.execute(f"PRAGMA cache_size = -{_CACHE}")
-            self._check_version(self._connection)
+            try:
+                is_made = self._look("mode=ro")
+            except sqlite3.OperationalError:
+                # There is no right, or no room, to begin a write-ahead log. Without one, the file has all.
+                before = self._state()
+                self.close()
+                if self._has_log():
+                    raise
+                is_made, self._without_log = self._look("mode=ro&immutable=1"), before
+            if not is_made:
+                raise _nothing_yet(f"{self._path} is empty")
 
     def close(self) -> None:
         """Close the file."""
+        self._without_log = None
         if self._connection:
             with self._errors():
                 self._connection.close()
@@ -147,20 +154,55 @@ class Store:
         finally:
             os.close(file)
 
-    def _check_version(self, connection: sqlite3.Connection) -> None:
+    def _look(self, how: str) -> bool:
+        """Open the file to read it. Return whether it has tables."""
+        self._connection = sqlite3.connect(
+            f"{self._path.as_uri()}?{how}", timeout=_BUSY_TIMEOUT, isolation_level=None, uri=True
+        )
+        self._connection.execute(f"PRAGMA cache_size = -{_CACHE}")
+        return self._check(self._connection)
+
+    def _check(self, connection: sqlite3.Connection) -> bool:
+        """Refuse what is not ours. Return whether there are tables: a process may have ended before it made them."""
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables and not tables >= _OURS:
+            raise StoreError(f"{self._path}: a database of another program", "name a file of its own in reports.path")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > schema.VERSION:
             raise StoreError(f"{self._path}: written by a later version of this program ({version})")
+        return bool(tables)
+
+    def _has_log(self) -> bool:
+        try:
+            return Path(f"{self._path}-wal").stat().st_size > 0
+        except FileNotFoundError:
+            return False
+
+    def _state(self) -> tuple[int, ...]:
+        """What changes when the file is written to."""
+        about = self._path.stat()
+        return about.st_ino, about.st_size, about.st_mtime_ns
+
+    def _check_state(self) -> None:
+        """Refuse what was read without a log, and so without locks, if the file has been written to meanwhile."""
+        if self._without_log not in (None, self._state()):
+            raise StoreError(f"{self._path}: a report came in while it was read", "try it again")
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
+            self._check_state()
         except OSError as error:
             hint = _AS_WHOM if isinstance(error, PermissionError) else ""
             raise StoreError(f"{self._path}: {os.strerror(error.errno or 0).lower()}", hint) from error
         except sqlite3.Error as error:
+            self._check_state()
             hint = ""
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
                 hint = "move it away, with its -wal and -shm; then `replay` takes in the mails that are still there"
             raise StoreError(f"{self._path}: {error}", hint) from error
+
+
+def _nothing_yet(why: str) -> StoreError:
+    return StoreError(f"no report has been taken in yet: {why}", _NOTHING_YET)
