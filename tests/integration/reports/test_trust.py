@@ -126,6 +126,9 @@ async def test_a_key_that_cannot_be_looked_up(verifier: Verifier, signer: Signer
     assert await verifier.verify(lost, NOW) == Dkim(DkimState.UNKNOWN, "fails.example", reason)
 
 
+TYPE = b'Content-Type: multipart/report;\r\n boundary="X Y"\r\n'
+PARTS = b"--X Y\r\nContent-Type: application/tlsrpt+json\r\n\r\n{}\r\n--X Y--\r\n"
+ENCODING = b"Content-Transfer-Encoding: 8bit\r\n"
 CHANGES: dict[str, tuple[Callable[[Signer], bytes], Dkim]] = {
     "nothing": (lambda signer: signer.sign(mail(), ORG), verified(ORG)),
     "line ends": (lambda signer: signer.sign(mail(), ORG).replace(b"\r\n", b"\n"), verified(ORG)),
@@ -197,6 +200,22 @@ CHANGES: dict[str, tuple[Callable[[Signer], bytes], Dkim]] = {
         invalid("headers of more than 128 KiB", None),
     ),
     "many headers": (lambda signer: 1000 * b"X: x\r\n" + mail(), invalid("more than 1000 headers", None)),
+    "another media type above the signed one": (
+        lambda signer: TYPE + signer.sign(b"Content-Type: text/plain\r\n" + mail(), ORG),
+        invalid("the mail has more than one Content-Type field"),
+    ),
+    "another encoding above the signed one": (
+        lambda signer: ENCODING + signer.sign(ENCODING + mail(), ORG),
+        invalid("the mail has more than one Content-Transfer-Encoding field"),
+    ),
+    "another media type behind a bare CR": (
+        lambda signer: b"X: x\r" + TYPE + signer.sign(b"Content-Type: text/plain\r\n" + mail(), ORG),
+        invalid("malformed headers", None),
+    ),
+    "a media type in place of one that is not signed": (
+        lambda signer: TYPE + signer.sign_with(mail(body=b"Hello\r\n" + PARTS), ORG, (b"from",)),
+        invalid("the signature does not cover Content-Type, and the body begins with something else"),
+    ),
     "many lines": (lambda signer: mail(body=400_000 * b"\n"), invalid("a mail with more than 400000 lines", None)),
 }
 
@@ -227,6 +246,13 @@ async def test_a_signature_must_be_valid_when_the_mail_was_received(
     signed = signer.sign_with(mail(), ORG, (b"from", b"subject"), x=str(int(expires.timestamp())))
     expected = verified(ORG) if valid else invalid("the signature had expired when the mail was received")
     assert await verifier.verify(received + signed, NOW) == expected
+
+
+async def test_a_media_type_that_is_not_signed(verifier: Verifier, signer: Signer) -> None:
+    """Google's signatures leave it out."""
+    signed = signer.sign_with(TYPE + mail(body=PARTS), ORG, (b"from", b"subject"))
+    assert await verifier.verify(signed, NOW) == verified(ORG)
+    assert await verifier.verify(signer.sign_with(mail(), ORG, (b"from",)), NOW) == verified(ORG)
 
 
 async def test_one_valid_signature_is_enough(verifier: Verifier, signer: Signer) -> None:
