@@ -48,6 +48,7 @@ class Imported:
     file: str
     state: State | None
     reason: str
+    summary: str  # What became of it, in a few words.
     keys: Sequence[str] = ()
     problems: Sequence[str] = ()
 
@@ -105,7 +106,8 @@ class Actions:
         self._others: list[Imported] = []
         origin: dict[str, str] = {}
         async for outcome in self._intake.take(self._save(names, int(now.timestamp()), origin), now):
-            yield Imported(origin.pop(outcome.name), outcome.state, outcome.reason, outcome.keys, outcome.problems)
+            file = origin.pop(outcome.name)
+            yield Imported(file, outcome.state, outcome.reason, outcome.summary, outcome.keys, outcome.problems)
             while self._others:
                 yield self._others.pop(0)
         for other in self._others:
@@ -118,15 +120,18 @@ class Actions:
             try:
                 data = content(file)
             except OSError as error:
-                self._others.append(Imported(file, None, (error.strerror or str(error)).lower()))
+                reason = (error.strerror or str(error)).lower()
+                self._others.append(Imported(file, None, reason, f"not read: {reason}"))
                 continue
             digest = hashlib.sha256(data).hexdigest()
             known = self._store.one(
                 "SELECT state, reason FROM messages WHERE digest = ? ORDER BY id LIMIT 1", (digest,)
             )
             if known:
-                state = State(known[0])
-                self._others.append(Imported(file, State.DUPLICATE if state is State.STORED else state, known[1]))
+                state, reason = State(known[0]), known[1]
+                state = State.DUPLICATE if state is State.STORED else state
+                summary = f"{state.value}: {reason}" if reason else state.value
+                self._others.append(Imported(file, state, reason, summary))
                 continue
             name = self._spool.save(io.BytesIO(data), now, Path(file).name)
             origin[name] = file

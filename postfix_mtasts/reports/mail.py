@@ -22,6 +22,9 @@ _MAX_FIELD = 2000  # Characters of a field that says what a part is.
 _MAX_BOUNDARY = 200  # Characters. RFC 2046, 5.1.1, allows 70.
 
 _EMPTY_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
+# In a file that begins with a postmark, an mbox, each mail has one, and then a header.
+_POSTMARK = b"From "
+_NEXT_MAIL = re.compile(rb"\n\r?\nFrom [^\r\n]{1,500}\r?\n[!-9;-~]{1,100}:")
 _HEADERS = email.parser.BytesHeaderParser(policy=email.policy.compat32)
 _FIELDS = ("Content-Type", "Content-Disposition", "Content-Transfer-Encoding")
 
@@ -42,6 +45,8 @@ class Attachment:
 
 def find_report(mail: bytes) -> Attachment:
     """Return the first report in a mail. What else looks like one is noted as a problem. Raises ReportError."""
+    if mail.startswith(_POSTMARK) and _NEXT_MAIL.search(mail):
+        raise ReportError("several mails in one file (mbox): save each in a file of its own, as in a Maildir")
     found = list(_Mail(mail).reports())
     if not found:
         raise ReportError("no report in this mail")

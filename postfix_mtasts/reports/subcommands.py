@@ -36,24 +36,21 @@ async def _import(arguments: argparse.Namespace, settings: Config, output: Outpu
     status = Status.OK
     with _actions(settings) as actions:
         async for one in actions.import_files(arguments.file, now()):
-            state = one.state.value if one.state else "not read"
             found = _imported(one)
             status = worst((status, found))
             if output.json:
                 output.document(
                     {
                         "file": one.file,
-                        "state": state,
+                        "state": one.state.value if one.state else "not read",
                         "reason": one.reason,
                         "reports": list(one.keys),
                         "problems": list(one.problems),
                     }
                 )
             else:
-                details = "; ".join(
-                    filter(None, (one.reason, f"problems: {len(one.problems)}" if one.problems else ""))
-                )
-                output.text(f"{one.file}: {state}" + (f": {details}" if details else ""), found)
+                problems = f"; problems: {len(one.problems)}" if one.problems else ""
+                output.text(f"{one.file}: {one.summary}{problems}", found)
     return status
 
 

@@ -222,9 +222,9 @@ def test_import(tmp_path: Path, dns: DnsServer, signer: Signer) -> None:
     done = desk.run("import", tmp_path, unread, file)
     assert (done.returncode, done.stderr) == (2, "")
     assert sorted(done.stdout.splitlines()) == [
-        f"{good}: stored",
-        f"{file}: stored: problems: 3",
-        f"{foreign}: quarantined: about example.net: not in reports.domains",
+        f"{good}: stored: {ORG} about example.com: 1 failed",
+        f"{file}: stored: not verified (not a mail) about example.com: 0 failed; problems: 3",
+        f"{foreign}: quarantined: {ORG} about example.net: 303 failed: about example.net: not in reports.domains",
         f"{tmp_path}/unread\\x1b: not read: no such file or directory",
     ]
     again = [json.loads(line) for line in desk.run("import", "--json", tmp_path, file).stdout.splitlines()]

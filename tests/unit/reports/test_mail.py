@@ -140,13 +140,26 @@ EXPENSIVE: dict[str, Callable[[], bytes]] = {
         *[b"Content-Disposition: x" + b"".join(b";name*%d*=x" % n for n in range(100)) + b"\n\n"] * 190
     ),
     "a report": lambda: part("application/gzip", GZIP + bytes(MAX_MAIL * 7 // 10)),
+    "postmarks": lambda: b"\n\n" + (b"From " + 490 * b"x" + b"\n\n") * (MAX_MAIL // 497),
     "quotes": lambda: multipart(*[b"Content-Type: x/y;a=" + b'"\\' * 600 + b"\n\n"] * 199),
 }
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_an_mbox(end: str) -> None:
+    """One mail with a postmark, as some programs save it, is read; of several, none is left out in silence."""
+    postmark = b"From a@example.org Mon Mar  9 00:00:00 2026\n"
+    single = postmark + mail(multipart(NOTE, part("application/gzip"))) + b"\nFrom here on, all is well:\n"
+    assert find_report(single.replace(b"\n", end.encode())).content == GZIP
+    with pytest.raises(ReportError) as refused:
+        find_report((single + b"\n" + single).replace(b"\n", end.encode()))
+    assert str(refused.value) == "several mails in one file (mbox): save each in a file of its own, as in a Maildir"
+
+
 @pytest.mark.parametrize("name", EXPENSIVE)
 def test_what_a_mail_costs_is_bounded(name: str) -> None:
-    found = cost(lambda: mail(EXPENSIVE[name]()), find_report)
+    postmark = b"From x\n" if name == "postmarks" else b""
+    found = cost(lambda: postmark + mail(EXPENSIVE[name]()), find_report)
     assert found.seconds < 3  # A tenth of this where nothing else runs.
     assert found.kilobytes < 3 * MAX_MAIL / 1000
 
