@@ -14,7 +14,8 @@ from postfix_mtasts.reports.document import load
 from postfix_mtasts.reports.report import ReportError
 
 MAX_PROBLEMS = 20
-MAX_TEXT = 1000  # Characters that are kept of a text.
+MAX_TEXT = 1000  # Characters that are kept of a text that explains something.
+MAX_NAME = 255  # Characters that are kept of another text. A hostname has 253.
 _MAX_COUNT = 2**53 - 1  # The largest integer that I-JSON is sure of (RFC 7493, 2.2).
 _COUNT = re.compile(r"-?[0-9]{1,20}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -63,8 +64,8 @@ class Object:
         """Note a problem of a member."""
         self._problems.add(f"{self.where(name)} {what}")
 
-    def text(self, name: str, *, required: bool = False) -> str | None:
-        """Return a text without the blanks around it, or None if there is none."""
+    def text(self, name: str, *, required: bool = False, most: int = MAX_NAME) -> str | None:
+        """Return a text without the blanks around it, or None if there is none. What is longer is cut."""
         value = self._members.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             self.problem(name, "is a number instead of a text")
@@ -77,9 +78,9 @@ class Object:
             self.problem(name, "is missing")
         elif value and _SURROGATE.search(value):
             self.problem(name, "has a half of a surrogate pair: replaced")
-        if len(text) > MAX_TEXT:
-            self.problem(name, f"is longer than {MAX_TEXT} characters: cut")
-        return text[:MAX_TEXT] or None
+        if len(text) > most:
+            self.problem(name, f"is longer than {most} characters: cut")
+        return text[:most] or None
 
     def address(self, name: str) -> str | None:
         """Return an IP address in its usual form, or the text as it stands if it is none."""

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from postfix_mtasts.reports.document import load
-from postfix_mtasts.reports.fields import Object, Problems
+from postfix_mtasts.reports.fields import MAX_TEXT, Object, Problems
 from postfix_mtasts.reports.report import Failure, Policy, Report, ReportError
 from postfix_mtasts.sts.domain import HostnameError, hostname
 
@@ -123,6 +123,6 @@ def _failure(item: Object) -> Failure:
         mx=item.text("receiving-mx-hostname"),
         receiving_ip=item.address("receiving-ip"),
         sending_ip=item.address("sending-mta-ip"),
-        code=item.text("failure-reason-code"),
-        information=item.text("additional-information"),
+        code=item.text("failure-reason-code", most=MAX_TEXT),
+        information=item.text("additional-information", most=MAX_TEXT),
     )

@@ -16,7 +16,8 @@ from postfix_mtasts.reports.store import Store
 from postfix_mtasts.reports.verdict import State
 from postfix_mtasts.reports.views import day_of
 
-_MAX_GROUPS = 200  # Of failures of one policy domain in a report, that the sums tell apart.
+_MAX_GROUPS = 200  # Of failures of a report, that the sums tell apart. Its policy domains share them,
+_MIN_GROUPS = 4  # and each has so many.
 _MAX_CODE = 100  # Characters of a code that the sums tell apart.
 _MAX_UNVERIFIED = 1000  # Failures that are stored of a report whose sender is not verified.
 _MAX_INTEGER = 2**63 - 1  # In SQLite.
@@ -110,8 +111,11 @@ def _write_report(store: Store, message: int, dkim: Dkim, report: Report) -> Ite
     of_domain: defaultdict[str, list[Policy]] = defaultdict(list)
     for policy in report.policies:
         of_domain[policy.domain or ""].append(policy)
-    # A report without policies is known by its time alone.
-    for domain, policies in (of_domain or {"": []}).items():
+    if not of_domain:  # A report without policies is known by its time alone.
+        of_domain[""] = []
+    room = max(_MIN_GROUPS, _MAX_GROUPS // len(of_domain))
+    most = MAX_FAILURES if verified else _MAX_UNVERIFIED // len(of_domain)
+    for domain, policies in of_domain.items():
         words = "\0".join((str(int(verified)), sender, identity, domain))
         key = hashlib.sha256(words.encode()).hexdigest()[:_KEY]
         if store.one("SELECT 1 FROM reports WHERE key = ?", (key,)):
@@ -134,7 +138,7 @@ def _write_report(store: Store, message: int, dkim: Dkim, report: Report) -> Ite
                 "\n".join(report.problems),
             ),
         )
-        groups = _write_policies(store, identifier, policies, MAX_FAILURES if verified else _MAX_UNVERIFIED)
+        groups = _write_policies(store, identifier, policies, room, most)
         for group, (sessions, example) in groups.items():
             kind = _kind(store, (int(verified), sender, domain, *group))
             store.execute("INSERT INTO groups VALUES (?, ?, ?, ?, ?)", (kind, day, identifier, sessions, example))
@@ -146,9 +150,12 @@ def _day(report: Report) -> str:
 
 
 def _write_policies(
-    store: Store, report: int, policies: Sequence[Policy], most: int
+    store: Store, report: int, policies: Sequence[Policy], room: int, most: int
 ) -> Mapping[_Group, tuple[int, int | None]]:
-    """Write policies, and at most so many failures. Return the sessions of each group of failures, and one's id."""
+    """Write policies, and at most so many failures. Return the sessions of each group of failures, and one's id.
+
+    `room` groups are told apart, as many again by their results alone, and the others are one.
+    """
     sums: dict[_Group, int] = {}
     examples: dict[_Group, tuple[int, int]] = {}
     for policy in policies:
@@ -159,7 +166,7 @@ def _write_policies(
         if policy.failed and not policy.failures:
             sums[_NOT_SAID] = min(sums.get(_NOT_SAID, 0) + policy.failed, _MAX_INTEGER)
         for failure in policy.failures:
-            group = _group(failure, sums)
+            group = _group(failure, sums, room)
             sums[group] = min(sums.get(group, 0) + failure.sessions, _MAX_INTEGER)
             if most:
                 most -= 1
@@ -185,15 +192,15 @@ def _write_failure(store: Store, policy: int, failure: Failure) -> int:
     )
 
 
-def _group(failure: Failure, known: Collection[_Group]) -> _Group:
+def _group(failure: Failure, known: Collection[_Group], room: int) -> _Group:
     """The group of a failure. If there are too many groups already, a larger one."""
     result = failure.result or ""
     code = (failure.code or "")[:_MAX_CODE]
     group = _Group(result, failure.mx or "", failure.receiving_ip or "", code)
-    if group in known or len(known) < _MAX_GROUPS:
+    if group in known or len(known) < room:
         return group
     group = _Group(result)
-    return group if group in known or len(known) < 2 * _MAX_GROUPS else _NOT_SAID
+    return group if group in known or len(known) < 2 * room else _NOT_SAID
 
 
 def _kind(store: Store, values: Sequence[object]) -> int:

@@ -16,6 +16,7 @@ class Bounds:
     unverified: int = 5000  # Messages that anybody may have sent, of which the last ones stay.
     messages: int = 2_000_000
     failures: int = 5_000_000  # Rows. What the views sum is kept apart from them.
+    database: int = 4 * 2**30  # Octets that are in use. Usual reports take less, with as many rows as there may be.
     at_once: int = 100  # Messages that one call deletes for one reason.
     failures_at_once: int = 10_000  # Or a few more: all of a report.
 
@@ -31,6 +32,12 @@ _OF_ANYBODY = "FROM messages WHERE dkim IN ('none', 'other-domain', 'invalid', '
 # Without its mail, a message waits in vain for a key.
 _WITHOUT_MAIL = """
 UPDATE messages SET octets = 0, state = CASE state WHEN 'waiting' THEN 'stored' ELSE state END WHERE name = ?
+"""
+# What anybody may have sent is deleted first.
+_ANY_MESSAGES = "SELECT name FROM messages ORDER BY dkim = 'verified', id LIMIT ?"
+_USED = """
+SELECT (p.page_count - f.freelist_count) * s.page_size
+FROM pragma_page_count p, pragma_freelist_count f, pragma_page_size s
 """
 _SPAN = "SELECT COALESCE(MAX(id) - MIN(id) + 1, 0) FROM"
 # The reports with the oldest failures.
@@ -63,8 +70,21 @@ def tidy(spool: Spool, store: Store, settings: config.Reports, now: int, bounds:
         if _number(store, f"{_SPAN} failures") > bounds.failures:
             for (report,) in store.select(_DETAILED, (bounds.failures_at_once,)):
                 forget_details(store, report)
+        messages += _shrink(store, bounds)
     for name in {*mails, *messages}:
         spool.remove(name)
+
+
+def _shrink(store: Store, bounds: Bounds) -> list[str]:
+    """Delete messages until the database is no larger than it may be. Return their names."""
+    deleted: list[str] = []
+    if _number(store, _USED) > bounds.database:
+        for name in _names(store, _ANY_MESSAGES, bounds.at_once):
+            remove(store, name)
+            deleted.append(name)
+            if _number(store, _USED) <= bounds.database:
+                break
+    return deleted
 
 
 def _number(store: Store, statement: str) -> float:

@@ -1,6 +1,7 @@
 """What the database sums, compared with a naive sum over the reports that were written to it."""
 
 import datetime
+import json
 import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -9,13 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from postfix_mtasts.reports.decompress import MAX_REPORT
 from postfix_mtasts.reports.facts import facts, stored
+from postfix_mtasts.reports.parse import parse
 from postfix_mtasts.reports.records import Message, remove, write
 from postfix_mtasts.reports.report import Dkim, DkimState, Failure, Policy, Report
 from postfix_mtasts.reports.store import Store, StoreError
 from postfix_mtasts.reports.verdict import State
 from postfix_mtasts.reports.viewing import LONG, by_result, by_source
 from postfix_mtasts.reports.views import Sender, Window, day_of
+from tests.unit.reports.reports import RIGHT
 
 FIRST = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
 DOMAINS = ("a.example", "b.example", None)
@@ -265,6 +269,32 @@ def test_of_senders_that_are_not_verified_few_failures_are_stored(tmp_path: Path
         put(store, "1", Dkim(DkimState.NONE), report(many, many))
         assert store.one("SELECT COUNT(*) FROM failures") == (1000,)
         assert store.one("SELECT SUM(sessions) FROM groups") == (18000,)
+
+
+@pytest.mark.parametrize(("dkim", "most"), [(Dkim(DkimState.NONE), 3_000_000), (VERIFIED, MAX_REPORT)])
+@pytest.mark.parametrize("domains", [1, 100])
+def test_the_room_that_a_report_takes_is_bounded(tmp_path: Path, dkim: Dkim, most: int, domains: int) -> None:
+    """A mail of 60 KB has a report of 10 MB, in which all texts are long, and each differs from the others."""
+    details = [
+        {"result-type": f"{number} {'r' * 300}", "failed-session-count": 1}
+        | dict.fromkeys(("receiving-mx-hostname", "receiving-ip", "sending-mta-ip"), "x" * 100)
+        | dict.fromkeys(("failure-reason-code", "additional-information"), "x" * 100)
+        for number in range(10_000)
+    ]
+    each = len(details) // domains
+    parts = [(f"{number}.example", details[number * each :][:each]) for number in range(domains)]
+    made = RIGHT | {
+        "policies": [
+            {"policy": {"policy-domain": f"{'d' * 60}.{domain}"}, "summary": {}, "failure-details": some}
+            for domain, some in parts
+        ]
+    }
+    text = json.dumps(made).encode()
+    assert 9_000_000 < len(text) < 10_000_000
+    with opened(tmp_path) as store:
+        put(store, "1", dkim, parse(text))
+        store.execute("PRAGMA wal_checkpoint")
+    assert (tmp_path / "reports.sqlite").stat().st_size < most
 
 
 def test_a_database_of_a_later_version_is_left_alone(tmp_path: Path) -> None:

@@ -60,6 +60,12 @@ class Shelf:
         assert here == [name for (name,) in known]
         return here
 
+    def used(self) -> int:
+        """Octets of the database that are in use."""
+        words = ("page_count", "freelist_count", "page_size")
+        pages, free, size = (number for word in words for (number,) in self.store.select(f"PRAGMA {word}"))
+        return int((pages - free) * size)
+
     def messages(self) -> list[str]:
         return [name for (name,) in self.store.select("SELECT name FROM messages ORDER BY name")]
 
@@ -125,6 +131,20 @@ def test_failures_have_a_number_and_their_sums_stay(shelf: Shelf) -> None:
         shelf.tidy(failures=25, failures_at_once=5)
         assert shelf.store.one("SELECT COUNT(*) FROM failures") == (left,)
     assert facts(shelf.store, span, None, LONG, unverified=False) == before
+
+
+def test_the_database_has_a_size(shelf: Shelf) -> None:
+    """What anybody may have sent goes first, the older before, and no more than has to."""
+    for name, dkim in (("a", VERIFIED), ("b", ANYBODY), ("c", ANYBODY), ("d", VERIFIED)):
+        shelf.add(name, dkim=dkim, failures=1000)
+    size = shelf.used()
+    for expected in (["a", "c", "d"], ["a", "d"], ["d"]):
+        shelf.tidy(database=size, at_once=1)
+        assert len(shelf.messages()) == len(expected) + 1
+        shelf.tidy(database=shelf.used() - 1)
+        assert shelf.messages() == shelf.mails() == expected
+    shelf.tidy(database=0)
+    assert shelf.messages() == []
 
 
 def test_what_was_begun_and_never_completed_goes_after_a_day(shelf: Shelf, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from postfix_mtasts.reports.actions import Quarantined
 from postfix_mtasts.reports.command import parser
 from postfix_mtasts.reports.decompress import MAX_REPORT
 from postfix_mtasts.reports.document import MAX_DEPTH
-from postfix_mtasts.reports.fields import MAX_PROBLEMS, MAX_TEXT
+from postfix_mtasts.reports.fields import MAX_NAME, MAX_PROBLEMS, MAX_TEXT
 from postfix_mtasts.reports.files import MAX_FILE
 from postfix_mtasts.reports.report import Dkim, DkimState, Failure, Policy, Report
 from postfix_mtasts.reports.verdict import State
@@ -69,6 +69,7 @@ def test_the_manual_has_the_bounds(manual: str) -> None:
         f"{parse.MAX_FAILURES:,} failures",
         f"{MAX_DEPTH} levels",
         f"{MAX_TEXT} characters",
+        f"{MAX_NAME} characters",
         f"first {MAX_PROBLEMS}",
     }
     assert {bound for bound in bounds if bound not in " ".join(manual.split())} == set()

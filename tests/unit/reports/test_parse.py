@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postfix_mtasts.reports.fields import MAX_PROBLEMS, MAX_TEXT
+from postfix_mtasts.reports.fields import MAX_NAME, MAX_PROBLEMS
 from postfix_mtasts.reports.parse import MAX_FAILURES, MAX_POLICIES, parse
 from postfix_mtasts.reports.report import Failure, Policy, Report, ReportError
 from tests.unit.reports.reports import DETAILS, FAILURE, GONE, POLICY, RIGHT, SUMMARY, spoiled
@@ -89,9 +89,9 @@ def test_a_report_that_is_right() -> None:
         ),
         (
             ("organization-name",),
-            "x" * (MAX_TEXT + 1),
-            {"organization": "x" * MAX_TEXT},
-            [f"organization-name is longer than {MAX_TEXT} characters: cut"],
+            "x" * (MAX_NAME + 1),
+            {"organization": "x" * MAX_NAME},
+            [f"organization-name is longer than {MAX_NAME} characters: cut"],
         ),
         (("report-id",), None, {"report_id": None}, ["report-id is missing"]),
         (("contact-info",), None, {}, ["contact-info is missing"]),
