@@ -32,7 +32,7 @@ def decompress(data: bytes) -> bytes:
         raise ReportError("larger than 10 MiB when decompressed")
     if not stream.eof:
         raise ReportError("incomplete gzip data")
-    # Zeros are padding. A second member would be a second file.
-    if stream.unused_data.strip(b"\0"):
+    # Zeros are padding, and a mail ends with a line break. A second member would be a second file.
+    if stream.unused_data.strip(b"\0\r\n"):
         raise ReportError("more data follows the gzip data")
     return content

@@ -31,6 +31,7 @@ _FIELDS = ("Content-Type", "Content-Disposition", "Content-Transfer-Encoding")
 _REPORTS = ("application/tlsrpt+gzip", "application/tlsrpt+json")
 # Media types that senders give to reports, and to other files.
 _FILES = ("application/octet-stream", "application/gzip", "application/x-gzip", "application/json", "text/json")
+_BLANKS = b" \t\r\n\xef\xbb\xbf"  # With a byte order mark.
 _NAMES = (".json", ".json.gz", ".gz")
 
 
@@ -88,8 +89,11 @@ class _Mail:
         elif kind in _REPORTS:
             yield self._content(part, body, end), _base_name(name)
         elif kind in _FILES or name.lower().endswith(_NAMES):
-            content = self._content(part, body, end)
-            if is_compressed(content) or content[:1000].lstrip()[:1] == b"{":
+            try:
+                content = self._content(part, body, end)
+            except ReportError:  # Another file may be damaged, with a report beside it.
+                return
+            if is_compressed(content) or content[:1000].lstrip(_BLANKS)[:1] == b"{":
                 yield content, _base_name(name)
 
     def _read_headers(self, start: int, end: int) -> tuple[email.message.Message, int]:

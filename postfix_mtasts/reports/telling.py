@@ -73,7 +73,8 @@ def summary(
     if database.exists():
         with Store(database) as store:
             store.open_to_read()
-            found = facts(store, span, None, digest.LIMITS, unverified=False)
+            with store.snapshot():
+                found = facts(store, span, None, digest.LIMITS, unverified=False)
     sources, results = by_source(span, None, found, digest.LIMITS), by_result(span, None, found, digest.LIMITS)
     subject, lines = digest.subject(results), digest.body(sources, results)
     if output.json:

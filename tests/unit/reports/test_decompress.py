@@ -17,8 +17,8 @@ def test_what_is_compressed_and_what_is_not() -> None:
     assert [decompress(data) for data in (COMPRESSED, TEXT, b"")] == [TEXT, TEXT, b""]
 
 
-def test_zeros_are_padding() -> None:
-    assert decompress(COMPRESSED + b"\0\0\0") == TEXT
+def test_what_may_follow() -> None:
+    assert [decompress(COMPRESSED + rest) for rest in (b"\0\0\0", b"\r\n")] == [TEXT, TEXT]
 
 
 def test_ten_mebibytes_are_read() -> None:

@@ -38,6 +38,7 @@ def mail(body: bytes) -> bytes:
 
 
 NOTE = part("text/plain", b"A report", encoding="7bit")
+DAMAGED = part("application/octet-stream", b"", name="picture.gz").rstrip() + b"\n\ne\n"
 NAME = "x.example!y.example!1!2.json.gz"
 
 
@@ -64,7 +65,9 @@ NAME = "x.example!y.example!1!2.json.gz"
             b"Content-Type: application/gzip\nContent-Transfer-Encoding: base64\n\nH4sI" + b"=" * 5,
             (b"\x1f\x8b\x08", ""),
         ),
-        # What does not look like a report
+        (part("application/octet-stream", b"\xef\xbb\xbf" + TEXT), (b"\xef\xbb\xbf" + TEXT, "")),
+        # What does not look like a report, or is damaged
+        (multipart(DAMAGED, part("application/gzip"), DAMAGED), (GZIP, "")),
         (multipart(part("application/octet-stream", b"\x89PNG"), part("application/gzip")), (GZIP, "")),
         # Parts within parts
         (multipart(multipart(NOTE, part("application/gzip"), boundary="b1"), boundary="b"), (GZIP, "")),
