@@ -72,7 +72,9 @@ class Intake:
         for name in names:
             try:
                 data = self._spool.read(name)
-            except FileNotFoundError:  # Its time is over, or another process has dropped it.
+            except (FileNotFoundError, IsADirectoryError, PermissionError):
+                # Its time is over, or another process has dropped it. What somebody put there, which is no mail or may
+                # not be read, holds up no other.
                 continue
             earlier = self._earlier(name)
             # If its file has been damaged since, what it said stays.

@@ -294,6 +294,16 @@ def test_a_disk_that_has_room_for_the_mail_alone(
         assert desk.sessions() == {(ORG, True): (2 * 5326, 2 * 303)}
 
 
+def test_what_is_no_mail_in_the_spool_holds_up_no_other(desk: Desk, signer: Signer) -> None:
+    came = int(time.time()) - 100
+    (desk.spool / f"new/{came}.folder").mkdir(parents=True)
+    (desk.spool / f"new/{came}.left-over").write_bytes(signed(signer, report()))
+    done = desk.run("receive", mail=signed(signer, report(2)))
+    assert [line.split(": ", 2)[2] for line in done.stderr.splitlines()] == [STORED, STORED]
+    assert desk.json("replay") == {"stored": 2, "duplicate": 0, "waiting": 0, "quarantined": 0}
+    assert [path.name for path in desk.mails("new")] == [f"{came}.folder"]
+
+
 def test_twenty_at_once(desk: Desk, signer: Signer) -> None:
     """Ten different reports, each twice, into a database that each of them may have to make."""
     mails = [signed(signer, report(number // 2)) for number in range(20)]
