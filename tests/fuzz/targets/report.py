@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from postfix_mtasts.query.output import printable
 from postfix_mtasts.reports.decompress import decompress, is_compressed
-from postfix_mtasts.reports.fields import MAX_PROBLEMS, MAX_TEXT
+from postfix_mtasts.reports.fields import MAX_NAME, MAX_PROBLEMS, MAX_TEXT
 from postfix_mtasts.reports.mail import find_report
 from postfix_mtasts.reports.parse import MAX_FAILURES, MAX_POLICIES, parse
 from postfix_mtasts.reports.report import Dkim, DkimState, Report, ReportError
@@ -52,9 +52,11 @@ def _check(report: Report) -> None:
         assert min(policy.successful, policy.failed) >= 0
         for failure in policy.failures:
             assert failure.sessions >= 0
-            texts = (failure.result, failure.mx, failure.receiving_ip, failure.sending_ip, failure.code)
+            names = (failure.result, failure.mx, failure.receiving_ip, failure.sending_ip)
+            texts = (failure.code, failure.information)
+            assert max((len(name) for name in names if name), default=0) <= MAX_NAME
             assert max((len(text) for text in texts if text), default=0) <= MAX_TEXT
-            for text in texts:
+            for text in (*names, *texts):
                 (text or "").encode()  # No half of a surrogate pair, which a database refuses.
     for text in (report.organization, report.report_id, *report.problems):
         (text or "").encode()
