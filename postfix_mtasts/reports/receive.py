@@ -31,6 +31,8 @@ def run(words: list[str]) -> int:
             return receive(None, sys.stdin.buffer)
         case ["--config", path]:
             return receive(path, sys.stdin.buffer)
+        case [word] if word.startswith("--config="):
+            return receive(word.removeprefix("--config="), sys.stdin.buffer)
     tell(syslog.LOG_ERR, f"the mail could not be saved: unknown arguments: {' '.join(words)}")
     return os.EX_TEMPFAIL
 

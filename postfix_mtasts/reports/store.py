@@ -31,6 +31,13 @@ class StoreError(Exception):
         self.hint = hint
 
 
+class NothingYetError(StoreError):
+    """No report has been taken in yet."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"no report has been taken in yet: {why}", _NOTHING_YET)
+
+
 class Store:
     """The database at a path. The methods raise StoreError."""
 
@@ -61,12 +68,12 @@ class Store:
                 connection.execute(f"PRAGMA user_version = {schema.VERSION}")
 
     def open_to_read(self) -> None:
-        """Open the file to look at it. Raises StoreError if there is none."""
+        """Open the file to look at it. Raises NothingYetError if there is none."""
         with self._errors():
             try:
                 self._path.stat()  # SQLite does not say why it cannot.
             except FileNotFoundError as error:
-                raise _nothing_yet(f"there is no {self._path}") from error
+                raise NothingYetError(f"there is no {self._path}") from error
             # To open it and close it would give up the locks of other connections of this process.
             if not os.access(self._path, os.R_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -80,7 +87,7 @@ class Store:
                     raise
                 is_made, self._without_log = self._look("mode=ro&immutable=1"), before
             if not is_made:
-                raise _nothing_yet(f"{self._path} is empty")
+                raise NothingYetError(f"{self._path} is empty")
 
     def close(self) -> None:
         """Close the file."""
@@ -202,7 +209,3 @@ class Store:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
                 hint = "move it away, with its -wal and -shm; then `replay` takes in the mails that are still there"
             raise StoreError(f"{self._path}: {error}", hint) from error
-
-
-def _nothing_yet(why: str) -> StoreError:
-    return StoreError(f"no report has been taken in yet: {why}", _NOTHING_YET)

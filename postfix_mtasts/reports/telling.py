@@ -24,7 +24,7 @@ from postfix_mtasts.reports.letter import letter
 from postfix_mtasts.reports.looking import Subcommand, now
 from postfix_mtasts.reports.meaning import Severity
 from postfix_mtasts.reports.sendmail import SendmailError, own_address, send
-from postfix_mtasts.reports.store import Store
+from postfix_mtasts.reports.store import NothingYetError, Store
 from postfix_mtasts.reports.told import keep, known, told
 from postfix_mtasts.reports.viewing import Facts, by_result, by_source
 from postfix_mtasts.reports.views import LeftOut, window
@@ -70,11 +70,10 @@ def summary(
     """Tell how the week was, also if all is well. Raises StoreError."""
     span, database = window(time.date(), digest.DAYS), Path(settings.reports.path)
     found = _NOTHING
-    if database.exists():
-        with Store(database) as store:
-            store.open_to_read()
-            with store.snapshot():
-                found = facts(store, span, None, digest.LIMITS, unverified=False)
+    with contextlib.suppress(NothingYetError), Store(database) as store:
+        store.open_to_read()
+        with store.snapshot():
+            found = facts(store, span, None, digest.LIMITS, unverified=False)
     sources, results = by_source(span, None, found, digest.LIMITS), by_result(span, None, found, digest.LIMITS)
     subject, lines = digest.subject(results), digest.body(sources, results)
     if output.json:

@@ -23,7 +23,7 @@ from postfix_mtasts.reports.doctor.check_record import Published, check_record, 
 from postfix_mtasts.reports.doctor.transport import Transport, transport
 from postfix_mtasts.reports.looking import now
 from postfix_mtasts.reports.spool import Spool, folder
-from postfix_mtasts.reports.store import Store, StoreError
+from postfix_mtasts.reports.store import NothingYetError, Store, StoreError
 from postfix_mtasts.reports.verdict import is_ours
 from postfix_mtasts.reports.viewing import is_hostname
 
@@ -57,9 +57,11 @@ async def examine(
     try:
         seen, found = _check_store(database, time)
         findings += found
+    except NothingYetError:
+        findings.append(nothing_yet())
     except StoreError as error:
-        hint = ("run", error.hint) if error.hint else ("", "")
-        findings.append(Finding("store", Status.ERROR, str(error), "reports are saved, and not taken in", *hint))
+        why = "; ".join(filter(None, ("reports are saved, and not taken in", error.hint)))
+        findings.append(Finding("store", Status.ERROR, str(error), why))
     except PermissionError:
         pass  # _check_files says so.
     postfix = await _transport(findings, path)
@@ -98,7 +100,7 @@ def _check_settings(settings: Config) -> Iterator[Finding]:
 
 def _check_store(database: Path, time: datetime.datetime) -> tuple[Sequence[str], list[Finding]]:
     """The domains that reports are about, and what is wrong."""
-    if not database.exists():
+    if not database.exists():  # Where we may not look, this says so.
         return (), [nothing_yet()]
     with Store(database) as store:
         store.open_to_read()

@@ -185,6 +185,18 @@ def test_a_damaged_database(machine: Machine) -> None:
     machine.database.write_bytes(b"no database" * 1000)
     (finding,) = [one for one in machine.examine("one.example") if one.check == "store"]
     assert (finding.status, finding.what) == (Status.ERROR, f"{machine.database}: file is not a database")
+    assert finding.why == (
+        "reports are saved, and not taken in; move it away, with its -wal and -shm; then `replay` takes in the mails"
+        " that are still there"
+    )
+    assert (finding.place, finding.line) == ("", "")  # It is not a command.
+
+
+def test_a_database_that_was_made_and_not_written_to(machine: Machine) -> None:
+    machine.database.write_bytes(b"")
+    findings = machine.examine("one.example")
+    assert of(findings, "store") == []
+    assert of(findings, "last-report") == [(Status.WARNING, "no report of a verified sender has come yet")]
 
 
 @pytest.mark.parametrize(

@@ -240,6 +240,11 @@ def test_an_installation_that_is_not_whole(desk: Desk, missing: str) -> None:
     assert done.stderr.startswith(b"the mail could not be saved: ModuleNotFoundError")
 
 
+def test_the_configuration_in_one_word(desk: Desk) -> None:
+    done = subprocess.run([REPORTS, "receive", f"--config={desk.config}"], input=mail(report()), check=False)
+    assert (done.returncode, len(desk.mails("cur"))) == (0, 1)
+
+
 @pytest.mark.parametrize("words", [["--conifg", "x"], ["--config"], ["x"]])
 def test_wrong_arguments(desk: Desk, words: list[str]) -> None:
     done = subprocess.run([REPORTS, "receive", *words], input="", capture_output=True, text=True, check=False)

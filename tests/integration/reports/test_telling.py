@@ -291,6 +291,9 @@ def test_before_the_first_report(desk: Desk) -> None:
     assert (desk.alert(), desk.mails(), desk.database.exists()) == (Status.OK, [], False)
     assert (desk.summary(), desk.subjects()) == (Status.OK, ["TLS reports: no reports this week"])
     assert not desk.database.exists()
+    desk.database.parent.mkdir(exist_ok=True)
+    desk.database.touch()  # A process was killed before it had written to it.
+    assert (desk.summary(), desk.subjects()) == (Status.OK, ["TLS reports: no reports this week"])
 
 
 def test_a_summary_is_sent_also_if_all_is_well(desk: Desk) -> None:
