@@ -58,7 +58,8 @@ def run(words: list[str]) -> Status:
         sys.stderr.close()  # Otherwise Python prints the error again at exit.
         return Status.UNAVAILABLE
     except OSError as error:
-        complain(f"{error.filename or ''}: {(error.strerror or str(error)).lower()}".lstrip(": "))
+        hint = "run it as root" if isinstance(error, PermissionError) else ""
+        complain(f"{error.filename or ''}: {(error.strerror or str(error)).lower()}".lstrip(": "), hint)
         return Status.UNAVAILABLE
     except KeyboardInterrupt:
         return Status.INTERRUPTED

@@ -19,7 +19,7 @@ _BUSY_TIMEOUT = 10.0  # Seconds to wait for other processes. Postfix allows pipe
 _CACHE = 2 * 2**10  # KiB of pages that are kept in memory.
 _OURS = {"messages", "reports", "policies", "failures"}
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_AS_WHOM = "run it as root"
+_NO_RIGHT = "run it as root; to look, a member of its group may run it too"
 _NOTHING_YET = "postfix-mtasts-reports doctor says what is missing before reports arrive"
 
 
@@ -201,7 +201,7 @@ class Store:
             yield
             self._check_state()
         except OSError as error:
-            hint = _AS_WHOM if isinstance(error, PermissionError) else ""
+            hint = _NO_RIGHT if isinstance(error, PermissionError) else ""
             raise StoreError(f"{self._path}: {os.strerror(error.errno or 0).lower()}", hint) from error
         except sqlite3.Error as error:
             self._check_state()

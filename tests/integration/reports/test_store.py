@@ -1,6 +1,10 @@
 """The database beside other programs and other processes, whatever becomes of them."""
 
+import os
 import sqlite3
+import subprocess
+import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -8,8 +12,26 @@ import pytest
 
 from postfix_mtasts.reports.store import Store, StoreError
 from tests.integration.conftest import filled, small_disk
+from tests.world.postfix import unfit
 
 NAMES = "SELECT COUNT(*), COUNT(DISTINCT length(name)), MAX(name) FROM messages"
+
+# Two groups, and what somebody of one reads of a database.
+NOGROUP, GROUP = 65_534, 1
+READER = """
+import os, sys
+from pathlib import Path
+from postfix_mtasts.reports.store import Store, StoreError
+os.setgroups([])
+os.setgid(int(sys.argv[2]))
+os.setuid(65_534)
+try:
+    with Store(Path(sys.argv[1])) as store:
+        store.open_to_read()
+        print(*store.one("SELECT COUNT(*) FROM messages"))
+except StoreError as error:
+    print(error, error.hint, sep="; ")
+"""
 
 
 def opened(path: Path) -> Store:
@@ -86,3 +108,29 @@ def test_a_file_that_was_made_and_not_written_to_has_no_report(tmp_path: Path) -
     put(path, 0, 1)
     with looked_at(path) as store:
         assert store.one("SELECT COUNT(*) FROM messages") == (1,)
+
+
+@pytest.mark.skipif(bool(unfit()), reason=unfit() or "")
+def test_the_group_may_look_and_makes_nothing() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o750)
+        os.chown(name, -1, GROUP)
+        path = Path(name, "reports.sqlite")
+        put(path, 0, 1)
+        assert read_by(path, GROUP) == "1\n"
+        assert [one.name for one in Path(name).iterdir()] == [path.name]
+        reason = f"{path}: permission denied; run it as root; to look, a member of its group may run it too\n"
+        assert read_by(path, NOGROUP) == reason
+        with opened(path) as store:
+            store.execute("DELETE FROM messages")
+            assert read_by(path, GROUP) == "0\n"
+        with looked_at(path):
+            pass
+        assert Path(f"{path}-shm").exists()
+        assert read_by(path, GROUP) == "0\n"
+
+
+def read_by(path: Path, group: int) -> str:
+    """What somebody of a group reads of a database."""
+    command = [sys.executable, "-c", READER, str(path), str(group)]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
