@@ -235,8 +235,11 @@ def _check_media_type(message: dkim.DKIM, names: Sequence[bytes]) -> None:
     part = email.message.Message()
     for value in _values(message, b"content-type"):
         part["Content-Type"] = value[:_MAX_FIELD].decode("ascii", "replace")
-    begin = f"--{part.get_boundary('')}\r\n".encode("ascii", "replace")
-    if part.get_content_maintype() == "multipart" and not message.body.startswith(begin):
+    try:
+        begin, kind = f"--{part.get_boundary('')}".encode("ascii", "replace"), part.get_content_maintype()
+    except Exception as error:  # As in `mail`.
+        raise _NotVerified("malformed headers") from error
+    if kind == "multipart" and message.body.lstrip(b"\r\n").partition(b"\r\n")[0].rstrip(b" \t") != begin:
         raise _NotVerified("the signature does not cover Content-Type, and the body begins with something else")
 
 

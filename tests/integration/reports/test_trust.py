@@ -252,6 +252,8 @@ async def test_a_media_type_that_is_not_signed(verifier: Verifier, signer: Signe
     """Google's signatures leave it out."""
     signed = signer.sign_with(TYPE + mail(body=PARTS), ORG, (b"from", b"subject"))
     assert await verifier.verify(signed, NOW) == verified(ORG)
+    padded = signer.sign_with(TYPE + mail(body=b"\r\n" + PARTS.replace(b"--X Y\r", b"--X Y \t\r")), ORG, (b"from",))
+    assert await verifier.verify(padded, NOW) == verified(ORG)
     assert await verifier.verify(signer.sign_with(mail(), ORG, (b"from",)), NOW) == verified(ORG)
 
 
