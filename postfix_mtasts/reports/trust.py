@@ -224,8 +224,8 @@ def _check_media_type(message: dkim.DKIM, names: Sequence[bytes]) -> None:
     """Raise _NotVerified if somebody may have added the media type, which decides what of the body is the report.
 
     Whoever has any mail of a sender with words of his own in it could make a report of them. A signature covers the
-    last one of several fields. Google does not sign the type: there, the first line that is signed has to be that
-    which begins the first part.
+    last one of several fields. RFC 6376, 5.4.1, does not ask for the type to be signed. If it is not, the first line of
+    the body, which is signed, has to be that which begins the first part.
     """
     for name in (b"Content-Type", b"Content-Transfer-Encoding"):
         if len(_values(message, name.lower())) > 1:

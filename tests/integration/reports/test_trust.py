@@ -249,7 +249,7 @@ async def test_a_signature_must_be_valid_when_the_mail_was_received(
 
 
 async def test_a_media_type_that_is_not_signed(verifier: Verifier, signer: Signer) -> None:
-    """Google's signatures leave it out."""
+    """RFC 6376, 5.4.1, does not ask for it."""
     signed = signer.sign_with(TYPE + mail(body=PARTS), ORG, (b"from", b"subject"))
     assert await verifier.verify(signed, NOW) == verified(ORG)
     padded = signer.sign_with(TYPE + mail(body=b"\r\n" + PARTS.replace(b"--X Y\r", b"--X Y \t\r")), ORG, (b"from",))
