@@ -84,7 +84,7 @@ def _subcommand(name: str) -> Subcommand:
 
 def parser() -> argparse.ArgumentParser:
     """The argument parser of the command."""
-    made = _Parser(PROGRAM, description="Take in and read TLS reports (RFC 8460).")
+    made = _Parser(PROGRAM, description="Take in and read TLS reports (RFC 8460).", allow_abbrev=False)
     made.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     subcommands = made.add_subparsers(metavar="SUBCOMMAND", dest="subcommand", required=True)
     _add(subcommands, "receive", "save a mail from standard input and take it in: for Postfix's pipe(8)", json=False)
@@ -108,7 +108,9 @@ def _add_views(subcommands: Any) -> None:
         ("results", "what failed, what it means and what to do"),
     ):
         view = _add(subcommands, name, help_text)
-        view.add_argument("--days", type=_days, default=DAYS, metavar="N", help=f"up to yesterday (default: {DAYS})")
+        view.add_argument(
+            "--days", type=_days, default=DAYS, metavar="N", help=f"so many days, up to yesterday (default: {DAYS})"
+        )
         view.add_argument("--domain", type=_domain, metavar="DOMAIN", help="only of this policy domain")
         view.add_argument("--all", action="store_true", help="count senders that are not verified, and print all")
     for name, help_text in (
@@ -127,15 +129,18 @@ def _add_views(subcommands: Any) -> None:
 
 
 def _add_quarantine(subcommands: Any) -> None:
-    quarantine = subcommands.add_parser("quarantine", help="what could not be read, or is about other domains")
+    what = "what could not be read, or is about other domains"
+    quarantine = subcommands.add_parser("quarantine", help=what, description=_sentence(what), allow_abbrev=False)
     actions = quarantine.add_subparsers(metavar="ACTION", dest="action", required=True)
-    _add(actions, "list", "list it")
+    _add(actions, "list", "list the messages, with their numbers")
     for name, help_text in (
         ("show", "show messages"),
         ("accept", "take messages in, whatever domain they are about"),
         ("drop", "delete messages for good"),
     ):
-        _add(actions, name, help_text).add_argument("number", nargs="+", type=int, metavar="NUMBER", help="in the list")
+        _add(actions, name, help_text).add_argument(
+            "number", nargs="+", type=int, metavar="NUMBER", help="as `quarantine list` has it"
+        )
 
 
 def _add_mailing(subcommands: Any) -> None:
@@ -147,19 +152,24 @@ def _add_mailing(subcommands: Any) -> None:
             "--to", type=_address, metavar="ADDRESS", help="mail it there (default: reports.alert_to)"
         )
     doctor = _add(subcommands, "doctor", "check that reports arrive here, and what is wrong")
-    doctor.add_argument("domain", nargs="*", type=_domain, metavar="DOMAIN", help="(default: reports.domains)")
+    doctor.add_argument("domain", nargs="*", type=_domain, metavar="DOMAIN", help="of yours (default: reports.domains)")
     doctor.add_argument("--no-mail", action="store_true", help="send no mail to the address that reports go to")
 
 
 def _add(to: Any, name: str, help_text: str, *, json: bool = True) -> argparse.ArgumentParser:
-    described = f"{help_text[0].upper()}{help_text[1:]}."
-    one: argparse.ArgumentParser = to.add_parser(name, help=help_text, description=described, allow_abbrev=False)
+    one: argparse.ArgumentParser = to.add_parser(
+        name, help=help_text, description=_sentence(help_text), allow_abbrev=False
+    )
     if json:
         one.add_argument("--json", action="store_true", help="print JSON, one document per line")
     one.add_argument(
         "--config", metavar="FILE", help=f"the configuration (default: {config.DEFAULT_PATH}, if it exists)"
     )
     return one
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _days(text: str) -> int:
