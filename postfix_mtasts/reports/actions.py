@@ -11,7 +11,7 @@ from typing import Self
 from postfix_mtasts.config import Config
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.reports import hiding
-from postfix_mtasts.reports.files import content, files
+from postfix_mtasts.reports.files import content, files, reason
 from postfix_mtasts.reports.intake import Intake, Outcome
 from postfix_mtasts.reports.reading import read_data
 from postfix_mtasts.reports.records import remove
@@ -120,18 +120,17 @@ class Actions:
             try:
                 data = content(file)
             except OSError as error:
-                reason = (error.strerror or str(error)).lower()
-                self._others.append(Imported(file, None, reason, f"not read: {reason}"))
+                why = reason(error)
+                self._others.append(Imported(file, None, why, f"not read: {why}"))
                 continue
             digest = hashlib.sha256(data).hexdigest()
             known = self._store.one(
                 "SELECT state, reason FROM messages WHERE digest = ? ORDER BY id LIMIT 1", (digest,)
             )
             if known:
-                state, reason = State(known[0]), known[1]
+                state, why = State(known[0]), known[1]
                 state = State.DUPLICATE if state is State.STORED else state
-                summary = f"{state.value}: {reason}" if reason else state.value
-                self._others.append(Imported(file, state, reason, summary))
+                self._others.append(Imported(file, state, why, f"{state.value}: {why}" if why else state.value))
                 continue
             name = self._spool.save(io.BytesIO(data), now, Path(file).name)
             origin[name] = file

@@ -30,6 +30,13 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
+def reason(error: OSError) -> str:
+    """Why a file cannot be read."""
+    if isinstance(error, IsADirectoryError):
+        return "a folder that is no Maildir: name the files in it"
+    return (error.strerror or str(error)).lower()
+
+
 def content(name: str) -> bytes:
     """Return what is in a file, but at most one octet more than MAX_FILE. Raises OSError."""
     with Path(name).open("rb") as file:

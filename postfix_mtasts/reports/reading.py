@@ -5,7 +5,7 @@ import datetime
 from pathlib import Path
 
 from postfix_mtasts.reports.decompress import decompress, is_compressed
-from postfix_mtasts.reports.files import MAX_FILE, content
+from postfix_mtasts.reports.files import MAX_FILE, content, reason
 from postfix_mtasts.reports.mail import find_report
 from postfix_mtasts.reports.parse import parse
 from postfix_mtasts.reports.report import Dkim, DkimState, Reading, Report, ReportError
@@ -23,7 +23,7 @@ async def read(file: str, verifier: Verifier, now: datetime.datetime) -> Reading
     try:
         data = content(file)
     except OSError as error:
-        return Reading(file, None, _NO_MAIL, (error.strerror or str(error)).lower())
+        return Reading(file, None, _NO_MAIL, reason(error))
     return await read_data(file, data, verifier, now)
 
 
