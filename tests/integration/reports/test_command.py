@@ -124,7 +124,9 @@ def test_exit_statuses(tmp_path: Path, content: str | None, status: int, rejecte
     assert (documents[1]["file"], documents[1]["report_id"]) == ("right.json", RIGHT["report-id"])
 
 
-@pytest.mark.parametrize(("name", "reason"), [(".", "a folder that is no Maildir: name the files in it"), (300 * "x", "file name too long")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [(".", "a folder that is no Maildir: name the files in it"), (300 * "x", "file name too long")]
+)
 def test_what_is_neither_a_file_nor_a_maildir(tmp_path: Path, name: str, reason: str) -> None:
     done = run("read", "--json", name, folder=tmp_path)
     assert (done.returncode, done.stderr) == (2, "")
