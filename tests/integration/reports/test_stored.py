@@ -7,8 +7,6 @@ expected.
 import datetime
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +17,8 @@ from tests.integration.reports.mails import ORG, Desk, mail, report, signed, yes
 from tests.integration.reports.test_command import HOSTILE, golden
 from tests.unit.reports.reports import RIGHT
 from tests.world.dns import DnsServer
-from tests.world.postfix import unfit
 
 # What somebody without a right to it is told of a database.
-READER = """
-import os, pathlib, sys
-from postfix_mtasts.reports.store import Store, StoreError
-os.setuid(65_534)
-try:
-    Store(pathlib.Path(sys.argv[1])).open_to_read()
-except StoreError as error:
-    print(error, error.hint, sep="\\n")
-"""
 
 DOMAIN = "example.com"
 FAILURE = RIGHT["policies"][0]["failure-details"][0]
@@ -159,15 +147,6 @@ def test_a_view_of_a_database_that_is_not_there(tmp_path: Path, dns: DnsServer) 
     hint = "hint: postfix-mtasts-reports doctor says what is missing before reports arrive"
     assert (done.returncode, done.stdout) == (69, "")
     assert done.stderr == f"postfix-mtasts-reports: {reason}\n{hint}\n"
-
-
-@pytest.mark.skipif(bool(unfit()), reason=unfit() or "")
-def test_a_view_without_the_right_to_look(tmp_path: Path) -> None:
-    path = tmp_path / "reports.sqlite"
-    path.touch()
-    tmp_path.chmod(0o700)
-    done = subprocess.run([sys.executable, "-c", READER, path], stdout=subprocess.PIPE, text=True, check=True)
-    assert done.stdout == f"{path}: permission denied\nrun it as root\n"
 
 
 def test_quarantine(tmp_path: Path, dns: DnsServer, signer: Signer) -> None:
