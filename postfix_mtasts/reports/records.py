@@ -108,11 +108,7 @@ def _write_report(store: Store, message: int, dkim: Dkim, report: Report) -> Ite
     start, end = (int(time.timestamp()) for time in (report.start, report.end))
     identity = report.report_id or f"{start}-{end}"
     day = _day(report)
-    of_domain: defaultdict[str, list[Policy]] = defaultdict(list)
-    for policy in report.policies:
-        of_domain[policy.domain or ""].append(policy)
-    if not of_domain:  # A report without policies is known by its time alone.
-        of_domain[""] = []
+    of_domain = _of_domains(report)
     room = max(_MIN_GROUPS, _MAX_GROUPS // len(of_domain))
     most = MAX_FAILURES if verified else _MAX_UNVERIFIED // len(of_domain)
     for domain, policies in of_domain.items():
@@ -143,6 +139,14 @@ def _write_report(store: Store, message: int, dkim: Dkim, report: Report) -> Ite
             kind = _kind(store, (int(verified), sender, domain, *group))
             store.execute("INSERT INTO groups VALUES (?, ?, ?, ?, ?)", (kind, day, identifier, sessions, example))
         yield key
+
+
+def _of_domains(report: Report) -> Mapping[str, Sequence[Policy]]:
+    """The policies of each policy domain. A report without policies is known by its time alone."""
+    of_domain: defaultdict[str, list[Policy]] = defaultdict(list)
+    for policy in report.policies:
+        of_domain[policy.domain or ""].append(policy)
+    return of_domain or {"": []}
 
 
 def _day(report: Report) -> str:

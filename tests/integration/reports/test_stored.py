@@ -18,8 +18,6 @@ from tests.integration.reports.test_command import HOSTILE, golden
 from tests.unit.reports.reports import RIGHT
 from tests.world.dns import DnsServer
 
-# What somebody without a right to it is told of a database.
-
 DOMAIN = "example.com"
 FAILURE = RIGHT["policies"][0]["failure-details"][0]
 
