@@ -32,6 +32,7 @@ from postfix_mtasts.rights import become_owner
 from postfix_mtasts.sts.policy import Mode
 
 PROGRAM = "postfix-mtasts-publish"
+PUBLISHES_LATER = f"the change is stored, and `{PROGRAM} check` publishes it once that is mended"
 _WEEK = 604_800  # Seconds.
 
 Action = Callable[[argparse.Namespace, Config, Output], Awaitable[Status]]
@@ -56,8 +57,7 @@ def run(words: list[str]) -> Status:
     except QueryError as error:
         return _fail(words, str(error), error.hint, error.status)
     except FileError as error:
-        hint = f"the change is stored, and `{PROGRAM} check` publishes it once that is mended"
-        return _fail(words, str(error), hint, Status.UNAVAILABLE)
+        return _fail(words, str(error), PUBLISHES_LATER, Status.UNAVAILABLE)
     except StoreError as error:
         return _fail(words, str(error), "", Status.UNAVAILABLE)
     except ConfigError as error:

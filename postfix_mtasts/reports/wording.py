@@ -13,7 +13,12 @@ def shown(text: str) -> str:
     These are escaped as in Python. What is long is cut. It still has to be escaped for HTML.
     """
     cut = text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
-    return cut if cut.isprintable() else "".join(map(_visible, cut))
+    return visible(cut)
+
+
+def visible(text: str) -> str:
+    """Text of any length, in which what is not to be seen is escaped as in Python."""
+    return text if text.isprintable() else "".join(map(_visible, text))
 
 
 def _visible(character: str) -> str:

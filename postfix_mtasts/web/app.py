@@ -61,6 +61,7 @@ def application(settings: Config, token: bytes, hands: Hands) -> Guard:
             StoreError: site.unavailable,
             PublishError: site.unavailable,
             QueryError: site.unavailable,
+            reported.MailError: site.unavailable,
         },
     )
     site.guard = Guard(starlette, settings.web, token, site.pages.security_policy)
@@ -153,7 +154,7 @@ class Site:
     def _mail(self, name: str, shown_name: str) -> Response:
         try:
             return _file(self._hands.mail(name), shown_name, "application/octet-stream")
-        except OSError as error:
+        except FileNotFoundError as error:
             raise HTTPException(404, "The mail is not kept any more: see reports.keep_mails.") from error
 
     def domains(self, request: Request) -> Response:

@@ -141,7 +141,8 @@ BUTTONS: Mapping[str, Button] = {
     "enforce": Button(
         "Change to mode enforce",
         "The domain is checked, and then the policy changes to mode enforce: senders deliver to no MX host that the"
-        " policy does not name, or whose certificate is not valid.",
+        " policy does not name, or whose certificate is not valid. The page of the domain says whether reports have"
+        " shown that this is safe; that is not asked for here.",
         _SOON,
         "/domains/{}",
         _publish("mode", "enforce"),

@@ -52,7 +52,12 @@ class Asked:
     def header(self, name: str) -> str | None:
         """The value of a header; None unless there is exactly one."""
         found = [value for key, value in self._headers if key == name.lower().encode()]
-        return found[0].decode("latin-1") if len(found) == 1 else None
+        if len(found) != 1:
+            return None
+        try:
+            return found[0].decode()  # Names of users may have any letters.
+        except UnicodeDecodeError:
+            return found[0].decode("latin-1")
 
 
 def refusal(asked: Asked, settings: Settings, token: bytes) -> Refusal | None:
@@ -62,6 +67,8 @@ def refusal(asked: Asked, settings: Settings, token: bytes) -> Refusal | None:
         return Refusal(421, "This name is not one of web.hosts.")
     if asked.method not in ("GET", "HEAD", "POST"):
         return Refusal(405, "Pages are read with GET and changed with POST.")
+    if asked.method != "POST" and _is_for_another_site(asked):
+        return Refusal(403, "A page of another site has asked for this, and may only lead here by a link.")
     if token and not _has_token(asked.header("authorization"), token):
         return Refusal(401, "This page needs the token in web.token_file, as the password of any user.", challenge=True)
     if settings.user_header and not _is_user(asked.header(settings.user_header)):
@@ -91,6 +98,16 @@ def _has_token(authorization: str | None, token: bytes) -> bool:
     except (binascii.Error, ValueError):
         return False
     return hmac.compare_digest(password, token)
+
+
+def _is_for_another_site(asked: Asked) -> bool:
+    """Whether a browser says that a page of another site has this as a part of its own, such as a picture.
+
+    That page would not see it, but how long it takes, and could have the dashboard make pages without end.
+    """
+    if asked.header("sec-fetch-site") not in ("cross-site", "same-site"):
+        return False
+    return (asked.header("sec-fetch-mode"), asked.header("sec-fetch-dest")) != ("navigate", "document")
 
 
 def _is_user(name: str | None) -> bool:

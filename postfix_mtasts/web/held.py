@@ -19,12 +19,13 @@ _PATIENCE = 5.0  # Seconds, for an answer from memory.
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A domain: what is cached, and why it could not be renewed."""
+    """A domain: what is cached, and why it could not be renewed. `fetched_at` is 0 if it never was."""
 
     domain: str
     status: Status
     summary: str
     fetched: str
+    fetched_at: float
     troubles: tuple[str, ...]
 
 
@@ -139,4 +140,5 @@ def arranged(known: Iterable[Known], now: float, *, all_read: bool = True) -> He
 def _line(one: Known, now: float) -> Line:
     cached = one.entry.cached
     fetched = ago(cached.fetched_at, now) if cached else "never"
-    return Line(one.domain, one.status(now), summary(one, now), fetched, tuple(failures(one, now)))
+    fetched_at = cached.fetched_at if cached else 0.0
+    return Line(one.domain, one.status(now), summary(one, now), fetched, fetched_at, tuple(failures(one, now)))

@@ -6,7 +6,7 @@ connection (Accept=yes), with the connection as standard input and output:
     {"button", "target", "form": {FIELD: TEXT}, "user"}  runs the command of a button
         reply: {"status", "lines": [[TEXT, STATUS or null], …]}, as `run.Done`
     {"mail": NAME}                                       reads a mail of the spool of reports
-        reply: the mail as it is; nothing if there is none
+        reply: a line `mail`, and the mail as it is; a line `gone` if there is none
 
 A request is one line of JSON. A helper takes buttons and no words of a command, so whoever has taken over the dashboard
 can do what its buttons do, and nothing else.
@@ -29,13 +29,17 @@ from postfix_mtasts.reports.files import MAX_FILE
 from postfix_mtasts.reports.spool import Spool, folder
 from postfix_mtasts.web import run
 from postfix_mtasts.web.buttons import BUTTONS, FieldError, command_of
+from postfix_mtasts.web.reported import MailError
 from postfix_mtasts.web.run import REPORTS, Command, Done
 
 MAX_REQUEST = 2**16  # Octets. A form has 8 KiB at most, and JSON writes a character in up to 12 octets.
 MAX_REPLY = 2**20  # Octets, of 500 lines.
 MAX_USER = 200  # Characters: `web, ` and a name.
 WITHIN = run.WITHIN + 10.0  # Seconds that the dashboard waits for a helper, which ends by itself before.
+MAIL_WITHIN = 20.0  # Seconds for a mail, which is read from a disk. Other pages wait for this one.
 _MAIL = re.compile(r"[0-9A-Za-z][0-9A-Za-z!._@-]{0,299}")
+
+_THERE, _GONE = b"mail\n", b"gone\n"
 
 JSON = dict[str, Any]
 
@@ -69,7 +73,7 @@ class Hands:
         fields = {field.name: form[field.name] for field in made.fields if field.name in form}
         request = {"button": button, "target": target, "form": fields, "user": user}
         try:
-            done = _done(await asyncio.to_thread(self._ask, command.program, request, MAX_REPLY))
+            done = _done(await asyncio.to_thread(self._ask, command.program, request, MAX_REPLY, WITHIN))
         except (OSError, ValueError) as error:
             why = in_words(error) if isinstance(error, OSError) else "it ended without an answer: see its journal"
             text = f"error: the helper for {command.program}: {why}"
@@ -78,18 +82,27 @@ class Hands:
         return command, done
 
     def mail(self, name: str) -> bytes:
-        """A mail that a report came in. Raises OSError if it is gone."""
-        if not self._helpers:
-            return Spool(folder(self._settings.reports.path)).read(name)
-        if not (text := self._ask(REPORTS, {"mail": name}, MAX_FILE + 1)):
+        """A mail that a report came in. Raises FileNotFoundError if it is gone, and MailError."""
+        try:
+            request = {"mail": name}
+            answer = (
+                self._ask(REPORTS, request, MAX_FILE + len(_THERE), MAIL_WITHIN)
+                if self._helpers
+                else _mail(name, self._settings)
+            )
+        except OSError as error:
+            raise MailError(f"{f'the helper for {REPORTS}: ' if self._helpers else ''}{in_words(error)}") from error
+        if answer == _GONE:
             raise FileNotFoundError(name)
-        return text
+        if not answer.startswith(_THERE):
+            raise MailError(f"the helper for {REPORTS} ended without an answer: see its journal")
+        return answer.removeprefix(_THERE)
 
-    def _ask(self, program: str, request: JSON, limit: int) -> bytes:
-        """What a helper answers, but no more than `limit` octets."""
+    def _ask(self, program: str, request: JSON, limit: int, within: float) -> bytes:
+        """What a helper answers, but no more than `limit` octets; `within` is in seconds, for each piece of it."""
         answer = bytearray()
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(WITHIN)
+            connection.settimeout(within)
             connection.connect(str(Path(self._helpers, program)))
             connection.sendall(json.dumps(request).encode() + b"\n")
             while len(answer) < limit and (piece := connection.recv(2**16)):
@@ -138,6 +151,6 @@ def parse(program: str, line: bytes) -> Press | str:
 
 def _mail(name: str, settings: Config) -> bytes:
     try:
-        return Spool(folder(settings.reports.path)).read(name)
+        return _THERE + Spool(folder(settings.reports.path)).read(name)
     except FileNotFoundError:
-        return b""
+        return _GONE

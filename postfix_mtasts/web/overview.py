@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from postfix_mtasts.config import Config
-from postfix_mtasts.publish.store import Line, Store
+from postfix_mtasts.publish.store import Line, Store, StoreError
 from postfix_mtasts.query.output import SEVERITIES, Status
 from postfix_mtasts.query.running.health import Health, Level, look
 from postfix_mtasts.reports import headline, viewing
@@ -20,6 +20,7 @@ SIGNS = {Status.OK: "✓", Status.NOTHING: "i", Status.WARNING: "!", Status.ERRO
 TONES = {Status.OK: "good", Status.NOTHING: "soft", Status.WARNING: "warn", Status.ERROR: "bad"}
 WORDS = {**SEVERITIES, Status.OK: "well", Status.NOTHING: "note"}
 _SUMS = viewing.Limits(rows=0, failures=0, reports=0, policies=0, mx=1)  # No source is listed.
+_COUNTED = f"This is about the last {DAYS} days."
 _ORDER = (Status.ERROR, Status.WARNING, Status.NOTHING, Status.OK)
 _LEVELS = {
     Level.OK: Status.OK,
@@ -48,12 +49,15 @@ def worst_first(concerns: Iterable[Concern]) -> list[Concern]:
 def concerns(settings: Config, now: datetime.datetime) -> list[Concern]:
     """All concerns, the worst first."""
     health, _ = look(settings)
-    return worst_first((sending(health), domains(_lines(settings.publish.path)), _reports(settings, now)))
+    return worst_first((sending(health), _domains(settings), _reports(settings, now)))
 
 
 def sending(health: Health) -> Concern:
     """What the daemon does for mail that is sent."""
-    first, *rest = health.reasons or ("nothing is known",)
+    reasons = health.reasons or ("nothing is known",)
+    if health.level is Level.CRITICAL and "time" not in health.numbers:  # A socket did not answer.
+        reasons = ("the daemon does not answer: Postfix defers the mail that it asks about", *reasons)
+    first, *rest = reasons
     return Concern("Sending", "/sending", _LEVELS[health.level], _sentence(first), "; ".join(rest))
 
 
@@ -81,7 +85,7 @@ def domains(lines: Iterable[Line] | None) -> Concern:
 def reported(said: Headline) -> Concern:
     """What the reports of the last days say."""
     status = next(status for status, tone in TONES.items() if tone == said.tone)
-    return Concern("Reports", "/results", status, said.first, said.then)
+    return Concern("Reports", "/results", status, said.first, f"{said.then} {_COUNTED}".lstrip())
 
 
 def _reports(settings: Config, now: datetime.datetime) -> Concern:
@@ -96,6 +100,13 @@ def _reports(settings: Config, now: datetime.datetime) -> Concern:
         status = Status.NOTHING if nothing_yet else Status.ERROR
         return Concern("Reports", "/results", status, _sentence(str(error)), error.hint)
     return reported(headline.of_view(viewing.by_result(span, None, found)))
+
+
+def _domains(settings: Config) -> Concern:
+    try:
+        return domains(_lines(settings.publish.path))
+    except StoreError as error:
+        return Concern("Domains", "/domains", Status.ERROR, _sentence(str(error)))
 
 
 def _lines(path: str) -> list[Line] | None:
@@ -122,4 +133,7 @@ def _of(known: list[Line]) -> str:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
+    """What begins with a path or a socket keeps its letters."""
+    first = text.partition(" ")[0]
+    begun = text if "/" in first else f"{text[:1].upper()}{text[1:]}"
+    return begun.rstrip(".") + "."

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from postfix_mtasts.publish import words
+from postfix_mtasts.query.output import Status
 from postfix_mtasts.reports.pages import WINDOWS, Frame, Links, Pages, Views, said_by
 from postfix_mtasts.reports.views import Sender
+from postfix_mtasts.reports.wording import visible
 from postfix_mtasts.web.buttons import BUTTONS, Button
 from postfix_mtasts.web.held import Held
 from postfix_mtasts.web.overview import SIGNS, TONES, WORDS, Concern
@@ -100,7 +102,8 @@ class WebPages(Pages):
         super().__init__(None, ADDRESSES, _FRAME)
         self._environment.filters.update(
             status_sign=SIGNS.__getitem__, status_tone=TONES.__getitem__, status_word=WORDS.__getitem__,
-            day=words.day, days_left=_days_left, title_of=lambda name: BUTTONS[name].title,
+            day=words.day, iso=words.date, days_left=_days_left, title_of=lambda name: BUTTONS[name].title,
+            whole=visible,
         )  # fmt: skip
 
     def overview(self, concerns: Sequence[Concern]) -> str:
@@ -146,8 +149,9 @@ class WebPages(Pages):
     def done(self, button: Button, target: str, command: str, done: Done) -> str:
         """What a command printed."""
         return self._render(
-            "done.html", "", button=button, target=target, command=command, done=done, back=_back(button, target)
-        )
+            "done.html", "", button=button, target=target, command=command, done=done, back=_back(button, target),
+            outcome=done.status if done.status in WORDS else Status.ERROR,
+        )  # fmt: skip
 
     def trouble(self, title: str, text: str, hint: str = "") -> str:
         """A page that cannot be shown, and why."""

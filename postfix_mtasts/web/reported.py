@@ -25,6 +25,10 @@ PAGE = 100  # Reports of a page of the list, and mails in quarantine.
 MAX_READ = 256 * 1024  # Octets of a mail in quarantine that a page reads. A usual report has 16 KiB.
 
 
+class MailError(Exception):
+    """A mail cannot be read, though it may be there. The message says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lines:
     """A page of the list of reports, whether there is another one, and what is in quarantine."""
@@ -110,8 +114,10 @@ def in_quarantine(settings: Config, number: int, mail: Callable[[str], bytes]) -
         return Kept(message, dkim, report_in(message.name, mail(message.name)), "")
     except ReportError as error:
         return Kept(message, dkim, None, "" if str(error) == message.reason else str(error))
-    except OSError:
+    except FileNotFoundError:
         return Kept(message, dkim, None, "The mail is not kept any more.")
+    except MailError as error:
+        return Kept(message, dkim, None, f"Its mail cannot be read: {error}.")
     except Exception as error:  # noqa: BLE001 - it may be here because of a defect of ours
         return Kept(message, dkim, None, f"internal error, {type(error).__name__}")
 

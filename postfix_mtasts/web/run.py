@@ -20,6 +20,7 @@ from postfix_mtasts.query.output import JSON, Output, QueryError, Status, printa
 from postfix_mtasts.reports import command as reports
 from postfix_mtasts.reports.store import StoreError as ReportsError
 from postfix_mtasts.reports.subcommands import SUBCOMMANDS
+from postfix_mtasts.reports.wording import visible
 
 WITHIN = 150.0  # Seconds for a command.
 MAX_LINES = 500  # That are kept of what it prints.
@@ -57,7 +58,7 @@ class Kept(Output):
     def text(self, line: str = "", status: Status | None = None) -> None:
         """Keep a line."""
         if len(self.lines) < MAX_LINES:
-            self.lines.append((printable(line).rstrip(), status))
+            self.lines.append((visible(line).rstrip(), status))
 
     def warn(self, line: str) -> None:
         """Keep a warning."""
@@ -78,15 +79,15 @@ async def run(command: Command, user: str, settings: Config, config: str | None)
     try:
         async with asyncio.timeout(WITHIN):
             status = await _PROGRAMS[command.program](command.words, user, settings, config, output)
-    except (RefusedError, QueryError, ReportsError) as error:
+    except (QueryError, ReportsError) as error:
         status = Status.ERROR
         failure = (f"error: {error}", f"hint: {error.hint}" if error.hint else "")
-    except (FileError, StoreError, OSError) as error:
+    except (StoreError, OSError) as error:
         status, failure = Status.UNAVAILABLE, (f"error: {error}",)
     except TimeoutError:
         status, failure = Status.UNAVAILABLE, (f"error: it took longer than {WITHIN:g} s",)
     for line in filter(None, failure):
-        output.lines.append((printable(line), Status.ERROR))
+        output.lines.append((visible(line), Status.ERROR))
     tell(user, command, status)
     return Done(status, tuple(output.lines))
 
@@ -109,7 +110,12 @@ async def _publish(words: Sequence[str], user: str, settings: Config, config: st
     arguments = publish.parser().parse_args(list(words))
     arguments.user = user
     action: publish.Action = arguments.action
-    return await action(arguments, settings, output)
+    try:
+        return await action(arguments, settings, output)
+    except RefusedError as error:
+        raise QueryError(f"{arguments.domain}: {error}", error.hint) from error
+    except FileError as error:
+        raise QueryError(str(error), publish.PUBLISHES_LATER) from error
 
 
 async def _reports(words: Sequence[str], user: str, settings: Config, config: str | None, output: Output) -> Status:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from postfix_mtasts.config import Config, DaneSetting, Endpoint, InetEndpoint, UnixEndpoint
 from postfix_mtasts.postfix.reply import Style
@@ -34,8 +35,12 @@ class NoDaemon(Exception):  # noqa: N818 - a daemon that does not run may be wha
     @property
     def remedy(self) -> str:
         """How this user gets the permission that lacks; empty if none lacks."""
+        if not self.forbidden:
+            return ""
+        if Path(sys.argv[0]).name != PROGRAM:  # The dashboard has other arguments.
+            return "set server.control_group to a group of the dashboard's user, and restart the daemon"
         words = shlex.join(["sudo", PROGRAM, *sys.argv[1:]])
-        return f"run {words}, or set server.control_group to a group of yours" if self.forbidden else ""
+        return f"run {words}, or set server.control_group to a group of yours"
 
 
 def ask(path: str, request: JSON, timeout: float) -> Iterator[JSON]:

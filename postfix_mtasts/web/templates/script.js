@@ -1,7 +1,8 @@
 // What pages have besides, where JavaScript is there: buttons that copy, columns that sort, and dates of the reader's place.
 "use strict";
 
-for (const text of document.querySelectorAll("[data-copy]")) {
+// Browsers let pages copy over TLS or from this machine only.
+for (const text of navigator.clipboard ? document.querySelectorAll("[data-copy]") : []) {
   const button = document.createElement("button");
   button.type = "button";
   button.className = "copy";
@@ -29,14 +30,18 @@ function sort(table, heading, column) {
   for (const other of table.querySelectorAll("thead th")) other.removeAttribute("aria-sort");
   heading.setAttribute("aria-sort", down ? "descending" : "ascending");
   const body = table.tBodies[0];
-  const text = row => row.cells[column] ? row.cells[column].textContent.trim() : "";
+  const text = row => row.cells[column]?.dataset.value ?? row.cells[column]?.textContent.trim() ?? "";
   const order = new Intl.Collator(undefined, {numeric: true});
   const rows = [...body.rows].sort((a, b) => order.compare(text(a), text(b)) * (down ? -1 : 1));
   body.replaceChildren(...rows);
 }
 
-for (const time of document.querySelectorAll("time[datetime*=T]")) {
+const times = document.querySelectorAll("time[datetime*=T]");
+for (const time of times) {
   const date = new Date(time.dateTime);
-  time.title = time.textContent + " UTC";
-  time.textContent = date.toLocaleString(undefined, {dateStyle: "medium", timeStyle: "short"});
+  time.title = time.textContent.replace(/( UTC)?$/, " UTC");
+  time.textContent = date.toLocaleString(undefined, {
+    year: "numeric", month: "short", day: "numeric", hour: "numeric", minute: "2-digit", timeZoneName: "short",
+  });
 }
+if (times.length) document.querySelector("[data-zone]").textContent = "Times are in UTC, but for those that name a zone.";

@@ -95,9 +95,15 @@ def test_a_helper_changes_what_is_published(place: Place, helpers: Helpers) -> N
 def test_a_helper_reads_mails(place: Place, helpers: Helpers) -> None:
     key = fill(place.folder / "reports.sqlite", list(recent(1))[:1])[0]
     dashboard = Dashboard(place.folder, configuration(place), helpers=place.folder)
+    path = f"/reports/{key}.eml"
+    with dashboard, dashboard.client() as client:
+        # What nobody has looked for is not said to be gone.
+        masked = client.get(path)
+        assert masked.status_code == 503
+        assert "the helper for postfix-mtasts-reports: no such file or directory" in masked.text
     with dashboard, dashboard.client() as client, helpers.listen(REPORTS):
-        path = f"/reports/{key}.eml"
-        assert client.get(path).status_code == 404
+        gone = client.get(path)
+        assert (gone.status_code, "The mail is not kept any more" in gone.text) == (404, True)
         (name,) = stored(place.folder)
         spool = Spool(place.folder / "mails")
         spool.open()

@@ -13,11 +13,11 @@ from postfix_mtasts.publish.state import DAY, Clock, State
 from postfix_mtasts.publish.store import Store
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
-from tests.integration.web.conftest import NOW, tables
+from tests.integration.web.conftest import NOW, recent, tables
 from tests.unit.reports.html import parse
 from tests.unit.reports.made import TODAY
 from tests.unit.reports.test_pages import HOSTILE, everywhere
-from tests.world.dashboard import Dashboard, fill, used
+from tests.world.dashboard import Dashboard, fill, said, used
 from tests.world.reports import fill as fill_many
 
 SAID = [words for words in HOSTILE if "\ud800" not in words]  # A report with it is never stored.
@@ -102,6 +102,45 @@ def test_what_a_form_says_is_text(dashboard: Dashboard, client: httpx.Client, wo
     assert [one.attributes for one in page.all("script")] == [{"src": "/script.js", "defer": None}]
     assert list(page.all("img")) == []
     assert all(character.isprintable() or character == "\n" for character in answer.text)
+
+
+def test_what_is_to_be_copied_or_sent_again_is_whole(dashboard: Dashboard, client: httpx.Client) -> None:
+    reason = "Ünaufschiebbar " * 30
+    answer = dashboard.press(client, "/do/enforce/example.com", {"reason": reason})
+    (command,) = (one.text for one in parse(answer.text).all("code"))
+    assert command == f"postfix-mtasts-publish mode example.com enforce '--force={reason.strip()}'"
+    assert said(answer) == ["error: example.com: is not published here", "hint: postfix-mtasts-publish list"]
+    wrong = dashboard.press(client, "/do/add/", {"domain": "x" * 300, "mx": reason})
+    assert wrong.status_code == 400
+    fields = {one.attributes["name"]: one.attributes["value"] for one in parse(wrong.text).all("input")}
+    assert (fields["domain"], fields["mx"]) == ("x" * 300, reason)
+
+
+def test_one_database_in_trouble_leaves_the_rest_to_be_seen(tmp_path: Path) -> None:
+    fill(tmp_path / "reports.sqlite", list(recent(14)))
+    publish(tmp_path, ["example.com", f"{'long.' * 20}example.com"])
+    with Dashboard(tmp_path, tables(tmp_path)) as dashboard, dashboard.client() as client:
+        before = parse(text(client, "/domains"))
+        records = [one.text for one in parse(text(client, f"/domains/{'long.' * 20}example.com")).all("code")]
+        assert all(one.endswith((".provider.test.", '"')) for one in records), records
+        damage(tmp_path / "reports.sqlite")
+        after = parse(text(client, "/domains"))
+        assert [row[:5] for row in after.table("Domains")] == [row[:5] for row in before.table("Domains")]
+        assert [row[5:] for row in after.table("Domains")[1:]] == [["unknown", "–", "–"]] * 2
+        page = parse(text(client, "/domains/example.com"))
+        for one in (after, page):
+            assert f"TLS reports: {tmp_path}/reports.sqlite: file is not a database (move it away" in one.text
+        assert "Policy now" in page.text
+        damage(tmp_path / "publish.sqlite")
+        overview = parse(text(client, "/"))
+        assert f"{tmp_path}/publish.sqlite: file is not a database." in overview.text
+        assert [one.text for one in overview.all("h2")] == ["Sending ✗ error", "Domains ✗ error", "Reports ✗ error"]
+
+
+def damage(path: Path) -> None:
+    for log in path.parent.glob(f"{path.name}-*"):
+        log.unlink()
+    path.write_bytes(b"no database" * 1000)
 
 
 def test_nothing_is_there_yet(tmp_path: Path) -> None:

@@ -110,6 +110,43 @@ def test_the_name_that_the_proxy_gives(headers: Headers, expected: Refusal | Non
     assert refusal(asked("GET", [("Host", "localhost"), *headers]), BEHIND, b"") == expected
 
 
+def test_a_name_in_any_letters() -> None:
+    request = Asked("GET", [(b"host", b"localhost"), (b"x-remote-user", "Änne Łukasz".encode())])
+    assert refusal(request, BEHIND, b"") is None
+    assert who(request, None, BEHIND) == "Änne Łukasz"
+
+
+LED = [("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Dest", "document")]
+ANOTHER = Refusal(403, "A page of another site has asked for this, and may only lead here by a link.")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        pytest.param([("Sec-Fetch-Site", "none"), *LED], None, id="address-bar"),
+        pytest.param([("Sec-Fetch-Site", "cross-site"), *LED], None, id="link"),
+        pytest.param([("Sec-Fetch-Site", "same-site"), *LED], None, id="link-of-another-port"),
+        pytest.param([("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Dest", "script")], None, id="script-of-ours"),
+        pytest.param([("Sec-Fetch-Site", "cross-site")], ANOTHER, id="bare"),
+        pytest.param(
+            [("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "no-cors"), ("Sec-Fetch-Dest", "image")],
+            ANOTHER, id="picture",
+        ),
+        pytest.param(
+            [("Sec-Fetch-Site", "same-site"), ("Sec-Fetch-Mode", "cors"), ("Sec-Fetch-Dest", "empty")],
+            ANOTHER, id="fetch-of-another-port",
+        ),
+        pytest.param(
+            [("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Dest", "iframe")],
+            ANOTHER, id="frame",
+        ),
+    ],
+)  # fmt: skip
+def test_other_sites_may_only_lead_here(method: str, headers: Headers, expected: Refusal | None) -> None:
+    assert refusal(asked(method, [("Host", "localhost:8463"), *headers]), SETTINGS, b"") == expected
+
+
 ORIGIN = ("Origin", "http://localhost:8463")
 
 

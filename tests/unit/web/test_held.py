@@ -28,7 +28,8 @@ def test_those_not_renewed_come_first_and_all_count() -> None:
         ("c.example", Status.ERROR), ("b.example", Status.WARNING),
     ]  # fmt: skip
     assert found.troubled[1].troubles == ("failed 3 times, last 10 minutes ago: HTTP response: status 404",)
-    assert found.others == (Line("a.example", Status.OK, "mode testing, expires in 30 days", "60 minutes ago", ()),)
+    well = Line("a.example", Status.OK, "mode testing, expires in 30 days", "60 minutes ago", NOW - 3600, ())
+    assert found.others == (well,)
     assert (found.more, found.all_read) == (0, True)
 
 

@@ -50,8 +50,20 @@ def test_domains(lines: list[Line] | None, status: Status, sentence: str, more: 
     ],
 )  # fmt: skip
 def test_sending(level: Level, status: Status) -> None:
-    found = sending(Health(level, ("answers Postfix", "12 policies"), {}))
+    found = sending(Health(level, ("answers Postfix", "12 policies"), {"time": "0.002s"}))
     assert found == Concern("Sending", "/sending", status, "Answers Postfix.", "12 policies")
+
+
+def test_a_daemon_that_does_not_answer_is_said_first() -> None:
+    found = sending(Health(Level.CRITICAL, ("unix:/run/socket does not answer: connection refused", "no DNS"), {}))
+    said = "The daemon does not answer: Postfix defers the mail that it asks about."
+    more = "unix:/run/socket does not answer: connection refused; no DNS"
+    assert found == Concern("Sending", "/sending", Status.ERROR, said, more)
+
+
+def test_a_path_keeps_its_letters() -> None:
+    found = sending(Health(Level.WARNING, ("unix:/run/socket is slow",), {"time": "4s"}))
+    assert found.sentence == "unix:/run/socket is slow."
 
 
 @pytest.mark.parametrize(
@@ -59,7 +71,8 @@ def test_sending(level: Level, status: Status) -> None:
     [("good", Status.OK), ("soft", Status.NOTHING), ("warn", Status.WARNING), ("bad", Status.ERROR)],
 )
 def test_reports(tone: str, status: Status) -> None:
-    assert reported(Headline(tone, "x", "One.", "Two.")) == Concern("Reports", "/results", status, "One.", "Two.")
+    for then, more in (("Two.", "Two. This is about the last 14 days."), ("", "This is about the last 14 days.")):
+        assert reported(Headline(tone, "x", "One.", then)) == Concern("Reports", "/results", status, "One.", more)
 
 
 def test_the_worst_is_first_and_the_order_is_kept() -> None:
