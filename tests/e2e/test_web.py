@@ -4,6 +4,7 @@ One browser and one dashboard on the data of `make demo-web` are for all tests h
 """
 
 import importlib.util
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,19 @@ axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best
   done(found.passes.length < 5 ? ["it did not look"] : found.violations
     .filter(one => ["serious", "critical"].includes(one.impact))
     .map(one => one.id + ": " + one.nodes.map(node => node.html.slice(0, 100)).slice(0, 3).join(" "))));
+"""
+# Words of tables that go on in another line, where no hyphen is.
+BROKEN = """
+const broken = [], range = document.createRange();
+for (const cell of document.querySelectorAll("th, td")) {
+  const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) for (const word of texts.currentNode.data.matchAll(/[^\\s-]+/g)) {
+    range.setStart(texts.currentNode, word.index);
+    range.setEnd(texts.currentNode, word.index + word[0].length);
+    if (new Set([...range.getClientRects()].map(one => one.top)).size > 1) broken.push(word[0]);
+  }
+}
+return broken;
 """
 
 pytestmark = pytest.mark.timeout(400)  # Some tests take half a minute on a machine that does nothing else.
@@ -155,6 +169,33 @@ def test_what_javascript_adds(started: Browser, dashboard: Dashboard) -> None:
         started.run("document.querySelector('button.sort').click()")
         ends.append(started.run(first))
     assert ends == sorted(ends) != sorted(ends, reverse=True)
+    # Numbers with their thousands apart are numbers, and "none" is less than any.
+    started.run("[...document.querySelectorAll('button.sort')].find(one => one.textContent === 'Sessions').click()")
+    sessions = "return [...document.querySelectorAll('td[data-name=Sessions]')].map(one => one.textContent)"
+    *none, most = started.run(sessions)
+    assert (set(none), most.replace(",", "").isdecimal()) == ({"none"}, True)
+    # Times name their zone, and the page does not say otherwise.
+    place.open(f"/domains/{DOMAIN}")
+    times = started.run("return [...document.querySelectorAll('time')].map(one => [one.textContent, one.title])")
+    assert times
+    assert all(re.fullmatch(r".+ [AP]M UTC", text) and title.endswith(":00 UTC"[-4:]) for text, title in times), times
+    foot = started.run("return document.querySelector('footer').innerText")
+    assert foot.endswith(". Times are in UTC, but for those that name a zone.")
+
+
+def test_what_a_command_prints_has_no_gaps(started: Browser, dashboard: Dashboard) -> None:
+    place = Place(started, dashboard)
+    place.press("/results", "compare", DOMAIN)
+    heights = started.run("return [...document.querySelectorAll('.output li')].map(one => one.offsetHeight)")
+    whole = started.run("return document.querySelector('.output').offsetHeight")
+    assert len(heights) > 5
+    assert sum(heights) == pytest.approx(whole, abs=len(heights))
+
+
+def test_words_are_whole_where_there_is_room(started: Browser, dashboard: Dashboard) -> None:
+    for path in ("/domains", "/domains/broken.test", "/sending", "/reports"):
+        Place(started, dashboard).open(path, width=1200)
+        assert (path, started.run(BROKEN)) == (path, [])
 
 
 def test_the_keyboard_reaches_every_button(started: Browser, dashboard: Dashboard) -> None:
