@@ -62,6 +62,7 @@ def application(settings: Config, token: bytes, hands: Hands) -> Guard:
             PublishError: site.unavailable,
             QueryError: site.unavailable,
             reported.MailError: site.unavailable,
+            Exception: site.broken,
         },
     )
     site.guard = Guard(starlette, settings.web, token, site.pages.security_policy)
@@ -201,6 +202,11 @@ class Site:
         status = error.status_code if isinstance(error, HTTPException) else 404
         detail = error.detail if isinstance(error, HTTPException) and error.detail.endswith(".") else ""
         return HTMLResponse(self.pages.trouble("There is no such page", detail or "It may be gone."), status)
+
+    def broken(self, _: Request, error: Exception) -> Response:
+        """A page that a defect of ours, or a daemon of another version, has stopped. uvicorn logs where."""
+        text = f"Internal error, {type(error).__name__}. The log has more; after an upgrade, restart the daemon too."
+        return HTMLResponse(self.pages.trouble("This page cannot be made", text), 500)
 
     def unavailable(self, _: Request, error: Exception) -> Response:
         """A page whose facts cannot be read."""

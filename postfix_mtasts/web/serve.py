@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,10 +66,18 @@ async def serve(settings: Config, hands: Hands) -> None:
         )
         loop = asyncio.get_running_loop()
         for end in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(end, server.handle_exit, end, None)
+            loop.add_signal_handler(end, _stop, server, end)
         await server.serve(sockets=[listener.dup()])  # It closes what it gets, and the file has to go, too.
     finally:
         close(listener)
+
+
+def _stop(server: "Server", end: signal.Signals) -> None:
+    """End, whatever threads are waiting for: a helper may take minutes, and a thread cannot be ended by itself."""
+    server.handle_exit(end, None)
+    last = threading.Timer(STOP_WITHIN + 1, os._exit, (0,))
+    last.daemon = True
+    last.start()
 
 
 # Debian 12's uvicorn does not have it, and waits for the requests that are under way.
