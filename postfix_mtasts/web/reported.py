@@ -21,7 +21,8 @@ from postfix_mtasts.reports.views import window
 # What a view lists, so that its page has at most 200 kB of usual texts.
 LIMITS = Limits(rows=25, failures=8, reports=8, policies=8, mx=8)
 CLOSED = Limits(rows=25, failures=0, reports=1, policies=0, mx=8)
-PAGE = 100  # Reports of a page of the list, and mails in quarantine.
+PAGE = 100  # Reports of a page of the list.
+MAX_KEPT = 20  # Mails in quarantine above them. Anybody can send more, and they would hide the reports.
 MAX_READ = 256 * 1024  # Octets of a mail in quarantine that a page reads. A usual report has 16 KiB.
 
 
@@ -31,7 +32,7 @@ class MailError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """A page of the list of reports, whether there is another one, and what is in quarantine."""
+    """A page of the list of reports, whether there is another one, and on the first what is in quarantine."""
 
     reports: list[Recent]
     more: bool
@@ -87,8 +88,8 @@ def listed(settings: Config, today: datetime.date, page: int) -> Lines:
     """A page of the list, from 1 on. Raises StoreError."""
     with _opened(settings) as store:
         lines = recent(store, window(today, WINDOWS[-1]), (page - 1) * PAGE, PAGE + 1)
-        kept = quarantined(store)
-    return Lines(lines[:PAGE], len(lines) > PAGE, kept[:PAGE], len(kept[PAGE:]))
+        kept = quarantined(store) if page == 1 else []
+    return Lines(lines[:PAGE], len(lines) > PAGE, kept[:MAX_KEPT], len(kept[MAX_KEPT:]))
 
 
 def report(settings: Config, key: str) -> Stored | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from postfix_mtasts.web.reported import MAX_READ
+from postfix_mtasts.web.reported import MAX_KEPT, MAX_READ
 from tests.integration.reports.conftest import Signer
 from tests.integration.reports.conftest import dns as dns  # Fixtures.
 from tests.integration.reports.conftest import signer as signer
@@ -164,10 +164,17 @@ def test_what_a_mail_in_quarantine_says_is_text(desk: Desk, client: httpx.Client
             "result-type": words, "receiving-mx-hostname": words, "additional-information": words,
         }  # fmt: skip
         mails.append(mail(made))
+    mails += [b"From: a@b.example\r\n\r\n%d" % number for number in range(MAX_KEPT)]
     take_in(desk, *mails)
     kept = desk.quarantine()
-    assert len(kept) == 3 + len(SAID)
-    for number, _ in kept:
+    assert len(kept) == 3 + len(SAID) + MAX_KEPT
+    # Whoever sends many does not bury the reports.
+    listed = page(client, "/reports")
+    assert len(listed.table("Quarantine")) == 1 + MAX_KEPT
+    assert f"{len(kept) - MAX_KEPT} more are in quarantine" in listed.text
+    second = page(client, "/reports?page=2")
+    assert ("Quarantine" in second.text, "There are no earlier reports." in second.text) == (False, True)
+    for number, _ in kept[: 3 + len(SAID)]:
         answer = client.get(f"/quarantine/{number}")
         found = parse(answer.text)
         assert [one.attributes for one in found.all("script")] == [{"src": "/script.js", "defer": None}]
