@@ -4,6 +4,7 @@ import grp
 import os
 import pwd
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -127,6 +128,27 @@ def test_a_unix_socket_is_for_its_group_and_says_who_asks(open_folder: Path) -> 
         "INFO: user=web, root, command=postfix-mtasts-publish check example.com: error",
     ]
     assert not path.exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be without root's rights")
+def test_who_may_not_ask_the_daemon_is_told_what_the_dashboard_needs(tmp_path: Path) -> None:
+    path, file = tmp_path / "dashboard", config(tmp_path, listen=f"unix:{tmp_path / 'dashboard'}", group="")
+    command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", str(COMMAND), "--config", str(file)]
+    with socket.socket(socket.AF_UNIX) as control:
+        control.bind(str(tmp_path / "control"))
+        control.listen()
+        os.chown(tmp_path / "control", NOBODY.pw_uid, NOBODY.pw_gid)
+        (tmp_path / "control").chmod(0o600)
+        with subprocess.Popen(command) as process:
+            try:
+                wait_for(path)
+                with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost") as client:
+                    texts = [client.get(page).text for page in ("/", "/sending")]
+            finally:
+                process.send_signal(signal.SIGTERM)
+    for text in texts:
+        assert "set server.control_group to a group of the dashboard&#39;s user, and restart the daemon" in text
+        assert "sudo" not in text
 
 
 @pytest.fixture
