@@ -198,6 +198,16 @@ def test_words_are_whole_where_there_is_room(started: Browser, dashboard: Dashbo
         assert (path, started.run(BROKEN)) == (path, [])
 
 
+def test_on_paper_is_what_is_read(started: Browser, dashboard: Dashboard) -> None:
+    Place(started, dashboard).open(f"/domains/{DOMAIN}")
+    visible = "return [...document.querySelectorAll(arguments[0])].filter(one => one.getClientRects().length).length"
+    started.devtools("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert (started.run(visible, ".tabs, .button, .copy"), started.run(visible, "main h2")) == (0, 3)
+    finally:
+        started.devtools("Emulation.setEmulatedMedia", media="")
+
+
 def test_the_keyboard_reaches_every_button(started: Browser, dashboard: Dashboard) -> None:
     Place(started, dashboard).open(f"/domains/{DOMAIN}")
     expected = started.run("return [...document.querySelectorAll('a, button, summary')].map(one => one.textContent)")
