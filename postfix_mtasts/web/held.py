@@ -66,6 +66,11 @@ class Held:
     exceptions: tuple[Exempt, ...] = ()
     shadow: tuple[Shadowed, ...] | None = None  # None: policies are enforced.
 
+    def is_exempt(self, domain: str) -> bool:
+        """Whether a listed exception, for a domain or for all below one, holds in place of its policy."""
+        holding = [one.domain for one in self.exceptions if one.holds]
+        return any(name == domain or (name[:2] == "*." and domain.endswith(name[1:])) for name in holding)
+
 
 def held(settings: Config) -> Held:
     """Ask the running daemon. Raises QueryError."""

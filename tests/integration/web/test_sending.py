@@ -34,7 +34,10 @@ def test_what_the_daemon_has_is_shown_fetched_and_forgotten(world: World, tmp_pa
         assert (wrong.status_code, "must be a date such as 2026-12-31" in wrong.text) == (409, True)
         assert said(dashboard.press(client, f"/do/except/{DOMAIN}", form)) == [f"{DOMAIN}: exception until 2999-12-31"]
         assert ask(f"unix:{tmp_path / 'socket'}", DOMAIN) == "NOTFOUND "
-        exempt = parse(client.get("/sending").text).table("Exceptions")[1]
+        sending = parse(client.get("/sending").text)
+        held = sending.table("Policies that could not be fetched or renewed")[1]
+        assert held[0].startswith(f"! warning {DOMAIN} ! an exception holds instead failed ")
+        exempt = sending.table("Exceptions")[1]
         assert exempt[:3] == [DOMAIN, "2999-12-31", "no policy"]
         assert (exempt[4], exempt[5]) == ("<i>known</i>", f"End an exception: {DOMAIN}")
         assert said(dashboard.press(client, f"/do/unexcept/{DOMAIN}")) == [f"{DOMAIN}: exception removed"]

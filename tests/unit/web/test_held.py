@@ -1,5 +1,7 @@
 """What of the sending side is listed, and in which order."""
 
+from dataclasses import replace
+
 import pytest
 
 from postfix_mtasts.query.output import Status
@@ -51,6 +53,16 @@ def test_an_exception(over: bool, overruled: bool, holds: bool) -> None:
         "since": NOW - DAY, "domains": [],
     }  # fmt: skip
     assert exempt(told, NOW) == Exempt("*.example.com", "2027-01-31", "known", "may", True, holds, 3, "2 hours ago")
+
+
+def test_an_exception_that_holds_is_in_place_of_a_policy() -> None:
+    def made(domain: str, *, holds: bool = True) -> Exempt:
+        return Exempt(domain, "2027-01-31", "known", "none", True, holds, 0, "never")
+
+    exceptions = (made("a.example"), made("*.b.example"), made("c.example", holds=False))
+    found = replace(arranged([], NOW), exceptions=exceptions)
+    names = ("a.example", "x.a.example", "b.example", "x.b.example", "xb.example", "c.example")
+    assert [name for name in names if found.is_exempt(name)] == ["a.example", "x.b.example"]
 
 
 def test_shadow_lists_what_would_not_just_be_delivered() -> None:
