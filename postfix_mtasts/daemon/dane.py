@@ -71,7 +71,7 @@ class Dane:
             observation = await tlsa.look_up(self._resolver, hop)
         except LocalShortageError as error:
             # This machine could not ask, while Postfix may well know the MX hosts.
-            return DaneFailed(Failure(Stage.TLSA, f"MX lookup: {error}", result_type=None, is_local=True))
+            return DaneFailed(Failure(Stage.TLSA, f"{error}", result_type=None, is_local=True))
         except DnsError as error:
             # Without MX hosts Postfix cannot deliver. As soon as it can, it must be known if the domain is signed.
             return DaneAbsent(f"MX lookup: {error}", 0.0)

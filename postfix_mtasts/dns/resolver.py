@@ -126,7 +126,7 @@ class Resolver:
         addresses = _alternately([result for result in results if isinstance(result, list)])
         failures = [result for result in results if isinstance(result, DnsError)]
         if failures and not addresses:
-            raise failures[0]
+            raise _telling(failures)
         return addresses
 
     async def mx_hosts(self, name: str) -> RRset[str]:
@@ -149,7 +149,7 @@ class Resolver:
         with_address = [answer for answer in answers if answer.records]
         failures = [result for result in results if isinstance(result, DnsError)]
         if failures and not with_address:
-            raise failures[0]
+            raise _telling(failures)
         return (with_address or answers)[0]
 
     async def alias(self, name: str) -> RRset[str]:
@@ -233,6 +233,11 @@ def _hosts(resolv_conf: str) -> list[str]:
                 with contextlib.suppress(ValueError):
                     hosts.append(str(ipaddress.ip_address(address)))
     return hosts
+
+
+def _telling(failures: Sequence[DnsError]) -> DnsError:
+    """The failure that says most: where this machine could not ask, nothing is known."""
+    return next((failure for failure in failures if isinstance(failure, LocalShortageError)), failures[0])
 
 
 def _alternately(lists: list[list[str]]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import socket
 
-from postfix_mtasts.dns.nameservers import DnsError
+from postfix_mtasts.dns.nameservers import DnsError, LocalShortageError
 from postfix_mtasts.dns.resolver import Resolver, RRset, Tlsa
 from postfix_mtasts.sts.domain import NextHop
 from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable, Failure, Stage
@@ -23,7 +23,10 @@ _FULL = 0  # The matching type for a whole certificate or key.
 
 
 async def look_up(resolver: Resolver, hop: NextHop) -> DaneObservation:
-    """Look up whether the hosts of a next hop have usable TLSA records. Raises DnsError if the MX lookup fails."""
+    """Look up whether the hosts of a next hop have usable TLSA records.
+
+    Raises DnsError if the MX lookup fails, and LocalShortageError if any lookup does because of this machine.
+    """
     hosts = await mail_hosts(resolver, hop)
     if not hosts.secure:
         return DaneAbsent("the MX records are not signed with DNSSEC", hosts.ttl)
@@ -67,6 +70,8 @@ async def _host(resolver: Resolver, host: str, port: str) -> DaneObservation:
     try:
         number = int(port) if port.isdigit() else socket.getservbyname(port, "tcp")
         names, without, ttl = await _base_domains(resolver, host)
+    except LocalShortageError:
+        raise  # Postfix may well know the address.
     except DnsError as error:
         # Postfix skips a host whose address it cannot look up, and tries the others (RFC 7672, 2.1.3).
         return DaneAbsent(f"the address lookup of {host} failed: {error}", 0.0)
@@ -76,6 +81,8 @@ async def _host(resolver: Resolver, host: str, port: str) -> DaneObservation:
         place = f"_{number}._tcp.{name}"
         try:
             found = await resolver.tlsa(place)
+        except LocalShortageError:
+            raise
         except DnsError as error:
             return DaneFailed(Failure(Stage.TLSA, f"{place}: {error}", result_type=None))
         ttl = min(ttl, found.ttl)

@@ -9,14 +9,17 @@ from collections.abc import Iterable
 
 
 def accepts(expected: Iterable[str], names: Iterable[str]) -> bool:
-    """Whether one of the names in a certificate matches one of the names in `match=`."""
-    presented = [name.lower().removesuffix(".") for name in names]
-    return any(_matches(one.lower(), name) for one in expected for name in presented)
+    """Whether one of the names in a certificate matches one of the names in `match=`.
 
+    Strangers may list a thousand of either, so each name is looked for, and not compared with all others.
+    """
+    wanted = {one.lower() for one in expected}
+    domains = {one for one in wanted if one.startswith(".")}
+    hosts = wanted - domains
+    siblings = {one.partition(".")[2] for one in hosts}  # With a wildcard for their first label, they are matched.
 
-def _matches(expected: str, name: str) -> bool:
-    if expected.startswith("."):
-        return name.endswith(expected) and name != expected
-    if name.startswith("*."):
-        return expected.partition(".")[2] == name.removeprefix("*.")
-    return name == expected
+    def matches(name: str) -> bool:
+        found = name.removeprefix("*.") in siblings if name.startswith("*.") else name in hosts
+        return found or any(c == "." and name[at:] in domains for at, c in enumerate(name) if at)
+
+    return any(matches(name.lower().removesuffix(".")) for name in names)

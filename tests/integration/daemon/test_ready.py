@@ -6,10 +6,11 @@ import os
 import resource
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
@@ -19,17 +20,18 @@ from postfix_mtasts.config import DaneSetting, InetEndpoint, OnFailure
 from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.daemon.exceptions import Exceptions
 from postfix_mtasts.daemon.lookup import MAX_BEHIND, Lookup
-from postfix_mtasts.dns.resolver import Resolver
+from postfix_mtasts.dns.resolver import Resolver, RRset, Tlsa
 from postfix_mtasts.postfix.reply import ReplyRules, Style
 from postfix_mtasts.postfix.socketmap import Request
 from postfix_mtasts.remote.fetcher import Fetcher
 from postfix_mtasts.remote.network import tls_context
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
-from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, Failure, Stage
+from postfix_mtasts.sts.observation import DaneFailed, DaneUsable, Failure, Stage
 from tests.world.ca import Ca
 from tests.world.dns import Behaviour, DnsServer
 from tests.world.https import HttpsServer
 
+_T = TypeVar("_T")
 HAS, HAS_NOT = PolicyDomain("has.test"), PolicyDomain("has-not.test")
 START = 1_700_000_000.0
 SECURE = b"47:OK secure match=mx.has.test servername=hostname,"
@@ -271,18 +273,43 @@ async def test_known_policies_are_looked_up_again_though_new_domains_hang(world:
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_dane_is_unknown_while_this_machine_lacks_descriptors(world: Service) -> None:
-    """The MX lookup has not failed: it was not made, and nothing is kept of it."""
+class Exhausted(Resolver):
+    """A resolver that has no descriptor left once a lookup of this kind begins; or from the beginning."""
+
+    before = "mx_hosts"
+
+    async def mx_hosts(self, name: str) -> RRset[str]:
+        return await self._in_time("mx_hosts", super().mx_hosts(name))
+
+    async def host(self, name: str) -> RRset[str]:
+        return await self._in_time("host", super().host(name))
+
+    async def tlsa(self, name: str) -> RRset[Tlsa]:
+        return await self._in_time("tlsa", super().tlsa(name))
+
+    async def _in_time(self, kind: str, lookup: Coroutine[Any, Any, RRset[_T]]) -> RRset[_T]:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)  # The lowest number that a file can have now.
+        os.close(free)
+        if kind == self.before:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+        try:
+            return await lookup
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("lookup", ["mx_hosts", "host", "tlsa"])
+async def test_dane_is_unknown_while_this_machine_lacks_descriptors(world: Service, lookup: str) -> None:
+    """The lookup has not failed: it was not made, and nothing is kept of it."""
+    world.dns.authenticated = {"test"}
     world.dns.add("has.test", "MX", "10 mx.has.test.")
-    dane = Dane(Resolver([InetEndpoint(world.dns.address, world.dns.port)], timeout=30), 10)
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.dup(0)  # The lowest number that a file can have now.
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
-    try:
-        found = await dane.of(NextHop(HAS))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert found == DaneFailed(Failure(Stage.TLSA, "MX lookup: too many open files", None, is_local=True))
+    world.dns.add("mx.has.test", "A", "192.0.2.1")
+    world.dns.add("_25._tcp.mx.has.test", "TLSA", "3 1 1 " + 32 * "ab")
+    resolver = Exhausted([InetEndpoint(world.dns.address, world.dns.port)], timeout=30)
+    dane, resolver.before = Dane(resolver, 10), lookup
+    found = await dane.of(NextHop(HAS))
+    assert found == DaneFailed(Failure(Stage.TLSA, "too many open files", None, is_local=True))
     assert dane.at_hand(NextHop(HAS)) is None
-    assert await dane.of(NextHop(HAS)) == DaneAbsent("the MX records are not signed with DNSSEC", 300.0)
+    resolver.before = ""
+    assert await dane.of(NextHop(HAS)) == DaneUsable(("mx.has.test",), 300.0)
