@@ -37,7 +37,8 @@ class Dane:
     ) -> None:
         self._resolver = resolver
         self._clock = clock
-        self._seen: Bounded[NextHop, DaneEntry] = Bounded(limit, octets, _octets)
+        self._seen: Bounded[NextHop, DaneEntry] = Bounded(limit, octets, _octets, self._dropped)
+        self._hops: dict[PolicyDomain, tuple[NextHop, ...]] = {}  # Those of them that are seen.
         self._work: SingleFlight[NextHop, DaneObservation] = SingleFlight()
 
     def begin(self, hop: NextHop) -> None:
@@ -57,7 +58,7 @@ class Dane:
 
     def known(self, domain: PolicyDomain) -> list[tuple[NextHop, DaneEntry]]:
         """What is known of the next hops of a domain."""
-        return [(hop, seen) for hop, seen in self._seen.items() if hop.domain == domain and self._holds(seen)]
+        return [(hop, seen) for hop in self._hops.get(domain, ()) if (seen := self.at_hand(hop))]
 
     async def aclose(self) -> None:
         """Give up all lookups."""
@@ -75,8 +76,17 @@ class Dane:
         except DnsError as error:
             # Without MX hosts Postfix cannot deliver. As soon as it can, it must be known if the domain is signed.
             return DaneAbsent(f"MX lookup: {error}", 0.0)
+        if not self._seen.get(hop):
+            self._hops[hop.domain] = (*self._hops.get(hop.domain, ()), hop)
         self._seen.put(hop, DaneEntry(observation, self._clock()))
         return observation
+
+    def _dropped(self, hop: NextHop) -> None:
+        rest = tuple(one for one in self._hops[hop.domain] if one != hop)
+        if rest:
+            self._hops[hop.domain] = rest
+        else:
+            del self._hops[hop.domain]
 
 
 def _octets(seen: DaneEntry) -> int:

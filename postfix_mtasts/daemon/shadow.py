@@ -66,7 +66,7 @@ class Shadow:
         self._pause, self._deadline = pause, deadline
         self._gathered: Gathered | None = None  # If it is off.
         self._is_changed = False
-        self._attempt: Attempt | None = None
+        self._attempt: Attempt | None = None  # If it is off, or there are no CAs.
         self._checks_patterns = False
         self._due = _Queue()
         self._has_due = asyncio.Event()
@@ -88,7 +88,8 @@ class Shadow:
 
     async def _begin(self) -> None:
         client = client_of(await settings_of(CLIENT_SETTINGS))
-        self._attempt = Attempt(self._resolver, self._prober(client))
+        prober = self._prober(client)
+        self._attempt = Attempt(self._resolver, prober) if prober else None
         self._checks_patterns = client.checks_patterns is not False
         if not self._gathered:
             self._gathered = await self._read() or Gathered(self._clock())
@@ -99,13 +100,22 @@ class Shadow:
             await self.save()
         events.shadow(_day(self._gathered.since))
 
-    def _prober(self, client: Client) -> Prober:
-        """What connects to MX hosts as Postfix does: with its name and its CAs, but to public addresses only."""
+    def _prober(self, client: Client) -> Prober | None:
+        """What connects to MX hosts as Postfix does: with its name and its CAs, but to public addresses only.
+
+        None if there are no CAs any more, as at a reload after their file was removed.
+        """
+        ours, tls = self._fetch.ca_file, None
+        if client.ca_file or client.ca_path:
+            try:
+                tls = mail_tls_context(client.ca_file, client.ca_path, ours)
+            except CaError as error:
+                events.shadow_trouble(f"{error}; the CAs of fetch.ca_file judge")
         try:
-            tls = mail_tls_context(client.ca_file, client.ca_path, self._fetch.ca_file)
+            tls = tls or mail_tls_context("", "", ours)
         except CaError as error:
-            events.shadow_trouble(f"{error}; the CAs of fetch.ca_file judge")
-            tls = mail_tls_context("", "", self._fetch.ca_file)
+            events.shadow_trouble(f"{error}; nothing is probed until the daemon is reloaded with it in order")
+            return None
         allowed = self._fetch.allow_addresses
         return Prober(self._resolver, tls, client.helo, allowed, mail_addresses=allowed)
 
@@ -226,9 +236,9 @@ class Shadow:
             events.internal_error(error)
 
     async def _probe(self, hop: NextHop) -> None:
-        gathered = self._gathered
+        gathered, attempt = self._gathered, self._attempt
         known = gathered.hops.get(hop) if gathered else None
-        if not gathered or not known or not known.is_due(self._clock()):
+        if not gathered or not attempt or not known or not known.is_due(self._clock()):
             return
         live = (await self._lookup.entry(hop.domain)).live(self._clock())
         if not live or live.policy.mode is not Mode.ENFORCE:
@@ -237,12 +247,12 @@ class Shadow:
         fate = Fate("unclear", f"its MX hosts took longer than {self._deadline:g} s")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._deadline):
-                fate = await self._fate(hop, live.policy, known.style)
+                fate = await self._fate(attempt, hop, live.policy, known.style)
         known.result = withheld.result(fate.state, fate.reason, self._clock())
         self._is_changed = True
         events.would_be(hop.domain, str(hop), known.result.state, known.result.reason)
 
-    async def _fate(self, hop: NextHop, policy: Policy, style: Style) -> Fate:
+    async def _fate(self, attempt: Attempt, hop: NextHop, policy: Policy, style: Style) -> Fate:
         """What becomes of mail if the policy is enforced."""
         rules = replace(self._lookup.rules, style=style, enforce=True)
         answer: Answer = Apply(policy)
@@ -253,11 +263,9 @@ class Shadow:
             return Fate("dane")
         if told.status is not Status.OK:
             return Fate("deferred", told.text)
-        if not self._attempt:
-            raise AssertionError("nothing is probed when shadow mode is off")
         by_hostname = style is Style.TLSRPT and self._checks_patterns
         hosts = answer.hosts if isinstance(answer, YieldToDane) else ()
-        return await self._attempt.make(hop, Rules(policy, by_hostname), hosts)
+        return await attempt.make(hop, Rules(policy, by_hostname), hosts)
 
 
 class _Queue:

@@ -88,7 +88,10 @@ class Attempt:
         if not hosts.records:
             return Fate("returned", "it accepts no mail: it has a null MX record")
         left = MAX_ADDRESSES
-        for host in [one for one in hosts.records if not tlsa_hosts or one in tlsa_hosts][:MAX_HOSTS]:
+        allowed = [one for one in hosts.records if not tlsa_hosts or one in tlsa_hosts][:MAX_HOSTS]
+        if not allowed:  # What is known of TLSA records holds for up to an hour.
+            return Fate("unclear", "its MX hosts have changed since their TLSA records were looked up")
+        for host in allowed:
             probes = await self._probe(hop, host, rules, has_tlsa=bool(tlsa_hosts), most=left)
             left -= sum(probe.address is not None for probe in probes)
             pattern = pattern_for(host, rules.policy)

@@ -436,3 +436,40 @@ async def test_dane_that_decides_anyway_changes_nothing(scene: Scene) -> None:
         # Enforced, Postfix would be told dane-only, and its other MX host would not count.
         reason = "its MX mx.some.signed: no TLSA record matches its certificate"
         assert await probed(shadow, "some.signed") == ("deferred", reason)
+
+
+async def test_mx_hosts_that_have_changed_since_dane_was_looked_up(scene: Scene) -> None:
+    scene.lookup.rules = replace(scene.lookup.rules, dane=DaneSetting.DANE_ONLY)
+    scene.dns.authenticated = {"signed"}
+    scene.know("moved.signed")
+    scene.dns.add("moved.signed", "MX", "0 old.moved.signed.")
+    scene.host("old.moved.signed", "127.0.1.1")
+    scene.dns.add("_25._tcp.old.moved.signed", "TLSA", "3 1 1 " + 32 * "ab")
+    await scene.dane.of(NextHop(PolicyDomain("moved.signed")))
+    scene.dns.remove("moved.signed")
+    scene.dns.add("moved.signed", "MX", "0 new.moved.signed.")
+    scene.lookup.rules = replace(scene.lookup.rules, dane=DaneSetting.YIELD)
+    async with Running(scene.shadow()) as shadow:
+        await scene.ask("moved.signed")
+        scene.lookup.rules = replace(scene.lookup.rules, dane=DaneSetting.DANE_ONLY)
+        reason = "its MX hosts have changed since their TLSA records were looked up"
+        assert await probed(shadow, "moved.signed") == ("unclear", reason)
+
+
+async def test_a_reload_without_cas_stops_probes_and_not_the_daemon(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.know("later.test")
+    scene.dns.add("later.test", "MX", "0 .")
+    away = scene.ca.file.rename(scene.ca.file.with_name("away"))
+    try:
+        async with Running(scene.shadow()) as shadow:
+            await scene.ask("later.test")
+            trouble = f'fetch.ca_file = "{scene.ca.file}": no such file or directory'
+            assert f"shadow mode: {trouble}; nothing is probed until the daemon is reloaded" in caplog.text
+            away.rename(scene.ca.file)
+            await shadow.follow()
+            await scene.ask("later.test")
+            assert (await probed(shadow, "later.test"))[0] == "returned"
+    finally:
+        away.exists() and away.rename(scene.ca.file)
