@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from postfix_mtasts.sts.domain import PolicyDomainError, next_hop
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
 from postfix_mtasts.sts.observation import Failure, ResultType, Stage
 from postfix_mtasts.sts.policy import MAX_AGE_LIMIT, Mode, MxPattern, Policy
@@ -71,6 +72,14 @@ def parse_fields(fields: Any) -> Entry:
         last_used=time_of(fields["last_used"]),
         unused_at=None if unused_at is None else time_of(unused_at),
     )
+
+
+def is_key(text: str) -> bool:
+    """Whether a key of the database is one of ours."""
+    try:
+        return next_hop(text.encode()).domain.name == text
+    except PolicyDomainError:
+        return False
 
 
 def print_failed(failed: FailedFetch) -> dict[str, Any]:

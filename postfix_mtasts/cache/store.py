@@ -17,9 +17,9 @@ from typing import TypeVar
 from postfix_mtasts.cache.counts import Counts, StoreStatus
 from postfix_mtasts.cache.database import Database, DatabaseError, Write
 from postfix_mtasts.cache.memory import WAITING, octets
-from postfix_mtasts.cache.row import RowError, parse_row, print_row
+from postfix_mtasts.cache.row import RowError, is_key, parse_row, print_row
 from postfix_mtasts.log import events
-from postfix_mtasts.sts.domain import PolicyDomain, PolicyDomainError, next_hop
+from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import Entry
 from postfix_mtasts.sts.schedule import outranked_within
 
@@ -130,7 +130,7 @@ class Store:
         except DatabaseError as error:
             self._complain(error)
             return []
-        return [PolicyDomain(key) for key in sorted(due, key=due.__getitem__) if _is_domain(key)]
+        return [PolicyDomain(key) for key in sorted(due, key=due.__getitem__) if is_key(key)]
 
     async def rows(self) -> AsyncIterator[tuple[PolicyDomain, str]]:
         """All stored domains with their rows, in no order. Raises StoreError."""
@@ -142,7 +142,7 @@ class Store:
             for key, row in page:
                 domain = PolicyDomain(key)
                 _, stays = self._waiting.get(domain, (None, True))
-                if stays and domain not in told and _is_domain(key):
+                if stays and domain not in told and is_key(key):
                     yield domain, row
 
     @property
@@ -261,16 +261,25 @@ class Store:
         self._thread.shutdown()
 
     async def _call(self, call: Callable[..., _T], *args: object) -> _T:
-        try:
-            result = await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
-        except DatabaseError as error:
-            if error.is_anew:
-                self._anew, self._anew_at = str(error), self._clock()
-                self.on_anew()
-            raise
+        loop = asyncio.get_running_loop()
+
+        def work() -> _T:
+            try:
+                return call(*args)
+            except DatabaseError as error:
+                if error.is_anew:  # That took long, and whoever waited for the call may have given up.
+                    loop.call_soon_threadsafe(self._begun_anew, error)
+                raise
+
+        result = await loop.run_in_executor(self._thread, work)
         if not self._waiting:
             self._trouble = self._trouble_since = None
         return result
+
+    def _begun_anew(self, error: DatabaseError) -> None:
+        self._anew, self._anew_at = str(error), self._clock()
+        self._complain(error, at_once=True)
+        self.on_anew()
 
     def _ignore(self, domain: PolicyDomain, error: RowError) -> None:
         """Tell the log once for each domain. Each query reads its row again until that is overwritten."""
@@ -278,20 +287,12 @@ class Store:
             self._ignored.add(domain)
             events.row_ignored(domain, str(error))
 
-    def _complain(self, error: DatabaseError) -> None:
-        """Tell the log once a minute, but always of a file that was set aside."""
+    def _complain(self, error: DatabaseError, *, at_once: bool = False) -> None:
+        """Tell the log once a minute, or at once."""
         if self._trouble_since is None:
             self._trouble_since = self._clock()
         self._trouble = str(error)
         now = time.monotonic()
-        if error.is_anew or now - self._complained_at >= _COMPLAIN_AFTER:
+        if at_once or now - self._complained_at >= _COMPLAIN_AFTER:
             self._complained_at = now
             events.database_trouble(str(error))
-
-
-def _is_domain(key: str) -> bool:
-    """Whether a key of the database is one of ours."""
-    try:
-        return next_hop(key.encode()).domain.name == key
-    except PolicyDomainError:
-        return False

@@ -957,6 +957,33 @@ async def test_damage_is_told_even_a_moment_after_other_trouble(path: Path) -> N
     assert rows(path) == {"a.example": print_row(ENTRY)}
 
 
+async def _damaged_and_given_up(path: Path) -> int:
+    told = []
+    async with opened(path) as store:
+        store.on_anew = lambda: told.append(1)
+        for page in range(1, path.stat().st_size // PAGE):
+            overwrite(path, page)
+        asked = asyncio.create_task(store.get(numbered(250)))
+        await asyncio.sleep(0)  # It has begun.
+        while not asides(path):
+            time.sleep(0.01)
+        asked.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asked
+        store.put(DOMAIN, ENTRY)
+        assert await store.flush()
+        return len(told)
+
+
+async def test_damage_is_told_though_the_query_that_met_it_was_given_up(path: Path) -> None:
+    """To set a large file aside takes longer than Postfix waits."""
+    await _many(path, 500)
+    found, lines = in_a_child(_damaged_and_given_up, path)
+    (aside,) = asides(path)
+    assert found == 1
+    assert lines == [f"error: cache.path: database disk image is malformed; set aside as {aside}{GOES_ON}"]
+
+
 # kill -9
 
 _COUNT = 50

@@ -6,6 +6,7 @@ from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.dns.resolver import Pinned
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
 
+
 def hop(number: int, port: str = "25") -> NextHop:
     return NextHop(PolicyDomain(f"host{number}.example"), mx=False, port=port)
 
