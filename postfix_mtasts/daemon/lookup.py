@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from postfix_mtasts.cache.memory import Bounded, Memory
-from postfix_mtasts.cache.store import Store, StoreError
+from postfix_mtasts.cache.entries import Entries
+from postfix_mtasts.cache.memory import Memory
+from postfix_mtasts.cache.store import Store
 from postfix_mtasts.config import DaneSetting
 from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.daemon.exceptions import Exceptions
@@ -31,14 +32,13 @@ from postfix_mtasts.remote.fetcher import Fetcher
 from postfix_mtasts.sts.decide import Decision, Happening, RefreshRequested, asks_others, decide
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain, PolicyDomainError, next_hop
 from postfix_mtasts.sts.elsewhere import ForgottenElsewhere, KnownElsewhere
-from postfix_mtasts.sts.entry import Answer, Apply, Entry, Exempt, Unavailable, lasting
+from postfix_mtasts.sts.entry import Answer, Apply, Entry, Exempt, Unavailable
 from postfix_mtasts.sts.exception import PolicyException
 from postfix_mtasts.sts.observation import Asked, Due
 
 # At most so many known policies are looked up again at once; the next query will, when DNS is well again. New domains,
 # which may all hang, do not count, so that they do not keep known policies from being checked.
 MAX_BEHIND = 100
-_MAX_UNREAD = 1000  # Domains of which the store could not be read, and a fetch has failed.
 _MINUTES = 10  # For which the results of discoveries are counted.
 
 
@@ -67,8 +67,8 @@ class Lookup:
         # Called for each answer that did not lie ready, with the rules by which it is told.
         self.on_reply: Callable[[NextHop, Answer, ReplyRules], None] = lambda hop, answer, rules: None
         self._rules = rules
-        self._store = store
-        self._memory = memory
+        self._entries = Entries(memory, store)
+        self._ready = memory.ready
         self._resolver = resolver
         self._steps = Steps(resolver, fetcher)
         self._dane = dane
@@ -76,8 +76,6 @@ class Lookup:
         self._clock = clock
         self._discoveries: SingleFlight[PolicyDomain, Answer] = SingleFlight()
         self._behind: set[PolicyDomain] = set()  # Domains that were answered, and are being looked up again.
-        self._unread: Bounded[PolicyDomain, Entry] = Bounded(_MAX_UNREAD)
-        store.on_anew = self._store_all
         exceptions.on_change = memory.ready.clear
 
     @property
@@ -93,7 +91,7 @@ class Lookup:
     @rules.setter
     def rules(self, rules: ReplyRules) -> None:
         self._rules = rules
-        self._memory.ready.clear()
+        self._ready.clear()
 
     async def reply(self, request: Request) -> Reply:
         """The reply to one request."""
@@ -101,7 +99,7 @@ class Lookup:
             hop = next_hop(request.key)
         except PolicyDomainError:
             count = self.tally.answered(NOTFOUND)
-            self._memory.ready.put(None, request.encode(), NOTFOUND.encode(), math.inf, count)
+            self._ready.put(None, request.encode(), NOTFOUND.encode(), math.inf, count)
             return NOTFOUND
         clock = asyncio.get_running_loop().time
         begun = clock()
@@ -116,7 +114,7 @@ class Lookup:
         if not until:
             self.tally.waits.observe(clock() - begun)
         elif not exception and not rules.withholds(answer):  # Of those that are withheld, each query counts.
-            self._memory.ready.put(hop.domain, request.encode(), reply.encode(), until, count)
+            self._ready.put(hop.domain, request.encode(), reply.encode(), until, count)
         return reply
 
     async def answer(self, hop: NextHop, rules: ReplyRules) -> tuple[Answer, float]:
@@ -124,14 +122,14 @@ class Lookup:
 
         That time is 0.0 for an answer that was waited for, since its reasons may have changed meanwhile.
         """
-        entry = self._memory.get(hop.domain)
+        entry = self._entries.at_hand(hop.domain)
         until = math.inf if entry else 0.0
         answer: Answer | None = None
         clock = asyncio.get_running_loop().time
         end = clock() + self.answer_within
         try:
             async with asyncio.timeout_at(end):
-                entry = entry or await self._stored(hop.domain)
+                entry = entry or await self._entries.stored(hop.domain)
                 decision = self._decide(hop.domain, entry, Asked())
                 answer, until = decision.answer, min(until, decision.until)
                 if not answer:
@@ -142,10 +140,7 @@ class Lookup:
         except TimeoutError:
             # If there is an answer, it is DANE that is still unknown. And a process that was stopped knows nothing.
             unknown = bool(answer) or not entry or entry.unread or clock() > end + MAX_LATE
-            late = too_late(self.answer_within, defer=unknown)
-            if not self.exceptions.of(hop.domain):  # Otherwise it is the exception that the log tells of.
-                events.decided(hop.domain, late)
-            return late, 0.0
+            return self._late(hop, rules, unknown=unknown), 0.0
 
     async def renew(self, domain: PolicyDomain) -> None:
         """Fetch a policy again, or forget the domain, if it is time."""
@@ -163,9 +158,9 @@ class Lookup:
         """Drop all that is known of a domain; whether there was anything."""
         entry = await self.entry(domain)
         await self._discoveries.after(domain)  # It would bring back what it began with.
-        entry = self._memory.get(domain) or entry
+        entry = self._entries.at_hand(domain) or entry
         # Infinity is later than any use that another daemon may have noted.
-        self._keep(domain, replace(entry, last_used=math.inf), None)
+        self._entries.keep(domain, replace(entry, last_used=math.inf), None)
         return entry != Entry()
 
     async def learn(self, domain: PolicyDomain, known: KnownElsewhere | ForgottenElsewhere) -> None:
@@ -178,20 +173,7 @@ class Lookup:
 
     async def entry(self, domain: PolicyDomain) -> Entry:
         """What is known of a domain."""
-        return self._memory.get(domain) or await self._stored(domain)
-
-    async def _stored(self, domain: PolicyDomain) -> Entry:
-        """What the store has of a domain, at hand from then on."""
-        try:
-            stored = await self._store.get(domain)
-        except StoreError:
-            return self._unread.get(domain) or Entry(unread=True)
-        self._unread.forget(domain)
-        if entry := self._memory.get(domain):
-            return entry  # Another task was faster, and may know more.
-        if stored:
-            self._memory.put(domain, stored)
-        return stored or Entry()
+        return await self._entries.get(domain)
 
     async def aclose(self) -> None:
         """Cancel all discoveries."""
@@ -203,6 +185,17 @@ class Lookup:
         if rules.dane is not DaneSetting.OFF:
             self._dane.begin(hop)
         return await self._discoveries.result(hop.domain, lambda: self._run(hop.domain, decision))
+
+    def _late(self, hop: NextHop, rules: ReplyRules, *, unknown: bool) -> Answer:
+        """The answer where a discovery takes too long. But another relay may have told of a policy meanwhile."""
+        known = self._entries.at_hand(hop.domain)
+        live = known.live(self._clock()) if known and not unknown else None
+        if live and not rules.heeds_dane(Apply(live.policy)):
+            return Apply(live.policy)
+        late = too_late(self.answer_within, defer=unknown or live is not None)
+        if not self.exceptions.of(hop.domain):  # Otherwise it is the exception that the log tells of.
+            events.decided(hop.domain, late)
+        return late
 
     def _begin_behind(self, domain: PolicyDomain, decision: Decision) -> None:
         """Perform the action of a decision, unless enough is under way behind answers."""
@@ -275,26 +268,11 @@ class Lookup:
 
     def _decide_now(self, domain: PolicyDomain, entry: Entry, observation: Happening) -> Decision:
         """As `_decide`, after some time has passed: what is in memory may be newer than an entry."""
-        return self._decide(domain, self._memory.get(domain) or entry, observation)
+        return self._decide(domain, self._entries.at_hand(domain) or entry, observation)
 
     def _decide(self, domain: PolicyDomain, entry: Entry, observation: Happening) -> Decision:
         decision = decide(entry, observation, self._clock())
         for notice in decision.notices:
             events.noticed(domain, notice)
-        self._keep(domain, entry, decision.entry)
+        self._entries.keep(domain, entry, decision.entry)
         return decision
-
-    def _keep(self, domain: PolicyDomain, before: Entry, after: Entry | None) -> None:
-        if not after:
-            self._memory.forget(domain)
-            self._store.forget(domain, before)
-        elif after.unread:
-            self._unread.put(domain, after)  # Its failures count: a policy is fetched again after five minutes only.
-        elif after is not before:
-            self._memory.put(domain, after)
-            if after.cached and lasting(after) != lasting(before):
-                self._store.put(domain, after)
-
-    def _store_all(self) -> None:
-        for domain, entry in self._memory.policies():
-            self._store.put(domain, entry)

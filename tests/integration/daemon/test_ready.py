@@ -26,7 +26,10 @@ from postfix_mtasts.postfix.socketmap import Request
 from postfix_mtasts.remote.fetcher import Fetcher
 from postfix_mtasts.remote.network import tls_context
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
+from postfix_mtasts.sts.elsewhere import KnownElsewhere
+from postfix_mtasts.sts.entry import CachedPolicy, Entry
 from postfix_mtasts.sts.observation import DaneFailed, DaneUsable, Failure, Stage
+from postfix_mtasts.sts.policy import parse
 from tests.world.ca import Ca
 from tests.world.dns import Behaviour, DnsServer
 from tests.world.https import HttpsServer
@@ -237,6 +240,30 @@ async def test_mail_is_deferred_if_the_process_was_stopped_while_a_domain_was_lo
         asyncio.get_running_loop().call_later(0.1, time.sleep, 2.5)
         stopped = await world.ask("slow.test")
     assert stopped == [(None, b"50:TEMP discovery: no result within 0.5 s; it goes on,")]
+
+
+@pytest.mark.parametrize(
+    ("dane", "reply"),
+    [
+        (DaneSetting.OFF, SECURE),
+        (DaneSetting.YIELD, b"50:TEMP discovery: no result within 0.5 s; it goes on,"),
+    ],
+)
+async def test_a_policy_that_another_relay_tells_of_meanwhile_holds(
+    world: Service, tmp_path: Path, dane: DaneSetting, reply: bytes
+) -> None:
+    """Though this one cannot find it in time. Where DANE may decide, it is not known yet whether it does."""
+    world.dns.set_behaviour(HAS.record_name(), Behaviour(silent=True))
+    world.rules = ReplyRules(Style.PLAIN, dane=dane)
+    policy, _ = parse(POLICY.encode())
+    theirs = KnownElsewhere(Entry(CachedPolicy(policy, POLICY, "1", START), checked_at=START))
+    async with world.running(tmp_path):
+        world.lookup.answer_within = 0.5
+        asked = asyncio.create_task(world.ask("has.test"))
+        while not world.lookup.under_way:
+            await asyncio.sleep(0)
+        await world.lookup.learn(HAS, theirs)
+        assert await asked == [(None, reply)]
 
 
 async def test_what_dane_says_ends_a_ready_reply_too(world: Service, tmp_path: Path) -> None:
