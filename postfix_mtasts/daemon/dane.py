@@ -13,6 +13,7 @@ from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
 from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable, Failure, Stage
 from postfix_mtasts.sts.schedule import dane_ttl
+from postfix_mtasts.turns import Turns
 
 _ENTRY, _HOST = 700, 70  # Octets that Python takes besides the texts: for an entry with its next hop, and for a host.
 
@@ -37,6 +38,7 @@ class Dane:
     ) -> None:
         self._resolver = resolver
         self._clock = clock
+        self._turns = Turns()
         self._seen: Bounded[NextHop, DaneEntry] = Bounded(limit, octets, _octets, self._dropped)
         self._hops: dict[PolicyDomain, tuple[NextHop, ...]] = {}  # Those of them that are seen.
         self._work: SingleFlight[NextHop, DaneObservation] = SingleFlight()
@@ -69,7 +71,7 @@ class Dane:
 
     async def _look_up(self, hop: NextHop) -> DaneObservation:
         try:
-            observation = await tlsa.look_up(self._resolver, hop)
+            observation = await tlsa.look_up(self._resolver, hop, self._turns)
         except LocalShortageError as error:
             # This machine could not ask, while Postfix may well know the MX hosts.
             return DaneFailed(Failure(Stage.TLSA, f"{error}", result_type=None, is_local=True))

@@ -13,6 +13,7 @@ from postfix_mtasts.dns.nameservers import DnsError, LocalShortageError
 from postfix_mtasts.dns.resolver import Resolver, RRset, Tlsa
 from postfix_mtasts.sts.domain import NextHop
 from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable, Failure, Stage
+from postfix_mtasts.turns import Turns
 
 _MAX_HOSTS = 20  # The most preferred ones. By default Postfix tries only five addresses (smtp_mx_address_limit).
 _NO_MAIL = "."  # RFC 7505, 3.
@@ -22,15 +23,15 @@ _DIGEST_SIZES = {1: hashlib.sha256().digest_size, 2: hashlib.sha512().digest_siz
 _FULL = 0  # The matching type for a whole certificate or key.
 
 
-async def look_up(resolver: Resolver, hop: NextHop) -> DaneObservation:
+async def look_up(resolver: Resolver, hop: NextHop, turns: Turns) -> DaneObservation:
     """Look up whether the hosts of a next hop have usable TLSA records.
 
-    Raises DnsError if the MX lookup fails, and LocalShortageError if any lookup does because of this machine.
+    The owner of a domain lists as many hosts as he likes, so each takes one of the `turns`. Raises DnsError if the MX lookup fails, and LocalShortageError if any lookup does because of this machine.
     """
     hosts = await mail_hosts(resolver, hop)
     if not hosts.secure:
         return DaneAbsent("the MX records are not signed with DNSSEC", hosts.ttl)
-    seen = await asyncio.gather(*(_host(resolver, host, hop.port) for host in hosts.records[:_MAX_HOSTS]))
+    seen = await asyncio.gather(*(_host(resolver, host, hop.port, turns) for host in hosts.records[:_MAX_HOSTS]))
     usable = [one for one in seen if isinstance(one, DaneUsable)]
     if usable:
         ttl = min([hosts.ttl, *(one.ttl for one in usable)])
@@ -66,7 +67,8 @@ async def mail_hosts(resolver: Resolver, hop: NextHop) -> RRset[str]:
     return RRset(records, found.name, found.secure, found.ttl, found.exists)
 
 
-async def _host(resolver: Resolver, host: str, port: str) -> DaneObservation:
+async def _host(resolver: Resolver, host: str, port: str, turns: Turns) -> DaneObservation:
+    await turns.take(1)
     try:
         number = int(port) if port.isdigit() else socket.getservbyname(port, "tcp")
         names, without, ttl = await _base_domains(resolver, host)

@@ -11,6 +11,7 @@ from postfix_mtasts.dns.resolver import Resolver, Tlsa
 from postfix_mtasts.dns.tlsa import is_usable, look_up
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
 from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable, Failure, Stage
+from postfix_mtasts.turns import Turns
 from tests.world.dns import Behaviour, DnsServer
 
 # Names below `signed.` are proved by DNSSEC.
@@ -31,7 +32,7 @@ async def seen(
     dns: DnsServer, domain: str = DOMAIN, *, mx: bool = True, port: str = "25", timeout: float = 30
 ) -> DaneObservation:
     resolver = Resolver([InetEndpoint(dns.address, dns.port)], timeout=timeout)
-    return await look_up(resolver, NextHop(PolicyDomain(domain), mx, port))
+    return await look_up(resolver, NextHop(PolicyDomain(domain), mx, port), Turns())
 
 
 def host(dns: DnsServer, name: str, *tlsa: str, port: int = 25, ttl: int = 300) -> None:
@@ -320,4 +321,4 @@ async def test_a_nameserver_of_resolv_conf_is_believed_as_postfix_believes_it(
         dns.add(DOMAIN, "MX", f"10 {MX}.")
         host(dns, MX, EE)
         resolver = Resolver(timeout=30, resolv_conf=file)
-        assert await look_up(resolver, NextHop(PolicyDomain(DOMAIN))) == DaneUsable((MX,), 300.0)
+        assert await look_up(resolver, NextHop(PolicyDomain(DOMAIN)), Turns()) == DaneUsable((MX,), 300.0)
