@@ -26,7 +26,8 @@ _FULL = 0  # The matching type for a whole certificate or key.
 async def look_up(resolver: Resolver, hop: NextHop, turns: Turns) -> DaneObservation:
     """Look up whether the hosts of a next hop have usable TLSA records.
 
-    The owner of a domain lists as many hosts as he likes, so each takes one of the `turns`. Raises DnsError if the MX lookup fails, and LocalShortageError if any lookup does because of this machine.
+    The owner of a domain lists as many hosts as he likes, so each takes one of the `turns`. Raises DnsError if the MX
+    lookup fails, and LocalShortageError if any lookup does because of this machine.
     """
     hosts = await mail_hosts(resolver, hop)
     if not hosts.secure:
