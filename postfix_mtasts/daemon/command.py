@@ -241,6 +241,7 @@ async def _service(
         others.follow(lookup.learn, memory.policies)
     stack.push_async_callback(lookup.aclose)
     await lookup.exceptions.load(settings.exception)
+    stack.push_async_callback(lookup.exceptions.save)
     shadow = Shadow(settings, lookup, resolver, dane)
     stack.push_async_callback(shadow.aclose)
     await shadow.follow()

@@ -30,9 +30,10 @@ The daemon's user, root and the group `server.control_group` can connect to it. 
     forget everywhere, refresh everywhere
              as forget and refresh, and {"relays"}: how many relays were told to do the same
     status   {"version", "pid", "started_at", "config", "configured_at", "sockets", "style", "dane", "shadow_since",
-             "database", "policies", "no_policies_in_memory", "discoveries", "exceptions": {"holding", "first_to_end",
-             "trouble"}, "fleet": null, or as `cache.fleet` has it}. `configured_at` is when style and dane were chosen.
-             Of the discoveries of new domains in the last minutes: {"minutes", "ended", "failed", "last_failure"}
+             "database", "policies", "no_policies_in_memory", "discoveries", "exceptions": {"holding", "since",
+             "first_to_end", "trouble"}, "fleet": null, or as `cache.fleet` has it}. `configured_at` is when style and
+             dane were chosen. Of the discoveries of new domains in the last minutes: {"minutes", "ended", "failed",
+             "last_failure"}
 
 Times are seconds since the epoch. A client that neither sends nor reads for 30 seconds is disconnected.
 """

@@ -1,7 +1,7 @@
 """The exceptions, those of the configuration and those added by command; their use; what the log is told of them.
 
 A day ends where this machine's clock shows midnight, in its time zone: a date in a configuration is the date of whoever
-wrote it. What is used is counted since the start of the daemon.
+wrote it. How they were used, and what the log was told, outlives the process in a file of its own.
 """
 
 import asyncio
@@ -9,10 +9,10 @@ import datetime
 import pathlib
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 from postfix_mtasts.cache import exceptions as file
 from postfix_mtasts.cache.exceptions import ExceptionsError
+from postfix_mtasts.cache.uses import Key, Use, Uses, printed
 from postfix_mtasts.config import ExceptionSetting
 from postfix_mtasts.log import events
 from postfix_mtasts.postfix.socketmap import Reply
@@ -21,7 +21,7 @@ from postfix_mtasts.sts.exception import PolicyException, exception_for
 
 _TICK = 60.0  # Seconds between two looks at what ends.
 WARN_WITHIN = 7 * 86400.0  # Seconds before the end.
-_KEPT = 30 * 86400.0  # Seconds after the end, for which one that was added is still shown.
+_SHOWN = 30 * 86400.0  # Seconds after the end, for which one that was added is still shown.
 _HOUR = 3600.0
 _FIRST, _LAST = datetime.date(1971, 1, 1), datetime.date(9998, 12, 31)  # In any time zone these have a midnight.
 _NOTED = 5  # Of the domains that an exception has changed the answer for: the last ones.
@@ -29,18 +29,6 @@ _NOTED = 5  # Of the domains that an exception has changed the answer for: the l
 
 class RefusedError(Exception):
     """An exception cannot be added or removed. The message says why."""
-
-
-@dataclass(slots=True)
-class Use:
-    """How often an exception has changed an answer, and what the log was told of it."""
-
-    count: int = 0
-    last: float = 0.0  # Seconds since the epoch.
-    domains: dict[PolicyDomain, None] = field(default_factory=dict)  # For which it did; the last ones.
-    hour: float = -1.0
-    day: str = ""
-    end: float = 0.0
 
 
 class Exceptions:
@@ -54,7 +42,9 @@ class Exceptions:
         self._clock = clock
         self._configured: dict[str, PolicyException] = {}
         self._added: dict[str, PolicyException] = {}
-        self._uses: dict[tuple[bool, str], Use] = {}
+        self._uses: dict[Key, Use] = {}
+        self._file_of_uses = Uses(path.with_name(f"{path.stem}-used.json"))
+        self._saved = ""  # What stands in that file; empty until it was read.
         self._changing = asyncio.Lock()
 
     def now(self) -> float:
@@ -68,8 +58,13 @@ class Exceptions:
         return exception_for(domain, self._clock(), self._added, self._configured)
 
     def all(self) -> list[PolicyException]:
-        """All exceptions, also those that have ended, by their domains without `*.`."""
-        found = [*self._added.values(), *self._configured.values()]
+        """All exceptions, also those that have ended, by their domains without `*.`.
+
+        Of those that were added, not what ended a month ago. It stays in the file until the next is added, lest a wrong
+        clock delete it.
+        """
+        since = self._clock() - _SHOWN
+        found = [*(one for one in self._added.values() if not one.is_over(since)), *self._configured.values()]
         return sorted(found, key=lambda one: (one.domain.removeprefix("*."), one.domain, not one.added))
 
     def holding(self) -> list[PolicyException]:
@@ -103,6 +98,8 @@ class Exceptions:
     async def load(self, configured: Iterable[ExceptionSetting]) -> None:
         """Take the exceptions of a configuration, and read the file with the others again."""
         async with self._changing:
+            if not self._saved:
+                await self._load_uses()
             self._configured = {one.domain: policy_exception(one, added=False) for one in configured}
             try:
                 self._adopt(await asyncio.to_thread(file.read, self._path))
@@ -117,13 +114,15 @@ class Exceptions:
             raise RefusedError(f"{added.until} is over: name today or a later day")
         async with self._changing:
             known = await self._read()
-            rest = [one for one in known if one.domain != setting.domain]
+            since = self._clock() - _SHOWN
+            shown = [one for one in known if not policy_exception(one, added=True).is_over(since)]
+            rest = [one for one in shown if one.domain != setting.domain]
             if len(rest) >= file.MAX_EXCEPTIONS:
                 raise RefusedError(f"there are {len(rest)} exceptions already, the most that may be added")
             await self._write([*rest, setting])
             self._uses.pop((True, setting.domain), None)
         events.exception_added(added)
-        return len(rest) < len(known)
+        return len(rest) < len(shown)
 
     async def remove(self, domain: str) -> bool:
         """Remove an exception that was added, and return whether there was one. Raises RefusedError."""
@@ -141,30 +140,38 @@ class Exceptions:
     async def run(self) -> None:
         """Once a minute, tell the log what ends, forever."""
         while True:
-            await self.tick(self._clock())
+            self.tick(self._clock())
+            await self.save()
             await asyncio.sleep(_TICK)
 
-    async def tick(self, now: float) -> None:
-        """Tell the log what ends, at the time `now`; and drop from the file what ended a month ago."""
+    def tick(self, now: float) -> None:
+        """Tell the log what ends, at the time `now`."""
         for one in self.all():
             use = self.use_of(one)
             if one.is_over(now):
                 if use.end != one.ends_at:
                     use.end = one.ends_at
                     events.exception_ended(one)
-            elif one.ends_at - now <= WARN_WITHIN and use.day != (day := _day(now)):
+                continue
+            use.end = 0.0  # If the clock was put back, its end is yet to come.
+            if one.ends_at - now <= WARN_WITHIN and use.day != (day := _day(now)):
                 use.day = day
                 events.exception_ends(one, one.ends_at - now)
-        if any(one.is_over(now - _KEPT) for one in self._added.values()):
-            await self._sweep(now - _KEPT)
 
-    async def _sweep(self, until: float) -> None:
-        async with self._changing:
+    async def save(self) -> None:
+        """Write how exceptions were used, if that has changed."""
+        content = printed(self.since, self._uses)
+        if content != self._saved:
             try:
-                known = await self._read()
-                await self._write([one for one in known if not policy_exception(one, added=True).is_over(until)])
-            except RefusedError:
-                pass  # It is tried again, and the trouble has been told.
+                await asyncio.to_thread(self._file_of_uses.write, content)
+            except OSError:
+                return  # It is tried again. The database, which is on the same disk, tells of it.
+            self._saved = content
+
+    async def _load_uses(self) -> None:
+        if known := await asyncio.to_thread(self._file_of_uses.read):
+            self.since, self._uses = known
+        self._saved = printed(self.since, self._uses)
 
     async def _read(self) -> tuple[ExceptionSetting, ...]:
         """What is in the file, which may be another daemon's too. Raises RefusedError."""
@@ -190,8 +197,9 @@ class Exceptions:
         self._changed()
 
     def _changed(self) -> None:
-        known = {(one.added, one.domain) for one in self.all()}
-        self._uses = {key: use for key, use in self._uses.items() if key in known}
+        if not self.trouble:  # Otherwise those that were added may be unknown, and still be there.
+            known = {(one.added, one.domain) for one in self.all()}
+            self._uses = {key: use for key, use in self._uses.items() if key in known}
         self.on_change()
 
     def _note_trouble(self, reason: str) -> None:

@@ -68,4 +68,5 @@ def print_holding(exceptions: Exceptions) -> JSON:
     """How many exceptions hold, and those of them that end first, as for `status`."""
     holding = exceptions.holding()
     first = [print_exception(one) | {"used": exceptions.use_of(one).count} for one in holding[:_MAX_SHOWN]]
-    return {"holding": len(holding), "first_to_end": first, "trouble": exceptions.trouble or None}
+    counts = {"holding": len(holding), "since": exceptions.since}
+    return {**counts, "first_to_end": first, "trouble": exceptions.trouble or None}

@@ -20,7 +20,7 @@ def check_exceptions(daemon: Running, now: float) -> Iterator[Finding]:
         left = one["ends_at"] - now
         what = f"an exception for {one['domain']} holds until {one['until']}: {one['reason']}"
         answers = "1 answer" if one["used"] == 1 else f"{one['used']} answers"
-        used = f"it has changed {answers} since {_day(daemon.started_at)}"
+        used = f"it has changed {answers} since {_day(exceptions.get('since', daemon.started_at))}"
         ends = f"it ends in {span(max(0.0, left))}, and then the policy holds again"
         status = Status.WARNING if left <= WARN_WITHIN else Status.OK
         yield Finding("exception", status, what, f"{used}; {ends}", "run", _LIST)

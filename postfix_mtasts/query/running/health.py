@@ -250,6 +250,7 @@ def _document(status: JSON) -> JSON:
         "policies": {**policies, "first_ends_at": iso(policies["first_ends_at"])},
         "exceptions": {
             **exceptions,
+            "since": iso(exceptions.get("since")),
             "first_to_end": [{**one, "ends_at": iso(one["ends_at"])} for one in exceptions["first_to_end"]],
         },
     }

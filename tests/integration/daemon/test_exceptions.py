@@ -18,6 +18,7 @@ import pytest
 
 from postfix_mtasts.cache import exceptions as file
 from postfix_mtasts.cache.exceptions import ExceptionsError
+from postfix_mtasts.cache.uses import Use
 from postfix_mtasts.config import DaneSetting, ExceptionSetting, Level, OnFailure
 from postfix_mtasts.daemon.exceptions import Exceptions, RefusedError, end_of, policy_exception
 from postfix_mtasts.daemon.known import print_exceptions, print_holding
@@ -205,7 +206,7 @@ async def test_the_end_is_told_from_a_week_before_once_a_day(
         told = {}
         for days in (-7.01, -7, -6.99, -6.5, -5.5, -0.01, 0, 0.01, 1.01):
             world.now = END + days * DAY
-            await world.exceptions.tick(world.now)
+            world.exceptions.tick(world.now)
             told[days] = [
                 line.replace(f", with {LAST_DAY}, and then the policy holds again", "") for line in said(caplog)
             ]
@@ -241,7 +242,8 @@ async def test_one_that_was_added_counts_in_place_of_the_configured_one(world: S
     assert (overruled, holding, first, second) == ([False, True], [by_command], [MAY], [ENCRYPT])
 
 
-async def test_one_that_is_over_cannot_be_added_and_is_dropped_after_a_month(tmp_path: Path) -> None:
+async def test_one_that_is_over_cannot_be_added_and_is_shown_for_a_month(tmp_path: Path) -> None:
+    """By a wrong clock, none is deleted: it is dropped from the file when the next one is added."""
     now = END
     known = Exceptions(tmp_path / "exceptions.json", lambda: now)
     with pytest.raises(RefusedError, match=f"^{LAST_DAY} is over: name today or a later day$"):
@@ -249,10 +251,73 @@ async def test_one_that_is_over_cannot_be_added_and_is_dropped_after_a_month(tmp
     now = END - 1
     await known.add(SETTING)
     counts = []
-    for now in (END, END + 30 * DAY - 1, END + 30 * DAY):
-        await known.tick(now)
-        counts.append((len(known.all()), len(file.read(tmp_path / "exceptions.json"))))
-    assert counts == [(1, 1), (1, 1), (0, 0)]
+    for now in (END, END + 30 * DAY - 1, END + 30 * DAY, END - 1):
+        known.tick(now)
+        counts.append((len(known.all()), len(known.holding())))
+    assert counts == [(1, 0), (1, 0), (0, 0), (1, 1)]
+    now = END + 30 * DAY
+    other = replace(SETTING, domain="other.test", until=LAST_DAY + datetime.timedelta(31))
+    assert await known.add(other) is False
+    assert file.read(tmp_path / "exceptions.json") == (other,)
+
+
+async def test_a_restart_forgets_neither_the_use_nor_what_the_log_was_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, moment = START, Reply(Status.OK, "may")
+
+    async def started() -> Exceptions:
+        known = Exceptions(tmp_path / "exceptions.json", lambda: now)
+        await known.load([replace(SETTING, domain="*.test")])
+        return known
+
+    known = await started()
+    await known.add(SETTING)
+    below, exact = known.all()[1], known.all()[0]
+    for name, one in (("has.test", exact), ("a.test", below), ("b.test", below)):
+        known.used(PolicyDomain(name), one, moment, Reply(Status.NOTFOUND))
+    known.tick(END - DAY)
+    said(caplog)
+    await known.save()
+    before, since = list(print_exceptions(known)), known.since
+    now = START + 60
+    known = await started()
+    assert (known.since, list(print_exceptions(known))) == (since, before)
+    assert [one["used"] for one in before] == [1, 2]
+    known.used(PolicyDomain("a.test"), below, moment, Reply(Status.NOTFOUND))
+    known.tick(END - DAY)
+    known.tick(END)
+    ended = said(caplog)
+    assert [line.split(" has ")[-1].partition(" with ")[0] for line in ended] == ["ended", "ended"]
+    await known.save()
+    now = END + 60
+    (await started()).tick(now)
+    assert said(caplog) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'{"version": 2, "since": 1, "uses": []}', b'{"version": 1, "since": 1, "uses": [{}]}', b"\xff"],
+)
+async def test_where_uses_are_not_understood_counting_begins_anew(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "exceptions-used.json").write_bytes(content)
+    known = Exceptions(tmp_path / "exceptions.json", lambda: START)
+    await known.load([SETTING])
+    await known.save()
+    assert [(one["used"], one["since"]) for one in print_exceptions(known)] == [(0, START)]
+
+
+async def test_uses_that_cannot_be_written_are_written_later(tmp_path: Path) -> None:
+    known = Exceptions(tmp_path / "later" / "exceptions.json", lambda: START)
+    await known.load([SETTING])
+    (one,) = known.all()
+    known.used(HAS, one, Reply(Status.NOTFOUND), Reply(Status.OK, "secure"))
+    await known.save()
+    (tmp_path / "later").mkdir()
+    await known.save()
+    again = Exceptions(tmp_path / "later" / "exceptions.json", lambda: START)
+    await again.load([SETTING])
+    assert again.use_of(one) == Use(1, START, {HAS: None}, START // 3600)
 
 
 async def test_what_was_added_is_there_after_a_kill(tmp_path: Path) -> None:

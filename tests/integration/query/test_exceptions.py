@@ -99,7 +99,7 @@ def test_an_exception_is_added_used_listed_and_removed(relay: Relay) -> None:
     assert [relay.answer(partner) for _ in range(3)] == ["NOTFOUND"] * 3
     assert relay.answer(below) == "OK may"
     relay.daemon.wait_for("domain=x.below.test, an exception")  # It is the last line.
-    relay.daemon.kill()  # What was added is on disk.
+    relay.daemon.stop()  # What was added, and how it was used, is on disk.
     relay.daemon.start()
     assert relay.answer(partner) == "NOTFOUND"
     assert relay.answer(below) == "OK may"
@@ -108,7 +108,7 @@ def test_an_exception_is_added_used_listed_and_removed(relay: Relay) -> None:
     assert without_times(text) == (
         "*.below.test: until DATE (ends in N days), level may, configured\n"
         "    reason: they renew their certificates, ticket 4711\n"
-        "    used once since TIME, last N seconds ago\n"
+        "    used 2 times since TIME, last N seconds ago\n"
         "    without it: mail to x.below.test is deferred: its MX mx.x.below.test has an\n"
         "      expired certificate\n"
         "over.test: until 2020-02-29 (ended N days ago), level none, configured\n"
@@ -117,7 +117,7 @@ def test_an_exception_is_added_used_listed_and_removed(relay: Relay) -> None:
         "    it has ended, and the policy holds again\n"
         "partner.test: until DATE (ends in N days), level none, added by command\n"
         "    reason: ticket 4712\n"
-        "    used once since TIME, last N seconds ago\n"
+        "    used 4 times since TIME, last N seconds ago\n"
         "    without it: mail to partner.test is deferred: its MX mx.partner.test has an\n"
         "      expired certificate\n"
     )
@@ -126,15 +126,13 @@ def test_an_exception_is_added_used_listed_and_removed(relay: Relay) -> None:
     assert relay.query("except", "remove", partner) == (3, "partner.test: there was no exception\n", "")
     relay.daemon.wait_for("exception removed")
     lines = [line for line in relay.daemon.log if "ticket" in line]
+    lines = list(dict.fromkeys(lines))  # Another hour may have begun.
     used = 'Postfix is answered "NOTFOUND" instead of "OK secure": ticket 4712'
     below_used = f'until {UNTIL}: Postfix is answered "OK may" instead of "OK secure": they renew their certificates'
     over = "warning: the exception for over.test has ended with 2020-02-29, and the policy holds again: ticket 1; "
     assert lines == [
         f"{over}remove it from the configuration",
         f"info: exception added for partner.test, until {UNTIL}, level none: ticket 4712",
-        f"info: domain=partner.test, an exception until {UNTIL}: {used}",
-        f"info: domain=x.below.test, an exception for *.below.test {below_used}, ticket 4711",
-        f"{over}remove it from the configuration",
         f"info: domain=partner.test, an exception until {UNTIL}: {used}",
         f"info: domain=x.below.test, an exception for *.below.test {below_used}, ticket 4711",
         f"info: exception removed for partner.test, which was until {UNTIL}: ticket 4712",

@@ -19,12 +19,14 @@ LATER = SOON | {"domain": "*.example", "ends_at": NOW + 8 * 86400, "used": 12}
 
 
 def running(**exceptions: object) -> Running:
-    status: dict[str, Any] = {"exceptions": {"holding": 0, "first_to_end": [], "trouble": None} | exceptions}
+    status: dict[str, Any] = {
+        "exceptions": {"holding": 0, "since": NOW - 30 * 86400, "first_to_end": [], "trouble": None} | exceptions
+    }
     return Running(1, NOW - 5, "/etc/x.toml", NOW - 5, (), Style.PLAIN, DaneSetting.OFF, None, status)
 
 
 def shown(domain: str, status: Status, used: str, ends: str) -> Finding:
-    since = time.strftime("%Y-%m-%d", time.localtime(NOW - 5))
+    since = time.strftime("%Y-%m-%d", time.localtime(NOW - 30 * 86400))
     why = f"it has changed {used} since {since}; it ends in {ends}, and then the policy holds again"
     return Finding("exception", status, f"an exception for {domain} holds until 2027-01-21: ticket", why, *LIST)
 
