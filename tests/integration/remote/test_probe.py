@@ -1,11 +1,17 @@
 """What a probe costs, whatever the MX host sends."""
 
+import ssl
 import time
+from pathlib import Path
 
 import pytest
 
 from postfix_mtasts.remote import probe
+from postfix_mtasts.remote.network import mail_tls_context
 from tests.fuzz.received import RESOLVER, TLS, Host, ToHost
+from tests.hostile.sites import tls
+from tests.world.ca import Ca
+from tests.world.smtp import SmtpServer
 
 
 async def test_a_reply_octet_by_octet_costs_no_more_than_to_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,3 +22,21 @@ async def test_a_reply_octet_by_octet_costs_no_more_than_to_read_it(monkeypatch:
     found = await prober.probe("mx.example.com", "192.0.2.1", 25)
     assert time.process_time() - begun < 0.7  # A tenth of a second; to look at all of it each time takes eleven.
     assert found.unclear == "its greeting is longer than 10000 bytes"
+
+
+@pytest.mark.usefixtures("namespace")
+async def test_a_host_whose_certificate_is_only_shown_does_not_choose_what_the_handshake_costs(tmp_path: Path) -> None:
+    """In a finite field of 10,000 bits, each handshake would take a second, in which no query is answered."""
+    site = tls(kind="RSA", only=ssl.TLSVersion.TLSv1_2, large_field=True)
+    assert site.tls
+    trusted, other = (tmp_path / name for name in ("trusted", "other"))
+    for folder in (trusted, other):
+        folder.mkdir()
+    context = mail_tls_context("", "", str(Ca(trusted).file))
+    prober = probe.Prober(RESOLVER, context, "client.example")
+    with SmtpServer("127.0.1.1", context=site.tls(Ca(other), "mx.example.com")):
+        begun = time.thread_time()
+        found = await prober.probe("mx.example.com", "127.0.1.1", 25)
+        assert time.thread_time() - begun < 0.3
+    assert found.problem == "the host sent TLS alert 'handshake failure'"
+    assert found.certificate == b""
