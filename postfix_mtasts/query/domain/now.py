@@ -70,7 +70,8 @@ def _exempt(known: Explanation, reply: str, without: str) -> ExemptReport | None
 def _because(known: Explanation, hop: NextHop, outcome: Outcome, now: float) -> Iterator[str]:
     if outcome.held and isinstance(outcome.answer, Unavailable):
         left = span(outcome.held.at + wait(outcome.held) - now)
-        yield f"the daemon has no policy and answers NOTFOUND until it may fetch again in {left}"
+        word = asked.reply(outcome.answer, known, hop).partition(" ")[0]
+        yield f"the daemon has no policy and answers {word} until it may fetch again in {left}"
     elif outcome.waits:
         yield "the daemon has nothing valid cached: it looks the policy up while Postfix waits"
     else:

@@ -81,9 +81,8 @@ def _policy_host(report: Report, now: datetime.datetime) -> Iterator[Remark]:
 def _lateness(report: Report, *, late: bool) -> Iterator[Remark]:
     host = report.policy_host
     if late and host and not host.problem:
-        text = (
-            f"the policy came only after {report.seconds:.0f} s, too late for the first mail, which goes out without it"
-        )
+        becomes = "is deferred" if report.running.reply.startswith("TEMP") else "goes out without it"
+        text = f"the policy came only after {report.seconds:.0f} s, too late for the first mail, which {becomes}"
         yield error(f"{text}; later mail gets it; the web server must answer sooner", "host")
 
 

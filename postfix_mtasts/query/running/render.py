@@ -56,6 +56,10 @@ class Known:
         is_unknown = self.entry.failed or self.unread or (self.note and not self.note["no_policy"])
         return Status.ERROR if is_unknown else Status.NOTHING
 
+    def is_withheld(self, now: float) -> bool:
+        """Whether Postfix is not told of a policy that would count."""
+        return self.withheld and self.entry.live(now) is not None
+
     def is_ending(self, now: float) -> bool:
         """Whether it has a policy that is about to expire and could not be renewed."""
         cached = self.entry.cached
@@ -155,7 +159,7 @@ def summary(one: Known, now: float) -> str:
 
 def _facts(one: Known, now: float) -> Iterator[tuple[str, str]]:
     entry, cached = one.entry, one.entry.cached
-    if one.withheld:
+    if one.is_withheld(now):
         yield "withheld", 'Postfix is told "not found": no policy is enforced (reply.enforce = false)'
     if cached:
         yield "max_age", f"{cached.policy.max_age} ({span(cached.policy.max_age)})"
@@ -220,7 +224,7 @@ def document(one: Known, now: float, *, alone: bool) -> JSON:
     return listed | {
         "note": note,
         "unread": one.unread,
-        "withheld": one.withheld,
+        "withheld": one.is_withheld(now),
         "dane": [{**dane, "seen_at": iso(dane["seen_at"])} for dane in one.dane],
         "exception": one.exception and exception_document(one.exception),
     }

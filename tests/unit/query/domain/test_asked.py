@@ -12,10 +12,11 @@ from postfix_mtasts.daemon.dane import DaneEntry
 from postfix_mtasts.daemon.explain import Explanation, ExplanationError, parse_explanation, print_explanation
 from postfix_mtasts.postfix.reply import ReplyRules, Style
 from postfix_mtasts.query.domain.asked import Fresh, Outcome, ask, if_enforced, reply
+from postfix_mtasts.query.domain.now import running_report
 from postfix_mtasts.sts.decide import FetchPolicy as Fetch
 from postfix_mtasts.sts.decide import LookUpRecord
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
-from postfix_mtasts.sts.entry import Apply, CachedPolicy, Entry, NoPolicy, Note, Unavailable, YieldToDane
+from postfix_mtasts.sts.entry import Apply, CachedPolicy, Entry, FailedFetch, NoPolicy, Note, Unavailable, YieldToDane
 from postfix_mtasts.sts.exception import PolicyException
 from postfix_mtasts.sts.observation import (
     Asked,
@@ -133,6 +134,17 @@ def test_a_policy_that_is_withheld() -> None:
     outcome = ask(known, HOP, seen, NOW)
     assert (outcome.answer, reply(outcome.answer, known, HOP)) == (Apply(POLICY), "NOTFOUND")
     assert if_enforced(outcome, known, HOP, seen) == replace(outcome, answer=YieldToDane(("mx.example.com",)))
+
+
+@pytest.mark.parametrize(("on_failure", "word"), [(OnFailure.NOTFOUND, "NOTFOUND"), (OnFailure.TEMP, "TEMP")])
+def test_what_is_said_of_a_policy_that_may_not_be_fetched_yet(on_failure: OnFailure, word: str) -> None:
+    entry = Entry(failed=(FailedFetch("1", 1, NOW - 60, Failure(Stage.RESPONSE, "status 404")),))
+    known = told(entry, ReplyRules(Style.PLAIN, on_failure))
+    seen = Fresh(RecordFound(Record("1")), PolicyFetched(POLICY, str(POLICY), "1"), NO_DANE, 0.1)
+    outcome = ask(known, HOP, seen, NOW)
+    report = running_report(known, None, HOP, outcome, NOW, None, outcome)
+    assert report.reply.split(" ")[0] == word
+    assert report.because[0] == f"the daemon has no policy and answers {word} until it may fetch again in 4 minutes"
 
 
 notes = st.builds(

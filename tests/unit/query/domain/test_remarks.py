@@ -119,3 +119,14 @@ def test_the_domain_is_not_accused_while_the_resolver_is_down() -> None:
     )
     assert remarks(failed, NOW) == (Remark(Status.ERROR, text, "host"),)
     assert [remark.check for remark in remarks(replace(failed, resolver_works=False), NOW)] == ["resolver"]
+
+
+@pytest.mark.parametrize(("reply", "becomes"), [("NOTFOUND", "goes out without it"), ("TEMP x", "is deferred")])
+def test_what_becomes_of_mail_when_a_policy_comes_too_late(reply: str, becomes: str) -> None:
+    found = report()
+    found = replace(found, seconds=39.0, running=replace(found.running, reply=reply))
+    (late,) = (one.text for one in remarks(found, NOW, late=True) if one.status is Status.ERROR)
+    assert late == (
+        f"the policy came only after 39 s, too late for the first mail, which {becomes}; later mail gets it; the web "
+        "server must answer sooner"
+    )

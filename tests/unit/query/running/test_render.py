@@ -134,7 +134,11 @@ def test_a_policy_that_nobody_uses() -> None:
 
 def test_a_policy_that_is_withheld() -> None:
     line = '    withheld    Postfix is told "not found": no policy is enforced (reply.enforce = false)'
-    assert list(describe(Known("a.test", FAILING, withheld=True), NOW))[1] == line
+    one = Known("a.test", FAILING, withheld=True)
+    assert FAILING.cached
+    ends = FAILING.cached.expires_at()
+    assert [line in describe(one, now) for now in (NOW, ends, ends + 1)] == [True, True, False]
+    assert [document(one, now, alone=True)["withheld"] for now in (NOW, ends + 1)] == [True, False]
 
 
 def test_document() -> None:
