@@ -1,19 +1,38 @@
-"""Requests of control: whatever comes is one, or gets one error."""
+"""Requests of control: whatever comes is one, or gets one error. And what a long reply costs others."""
 
+import asyncio
 import datetime
 import json
 import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postfix_mtasts.config import ExceptionSetting, Level
+from postfix_mtasts.cache.memory import Memory
+from postfix_mtasts.cache.store import Store
+from postfix_mtasts.config import ExceptionSetting, Level, parse
+from postfix_mtasts.daemon.control import JSON, Control
+from postfix_mtasts.daemon.dane import Dane
+from postfix_mtasts.daemon.exceptions import Exceptions
+from postfix_mtasts.daemon.lookup import Lookup
 from postfix_mtasts.daemon.request import About, RequestError, parse_request
+from postfix_mtasts.daemon.shadow import Shadow
+from postfix_mtasts.dns.resolver import Resolver
+from postfix_mtasts.postfix.reply import ReplyRules, Style
+from postfix_mtasts.remote.fetcher import Fetcher
+from postfix_mtasts.remote.network import tls_context
 from postfix_mtasts.sts.domain import PolicyDomain
+from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
+from postfix_mtasts.sts.observation import Failure, Stage
+from postfix_mtasts.sts.policy import Mode, Policy
 from tests.unit.strategies import near
 
 DOMAIN = PolicyDomain("xn--bcher-kva.example")
+FAILURE = Failure(Stage.RESPONSE, "status 404")
 
 
 @pytest.mark.parametrize(
@@ -91,3 +110,37 @@ def _parsed(line: bytes) -> tuple[str, About] | str:
         return parse_request(line)
     except RequestError as error:
         return str(error)
+
+
+async def test_others_are_answered_between_the_rows_of_a_list(tmp_path: Path) -> None:
+    """The owner of a domain chooses how long its row is: the longest takes two milliseconds."""
+    resolver, memory = Resolver(timeout=1), Memory(policies=100, notes=100)
+    store, dane = Store(str(tmp_path / "policies.sqlite")), Dane(resolver, 1)
+    fetcher, exceptions = Fetcher(resolver, tls_context(None), timeout=1), Exceptions(tmp_path / "exceptions.json")
+    rules = ReplyRules(Style.PLAIN)
+    lookup = Lookup(store, memory, resolver, fetcher, dane, rules, exceptions, answer_within=1)
+    control = Control(lookup, store, memory, dane, Shadow(parse(b"", ""), lookup, resolver, dane))
+    policy = Policy(Mode.NONE, 86400, ())
+    entry = Entry(CachedPolicy(policy, str(policy), "1", 1.0), failed=(FailedFetch("1", 1, 1.0, FAILURE),))
+    for number in range(50):
+        memory.put(PolicyDomain(f"memory{number}.test"), entry)
+        memory.put(PolicyDomain(f"note{number}.test"), replace(entry, cached=None))
+        store.put(PolicyDomain(f"stored{number}.test"), entry)
+    assert await store.flush()
+    rows: Counter[int] = Counter()
+    rounds = 0
+
+    async def count_rounds() -> None:
+        nonlocal rounds
+        while True:
+            rounds += 1
+            await asyncio.sleep(0)
+
+    async def send(document: JSON) -> None:
+        rows[rounds] += 1
+
+    counting = asyncio.create_task(count_rounds())
+    await control._fulfil("list", None, send)
+    counting.cancel()
+    await store.aclose()
+    assert (rows.total(), max(rows.values())) == (150, 10)
