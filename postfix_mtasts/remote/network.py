@@ -31,6 +31,9 @@ _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # RFC 4291, 2.4; nothing el
 _NOT_GLOBAL = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv6Network("3fff::/20"))
 
 
+# Those of Postfix (smtp_tls_mandatory_ciphers = medium), but for key exchange in a finite field; see `tls_context`.
+MAIL_CIPHERS = "HIGH:MEDIUM:!aNULL:!kDHE"
+
 # What OpenSSL calls some errors, and what an administrator should read.
 _NO_ISSUER = ("unable to get local issuer certificate", "unable to verify the first certificate")
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
@@ -89,6 +92,8 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
 def mail_tls_context(ca_file: str, ca_path: str, ours: str) -> ssl.SSLContext:
     """Return a context that trusts the CAs that Postfix trusts for MX hosts, and checks no names: policies do that.
 
+    It offers old ciphers too, as Postfix does.
+
     `ca_file` and `ca_path` are Postfix's smtp_tls_CAfile and smtp_tls_CApath, a folder with hash links (openssl
     rehash). Where both are "", `ours` is fetch.ca_file. Raises CaError, which names the setting.
     """
@@ -104,6 +109,7 @@ def mail_tls_context(ca_file: str, ca_path: str, ours: str) -> ssl.SSLContext:
             raise CaError(f"smtp_tls_CApath = {ca_path}: {in_words(error)}") from error
         context.load_verify_locations(capath=ca_path)
     context.check_hostname = False
+    context.set_ciphers(MAIL_CIPHERS)
     return context
 
 

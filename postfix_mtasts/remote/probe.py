@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from postfix_mtasts.config import IpNetwork
 from postfix_mtasts.config_file import Proxy
 from postfix_mtasts.dns.resolver import Pinned, Resolver
-from postfix_mtasts.remote.network import HTTPS_PORT, Network, in_words, tls_context
+from postfix_mtasts.remote.network import HTTPS_PORT, MAIL_CIPHERS, Network, in_words, tls_context
 from postfix_mtasts.remote.proxy import connected
 from postfix_mtasts.remote.stream import NetworkError, Stream
 from postfix_mtasts.sts.observation import Stage
@@ -180,6 +180,7 @@ class _RefusedError(_SmtpError):
 
 def _unverified() -> ssl.SSLContext:
     context = tls_context(None)  # A host that nobody trusts may cost no more time than others.
+    context.set_ciphers(MAIL_CIPHERS)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # The certificate is only shown to the administrator.
     return context

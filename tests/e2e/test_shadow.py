@@ -1,4 +1,4 @@
-"""Shadow mode: what the daemon says of 25 domains, each broken in its own way, is what Postfix does once it is off."""
+"""Shadow mode: what the daemon says of 27 domains, each broken in its own way, is what Postfix does once it is off."""
 
 import json
 import ssl
@@ -101,9 +101,22 @@ def closing(world: World, domain: str) -> None:
     server.context = context
 
 
+def with_ciphers(ciphers: str) -> Callable[[World, str], object]:
+    """A server that knows no TLS but 1.2, with these ciphers alone."""
+
+    def make(world: World, domain: str) -> None:
+        server = world.add(domain, "RSA", enforce(domain))
+        assert server.context
+        server.context.maximum_version = ssl.TLSVersion.TLSv1_2
+        server.context.set_ciphers(ciphers)
+
+    return make
+
+
 CASES = {
     "good": Case(one_host("good"), "delivered"),
     "rsa": Case(one_host("RSA"), "delivered"),
+    "old-ciphers": Case(with_ciphers("AES256-SHA:AES128-SHA"), "delivered"),
     "common-name": Case(one_host("no alternative names"), "delivered"),
     "wrong-name": Case(
         one_host("wrong name"), "deferred", "its MX mx.D: its certificate is for mx.elsewhere.test, not for mx.D"
