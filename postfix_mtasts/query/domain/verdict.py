@@ -21,7 +21,7 @@ def verdict(report: Report, outcome: Outcome, judged: Judged, remarks: Sequence[
     """
     found = _verdict(report, outcome, judged)
     if report.running.exempt and not report.running.exception:
-        return _exempt(report.running.exempt, report.next_hop, found)
+        return _exempt(report.running.exempt, report.running.reply, report.next_hop, found)
     if report.running.withheld:  # Whatever is wrong with the domain stops no mail.
         return found
     status = worst([found.status, *(remark.status for remark in remarks)])
@@ -45,8 +45,10 @@ def _verdict(report: Report, outcome: Outcome, judged: Judged) -> Remark:
         return error(f"{mail} is deferred: its MX records cannot be looked up: {report.mx_problem}")
     if report.running.exception:
         return _exception(report.running.exception, str(report.next_hop))
-    if report.running.reply.startswith("TEMP"):
-        return error(f"{mail} is deferred: {report.running.reply.removeprefix('TEMP ')}")
+    exempt = report.running.exempt
+    reply = exempt.without if exempt else report.running.reply
+    if reply.startswith("TEMP"):
+        return error(f"{mail} is deferred: {reply.removeprefix('TEMP ')}")
     if outcome.late:
         return _late(report, outcome)
     found = _of_answer(report, outcome, judged, mail)
@@ -78,9 +80,16 @@ def _exception(found: ExceptionReport, next_hop: str) -> Remark:
     return warning(f"an exception of this machine decides: {where}, and Postfix does not ask the daemon")
 
 
-def _exempt(found: ExemptReport, next_hop: str, without: Remark) -> Remark:
-    """The verdict under an exception of the daemon, which is a warning whatever is wrong with the domain."""
+def _exempt(found: ExemptReport, reply: str, next_hop: str, without: Remark) -> Remark:
+    """The verdict under an exception of the daemon, which is a warning whatever is wrong with the domain.
+
+    But DANE is not overruled: where it is unknown whether DANE decides, mail is deferred.
+    """
     whose = f" for {found.domain}" if found.domain.startswith("*") else ""
+    if reply.startswith("TEMP"):
+        why = reply.removeprefix("TEMP ")
+        text = f"mail to {next_hop} is deferred in spite of an exception{whose} until {found.until}: {why}"
+        return error(f"{text}; without it: {without.text}")
     policy = f"mail to {next_hop} is sent without its policy: an exception{whose} decides until {found.until}"
     return warning(f"{policy} ({found.reason}); without it: {without.text}")
 

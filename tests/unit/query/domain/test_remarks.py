@@ -7,11 +7,13 @@ import pytest
 
 from postfix_mtasts.delivery.certificate import Certificate
 from postfix_mtasts.delivery.mx import MxReport, ProbeReport
+from postfix_mtasts.query.domain.asked import Outcome
 from postfix_mtasts.query.domain.remark import Remark
 from postfix_mtasts.query.domain.remarks import remarks
 from postfix_mtasts.query.domain.report import (
     AnswerReport,
     DaneReport,
+    ExemptReport,
     PolicyHostReport,
     PolicyReport,
     RecordReport,
@@ -19,7 +21,9 @@ from postfix_mtasts.query.domain.report import (
     RunningReport,
     TlsrptReport,
 )
+from postfix_mtasts.query.domain.verdict import verdict
 from postfix_mtasts.query.output import Status
+from postfix_mtasts.sts.entry import NoPolicy
 from postfix_mtasts.sts.policy import Mode
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
@@ -130,3 +134,26 @@ def test_what_becomes_of_mail_when_a_policy_comes_too_late(reply: str, becomes: 
         f"the policy came only after 39 s, too late for the first mail, which {becomes}; later mail gets it; the web "
         "server must answer sooner"
     )
+
+
+SENT = "mail to a.test is sent without its policy: an exception decides until 2026-12-31 (ticket)"
+DEFERRED = "mail to a.test is deferred in spite of an exception until 2026-12-31: TLSA lookup: SERVFAIL"
+NO_POLICY = "a.test has no policy: mail to it is sent without MTA-STS"
+
+
+@pytest.mark.parametrize(
+    ("reply", "without", "expected"),
+    [
+        ("OK may", "NOTFOUND", Remark(Status.WARNING, f"{SENT}; without it: {NO_POLICY}")),
+        ("NOTFOUND", "TEMP x", Remark(Status.WARNING, f"{SENT}; without it: mail to a.test is deferred: x")),
+        ("TEMP TLSA lookup: SERVFAIL", "NOTFOUND", Remark(Status.ERROR, f"{DEFERRED}; without it: {NO_POLICY}")),
+    ],
+)
+def test_what_is_said_of_mail_under_an_exception(reply: str, without: str, expected: Remark) -> None:
+    """It does not overrule DANE, of which may be unknown whether it decides."""
+    exempt = ExemptReport("a.test", "2026-12-31", "ticket", "may", False, True, without=without)
+    found = report()
+    found = replace(found, policy=None, running=replace(found.running, reply=reply, exempt=exempt))
+    found = replace(found, record=replace(found.record, texts=(), id=None))
+    judged = verdict(found, Outcome(NoPolicy("x"), NoPolicy("x"), False, False, None), (), ())
+    assert (judged.status, judged.text) == (expected.status, expected.text)
