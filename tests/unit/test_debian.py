@@ -64,6 +64,15 @@ def test_every_command_is_packaged_with_its_manual() -> None:
     assert Path(unit("postfix-mtasts.service")["Service"]["ExecStart"]).name in commands
 
 
+def test_documents_that_packaged_ones_lead_to_are_packaged() -> None:
+    packaged = {ROOT / name for file in DEBIAN.glob("*.docs") for name in file.read_text().split()}
+    named = set(re.findall(r"docs/[a-z]+\.md", (ROOT / "docs/postfix-mtasts.toml").read_text()))
+    for file in packaged - {ROOT / "README.md"}:
+        named |= {f"docs/{name}" for name in re.findall(r"\]\(([a-z]+\.md)", file.read_text())}
+    # What is about the source is with the source.
+    assert {ROOT / name for name in named} - packaged == {ROOT / "docs/development.md"}
+
+
 def test_the_service_for_reports_has_the_default_folder_and_the_command() -> None:
     settings = unit("postfix-mtasts-reports@.service")["Service"]
     folder = Path(Config().reports.path).parent
