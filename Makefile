@@ -8,7 +8,7 @@
 # make fleet  RELAYS (16) share what they know of DOMAINS (5000): each is discovered once, and answered as by a daemon alone
 # make fleet-faults  ask relays while their server fails in each way that one can: no answer is wrong, or too late
 # make deb    build the Debian package of the files that git knows, as they are now: dist/postfix-mtasts_*.deb
-# make vm     as root: boot a Debian of its own with the package, and try what only a whole machine shows; 20 to 60 minutes
+# make vm     as root: boot a Debian of its own with the package, and try what only a whole machine shows; 20 to 90 minutes
 # make demo   as root: watch a real Postfix deliver one mail and hold back another
 # make demo-web  show the dashboard on made data, on http://127.0.0.1:8463/
 # make pictures  take the pictures in docs/images anew, in a real browser

@@ -1,7 +1,8 @@
 """What the tests of the package need around it: DNS, HTTPS and mail servers, and Postfix as Debian has it.
 
-Postfix takes part with the main.cf that its installation makes, and the daemon with no configuration at all: the
-nameserver is that of /etc/resolv.conf, the CA is one of the system's, the policy hosts have addresses of the Internet.
+Postfix takes part with the main.cf that its installation makes, and listens on 127.0.0.1 and ::1 only. The daemon takes
+part with no configuration at all: the nameserver is that of /etc/resolv.conf, the CA is one of the system's, the policy
+hosts have addresses of the Internet.
 """
 
 import json
@@ -58,6 +59,10 @@ class World:
         shutil.copy(self._ca.file, AUTHORITY)
         run("update-ca-certificates")
         Path("/etc/resolv.conf").write_text("nameserver 127.0.0.1\n")
+        if shutil.which("postconf"):
+            # Other addresses of the loopback device are for the servers here. An Internet site listens on all of them.
+            run("postconf", "inet_interfaces=loopback-only")
+            run("service", "postfix", "restart")
 
     def add(self, domain: str, *, certificate_for: str, host: str = "", port: int = 25) -> SmtpServer:
         """A domain whose MX host shows a certificate for this name; the MX host may have another name and port."""
