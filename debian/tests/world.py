@@ -26,6 +26,9 @@ from tests.world.smtp import SmtpServer
 
 T = TypeVar("T")
 
+# Seconds, which an emulated machine on a busy one may take.
+COMMAND = 600
+EVENT = 240
 POLICY_HOST = "11.0.0.1"  # On our loopback device only.
 MAP = "socketmap:inet:127.0.0.1:8461:postfix"
 SERVICE = str(Path(__file__).with_name("service"))
@@ -35,12 +38,12 @@ AUTHORITY = Path("/usr/local/share/ca-certificates/postfix-mtasts-test.crt")
 def run(*command: str, stdin: str = "") -> str:
     """The output of a command that succeeds."""
     print("+", *command, flush=True)
-    return subprocess.run(command, input=stdin, stdout=subprocess.PIPE, text=True, check=True, timeout=120).stdout
+    return subprocess.run(command, input=stdin, stdout=subprocess.PIPE, text=True, check=True, timeout=COMMAND).stdout
 
 
 def soon(look: Callable[[], T], what: str) -> T:
     """What `look` gives as soon as that is something."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + EVENT
     while not (seen := look()):
         assert time.monotonic() < end, f"{what}; the queue: {run('postqueue', '-j')}"
         time.sleep(0.1)
