@@ -26,10 +26,11 @@ async def add(arguments: argparse.Namespace, settings: Config, output: Output) -
     publisher, looker = Publisher(settings.publish, user=arguments.user), Looker(settings, output)
     # Before it takes time to look: the domain must not be published yet.
     publisher.draft(domain, Added(domain, Policy(Mode.TESTING, max_age, ())))
-    mx = mx or _patterns(await looker.mx_hosts(domain), "--mx HOST")
+    hosts = await looker.mx_hosts(domain)
+    mx = mx or _patterns(hosts, "--mx HOST")
     elsewhere = await looker.elsewhere(domain)
     policy = Policy(Mode.TESTING, max_age, mx)
-    event = Added(domain, policy, elsewhere.policy, findable=is_findable(elsewhere.record))
+    event = Added(domain, policy, elsewhere.policy, findable=is_findable(elsewhere.record), hosts=hosts)
     remarks: tuple[Remark, ...] = ()
     if elsewhere.policy and elsewhere.policy.mode is Mode.ENFORCE:
         text = "somebody else publishes a policy in mode enforce, and ours is in mode testing: it protects nobody"

@@ -24,13 +24,14 @@ class Added:
     """Publish a policy for a domain.
 
     `found` is the policy that somebody publishes for it now, if there is one. `findable` is false if DNS surely has no
-    record of it.
+    record of it. `hosts` are the MX hosts that DNS has now; None if they could not be looked up.
     """
 
     domain: PolicyDomain
     policy: Policy
     found: Policy | None = None
     findable: bool = False
+    hosts: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,12 @@ def expiry(state: State) -> float | None:
     return max((one.expires(state.clock.counted) for one in others), default=state.clock.counted)
 
 
+def forbidden_but_cached(state: State) -> tuple[str, ...]:
+    """The MX hosts that resolvers may have still, and that the policy would forbid in mode enforce."""
+    file = state.file()
+    return tuple(one.host for one in state.left if file and not any(mx.matches(one.host) for mx in file.mx))
+
+
 def _forbidden(state: State) -> Iterator[Forbidden]:
     counted = state.clock.counted
     for host in state.hosts:

@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from postfix_mtasts.publish.state import DAY, State
+from postfix_mtasts.publish.follows import forbidden_but_cached
+from postfix_mtasts.publish.state import DAY, PARTING_AFTER, State
 from postfix_mtasts.sts.policy import Mode
 
 UNCHANGED_FOR = 14 * DAY
@@ -157,4 +158,8 @@ def _check(state: State) -> Condition:
     if checked.problems:
         more = f" (and {len(checked.problems) - 1} more)" if len(checked.problems) > 1 else ""
         return Condition("check", False, f"{wanted}: {checked.problems[0]}{more}")
+    if lately := forbidden_but_cached(state):
+        on = state.clock.date(max(one.since for one in state.left if one.host in lately) + PARTING_AFTER)
+        text = f"the MX host {lately[0]} has been gone from DNS for less than two days, and the policy forbids it"
+        return Condition("check", False, f"{wanted}: {text}", on)
     return Condition("check", True, f"{wanted}: clean")

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from postfix_mtasts.publish.state import Checked, Clock, Parting, Served, Stage, State
+from postfix_mtasts.publish.state import Checked, Clock, Left, Parting, Served, Stage, State
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 
@@ -25,6 +25,7 @@ def print_row(state: State) -> str:
         "known": state.known,
         "findable": state.findable,
         "hosts": list(state.hosts),
+        "left": [[one.host, one.since] for one in state.left],
         "points_here": state.points_here,
         "record_gone_since": state.record_gone_since,
         "checked": None if state.checked is None else _print_checked(state.checked),
@@ -50,6 +51,8 @@ def parse_row(domain: PolicyDomain, text: str) -> State:
             known=bool(row["known"]),
             findable=bool(row["findable"]),
             hosts=tuple(map(str, row["hosts"])),
+            # Rows from before have none.
+            left=tuple(Left(str(host), float(since)) for host, since in row.get("left", ())),
             points_here=bool(row["points_here"]),
             record_gone_since=_number(row["record_gone_since"]),
             checked=None if checked is None else _parse_checked(checked),

@@ -11,7 +11,8 @@ publishes, and if power fails between the two, it publishes again. All rules sta
 - Every policy that was ever served is remembered until the last copy in a cache has expired. An MX host that one of
   them forbids must not be added to DNS before that, and there is a warning if DNS has it.
 - An mx that is not wanted any more stays in the file until it has been gone from DNS for PARTING_AFTER.
-- Mode enforce needs a clean check, or a reason.
+- Mode enforce needs a clean check, or a reason. It must not forbid an MX host that DNS had until lately either, because
+  resolvers may have it still.
 - To leave, mode none is served, until all other policies have expired (RFC 8461, 8.3). Then the record goes, then the
   file, then the right to a certificate.
 - A clock that jumps brings no date nearer (`state.Clock`).
@@ -30,12 +31,13 @@ from postfix_mtasts.publish.events import (
     RefusedError,
     RemovalAsked,
 )
-from postfix_mtasts.publish.follows import expiry, follows
+from postfix_mtasts.publish.follows import expiry, follows, forbidden_but_cached
 from postfix_mtasts.publish.state import (
     PARTING_AFTER,
     RECORD_GONE_FOR,
     Checked,
     Clock,
+    Left,
     Parting,
     Served,
     Stage,
@@ -46,6 +48,11 @@ from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 
 _MAX_PROBLEMS = 20  # Of a check, that are kept.
 _MAX_CERTIFICATES = 20  # The same.
+# Of policies, and of their mx lines, up to which those of somebody else are remembered. A customer may have his own policy
+# host serve another one at each check. One that is not remembered can only harm his own mail.
+_MAX_SERVED = 20
+_MAX_SERVED_MX = 1000
+_MAX_LEFT = 100  # MX hosts that DNS had until lately: its owner may have others at each check.
 
 
 def decide(state: State | None, event: Event, now: float) -> Decision:
@@ -77,6 +84,9 @@ def _added(state: State | None, event: Added, now: float) -> tuple[State, tuple[
         served = _open(served, event.found)
     version = state.version if state else 0
     made = State(event.domain, event.policy, clock, served=served, version=version, findable=event.findable)
+    if state:
+        made = replace(made, hosts=state.hosts, left=state.left)
+    made = _with_hosts(made, event.hosts)
     before = f"somebody else's policy in mode {event.found.mode.value}" if event.found else ""
     return made, (Change("added", before, f"mode {event.policy.mode.value}, mx {_names(event.policy.mx)}"),)
 
@@ -90,10 +100,11 @@ def _mode_asked(state: State, event: ModeAsked) -> tuple[State, tuple[Change, ..
     if event.mode is Mode.ENFORCE:
         if before is not Mode.TESTING:  # In mode none nobody judges the MX hosts.
             raise RefusedError("is in mode none", f"postfix-mtasts-publish mode {state.domain} testing comes first")
-        if event.problems and not event.force:
-            more = f" (and {len(event.problems) - 1} more)" if len(event.problems) > 1 else ""
+        problems = (*event.problems, *map(_still_cached, forbidden_but_cached(state)))
+        if problems and not event.force:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             hint = f"mend that, or postfix-mtasts-publish mode {state.domain} enforce --force REASON"
-            raise RefusedError(f"cannot enforce yet: {event.problems[0]}{more}", hint)
+            raise RefusedError(f"cannot enforce yet: {problems[0]}{more}", hint)
     was = before.value if state.stage is Stage.PUBLISHED else f"{before.value}, {state.stage.value}"
     why = f"forced: {event.force}" if event.force else "auto" if event.auto else ""
     wanted = replace(state.wanted, mode=event.mode)
@@ -105,7 +116,7 @@ def _mx_asked(state: State, event: MxAsked) -> tuple[State, tuple[Change, ...]]:
         raise RefusedError("needs at least one MX host")
     had = (*state.wanted.mx, *(one.mx for one in state.parting))
     if event.mx == state.wanted.mx:
-        return state, ()
+        return _with_hosts(state, event.hosts), ()
     enforced = state.wanted.mode is Mode.ENFORCE or event.hosts is None
     hosts = (*state.hosts, *(event.hosts or ()))
     known = {one.mx: one for one in state.parting}
@@ -116,7 +127,7 @@ def _mx_asked(state: State, event: MxAsked) -> tuple[State, tuple[Change, ...]]:
     )
     wanted = replace(state.wanted, mx=event.mx)
     change = Change("mx", _names(state.wanted.mx), _names(event.mx))
-    return replace(state, wanted=wanted, parting=parting, hosts=event.hosts or state.hosts), (change,)
+    return replace(_with_hosts(state, event.hosts), wanted=wanted, parting=parting), (change,)
 
 
 def _removal_asked(state: State) -> tuple[State, tuple[Change, ...]]:
@@ -169,7 +180,10 @@ def _files_seen(state: State, event: Looked) -> tuple[State, tuple[Change, ...]]
     counted, file = state.clock.counted, state.file()
     served = state.served
     for policy in event.files:  # One that is not ours was put there by hand. Senders may have it all the same.
-        served = _open(served, policy)
+        known = any(one.policy == policy for one in served)
+        lines = sum(len(one.policy.mx) for one in served) + len(policy.mx)
+        if known or (len(served) < _MAX_SERVED and lines <= _MAX_SERVED_MX):
+            served = _open(served, policy)
     right = event.files == (file,) and event.all_serve
     # Who leaves may have taken the policy host away from us already. Then nothing of ours is served any more.
     if right or (state.stage is Stage.LEAVING and event.points_here is False):
@@ -183,19 +197,33 @@ def _files_seen(state: State, event: Looked) -> tuple[State, tuple[Change, ...]]
 
 
 def _hosts_seen(state: State, hosts: tuple[str, ...]) -> tuple[State, tuple[Change, ...]]:
-    """What follows from the MX hosts in DNS: an mx that has been gone for long enough leaves the policy."""
+    """What follows from the MX hosts in DNS: an mx that has been gone for long enough leaves the policy.
+
+    A host for which another mx stands does not need it.
+    """
     counted = state.clock.counted
+    others = [host for host in hosts if not any(mx.matches(host) for mx in state.wanted.mx)]
     parting: list[Parting] = []
     gone: list[MxPattern] = []
     for one in state.parting:
-        if any(one.mx.matches(host) for host in hosts):
+        if any(one.mx.matches(host) for host in others):
             parting.append(replace(one, gone_since=None))
         elif one.gone_since is None or counted < one.gone_since + PARTING_AFTER:
             parting.append(replace(one, gone_since=counted if one.gone_since is None else one.gone_since))
         else:
             gone.append(one.mx)
-    changes = (Change("mx", _names(tuple(gone)), "", "gone from DNS for two days"),) if gone else ()
-    return replace(state, parting=tuple(parting), hosts=hosts), changes
+    changes = (Change("mx", _names(tuple(gone)), "", "not needed for two days"),) if gone else ()
+    return replace(_with_hosts(state, hosts), parting=tuple(parting)), changes
+
+
+def _with_hosts(state: State, hosts: tuple[str, ...] | None) -> State:
+    """The same, with the MX hosts that DNS has now, if they are known, and those that it had until lately."""
+    if hosts is None:
+        return state
+    counted = state.clock.counted
+    since = {one.host: one.since for one in state.left} | dict.fromkeys(set(state.hosts), counted)
+    left = (Left(host, at) for host, at in since.items() if host not in hosts and counted < at + PARTING_AFTER)
+    return replace(state, hosts=hosts, left=tuple(sorted(left, key=lambda one: (one.since, one.host))[-_MAX_LEFT:]))
 
 
 def _to(state: State, stage: Stage) -> tuple[State, tuple[Change, ...]]:
@@ -213,6 +241,10 @@ def _serving(after: State, since: State | None = None) -> State:
 def _open(served: tuple[Served, ...], policy: Policy) -> tuple[Served, ...]:
     """The same, with a policy that may be served from now on."""
     return (*(one for one in served if one.policy != policy), Served(policy))
+
+
+def _still_cached(host: str) -> str:
+    return f"the policy forbids the MX host {host}, which has been gone from DNS for less than two days"
 
 
 def _names(mx: tuple[MxPattern, ...]) -> str:

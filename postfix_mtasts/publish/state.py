@@ -82,6 +82,14 @@ class Parting:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """An MX host that DNS had until lately, so resolvers may have it still. `since` is when it was first missed."""
+
+    host: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
     """When the domain was last looked at from outside, and what was wrong; whose certificates end when, as a time."""
 
@@ -96,8 +104,9 @@ class State:
 
     `wanted` is the policy that the administrator wants. `announced` is the policy whose id our TXT record has; None:
     there is to be no record. `known` is whether DNS shows that record. `findable` is whether senders can have found any
-    policy of the domain, ours or another. `hosts` are the MX hosts that DNS had last, and `points_here` is whether its
-    policy host was ours when last seen. `version` grows with each change of the file.
+    policy of the domain, ours or another. `hosts` are the MX hosts that DNS had last, `left` are those that it had
+    shortly before, and `points_here` is whether its policy host was ours when last seen. `version` grows with each
+    change of the file.
     """
 
     domain: PolicyDomain
@@ -111,6 +120,7 @@ class State:
     known: bool = False
     findable: bool = False
     hosts: tuple[str, ...] = ()
+    left: tuple[Left, ...] = ()
     points_here: bool = False
     record_gone_since: float | None = None
     checked: Checked | None = None

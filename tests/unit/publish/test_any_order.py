@@ -79,12 +79,14 @@ class World(RuleBasedStateMachine):
         self.ids: dict[bytes, str] = {}
         self.seen: set[str] = set()  # The ids of the files that a look has seen.
         self.looks: list[Looked] = []
+        self.told_of = set(hosts)  # The MX hosts that an event has named, for what nobody has seen cannot be known.
         self.state: State | None = None
         elsewhere = None
         if found is not None:
             elsewhere = Policy(Mode.ENFORCE, found, tuple(MxPattern(host) for host in hosts))
             self.fetched[elsewhere] = self.time
-        self._decide(Added(DOMAIN, Policy(Mode.TESTING, age, mx), elsewhere, findable=bool(elsewhere)))
+        policy = Policy(Mode.TESTING, age, mx)
+        self._decide(Added(DOMAIN, policy, elsewhere, findable=bool(elsewhere), hosts=tuple(sorted(hosts))))
         if mode:
             self.days_pass_as_usual(1)
         if mode is Mode.ENFORCE:
@@ -121,6 +123,9 @@ class World(RuleBasedStateMachine):
 
     def _cached(self) -> list[Policy]:
         return [policy for policy, at in self.fetched.items() if self._is_live(policy, at)]
+
+    def _cached_enforce(self) -> bool:
+        return any(policy.mode is Mode.ENFORCE for policy in self._cached())
 
     def _fetch(self) -> None:
         if self._served() and self.record and self.file:
@@ -165,6 +170,7 @@ class World(RuleBasedStateMachine):
         if self.state.stage is Stage.REMOVED:
             return
         decision = self._decide(event)
+        self.told_of |= set(event.hosts or ())
         warned = {one.host for one in decision.warnings}
         for policy in self._cached():
             if policy.mode is Mode.ENFORCE:
@@ -196,6 +202,7 @@ class World(RuleBasedStateMachine):
     def ask_mx(self, mx: tuple[MxPattern, ...], knows: bool) -> None:
         if self.state and self.state.stage is not Stage.REMOVED:
             self._decide(MxAsked(mx, tuple(sorted(self.hosts)) if knows else None))
+            self.told_of |= self.hosts if knows else set()
 
     @rule()
     def ask_removal(self) -> None:
@@ -206,7 +213,8 @@ class World(RuleBasedStateMachine):
     @rule(mx=some_mx, age=ages)
     def add_again(self, mx: tuple[MxPattern, ...], age: int) -> None:
         self.may_enforce = False
-        self._decide(Added(DOMAIN, Policy(Mode.TESTING, age, mx)))
+        self._decide(Added(DOMAIN, Policy(Mode.TESTING, age, mx), hosts=tuple(sorted(self.hosts))))
+        self.told_of |= self.hosts
 
     @rule(host=st.sampled_from(HOSTS))
     def add_to_dns(self, host: str) -> None:
@@ -214,6 +222,8 @@ class World(RuleBasedStateMachine):
         waits = {wait.host for wait in follows(self.state).waits if wait.kind == "add-mx"}
         allowed = [mx for mx in self.state.wanted.mx if mx.matches(host) and str(mx) not in waits]
         if not self.obedient or (self.state.stage is Stage.PUBLISHED and allowed):
+            if host not in self.hosts:
+                self.told_of.discard(host)
             self.hosts.add(host)
             self.left.pop(host, None)
 
@@ -222,8 +232,27 @@ class World(RuleBasedStateMachine):
         assert self.state
         if len(self.hosts) > 1 and host in self.hosts:
             self.hosts.remove(host)
-            if self.state.file() and self.state.wanted.mode is Mode.ENFORCE:
+            if host in self.told_of:
                 self.left[host] = self.time
+
+    @precondition(lambda self: self.state and self.state.stage is Stage.PUBLISHED)
+    @rule(host=st.sampled_from(HOSTS))
+    def mail_moves_before_the_policy_enforces(self, host: str) -> None:
+        """All on one day, and in the order that comes to mind first."""
+        assert self.state
+        if self.state.wanted.mode is not Mode.TESTING or self._cached_enforce():
+            return
+        self.look()
+        self.add_to_dns(host)
+        for other in self.hosts - {host}:
+            self.take_out_of_dns(other)
+        self.look()
+        self.ask_mx((MxPattern(host),), knows=True)
+        self.look()
+        self.ask_mode(Mode.ENFORCE, "")
+        for _ in range(2):
+            self.look()
+            self.publish()
 
     # What is done for him.
 

@@ -20,7 +20,7 @@ from postfix_mtasts.publish.events import (
     Wait,
 )
 from postfix_mtasts.publish.rules import decide
-from postfix_mtasts.publish.state import DAY, GOODBYE, Served, Stage, State, body, record_id
+from postfix_mtasts.publish.state import DAY, GOODBYE, Left, Served, Stage, State, body, record_id
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy, parse
 
@@ -223,7 +223,7 @@ def test_a_wildcard_waits_also_if_dns_has_one_of_its_hosts() -> None:
     line = published(ENFORCE)
     line.happens(MxAsked((WILD,), (HOST1,)))
     line.looks()
-    assert line.looks().waits == (Wait("add-mx", line.date(8), str(WILD)), Wait("drop-mx", None, HOST1))
+    assert line.looks().waits == (Wait("add-mx", line.date(8), str(WILD)), Wait("drop-mx", line.date(2), HOST1))
 
 
 def test_an_mx_that_dns_has_stays_in_the_policy_until_two_days_after_it_is_gone() -> None:
@@ -237,12 +237,60 @@ def test_an_mx_that_dns_has_stays_in_the_policy_until_two_days_after_it_is_gone(
     assert line.days(2).publication.file == WIDER
     dropped = line.days(1)
     assert dropped.publication.file == ENFORCE
-    assert dropped.changes == (Change("mx", HOST2, "", "gone from DNS for two days"),)
+    assert dropped.changes == (Change("mx", HOST2, "", "not needed for two days"),)
 
 
 def test_in_mode_enforce_an_mx_stays_also_if_dns_has_lost_it_meanwhile() -> None:
     line = published(WIDER)
     assert line.happens(MxAsked((MX1,), (HOST1,))).publication.file == WIDER
+
+
+def test_an_mx_that_another_one_stands_for_leaves_the_policy_though_dns_has_its_hosts() -> None:
+    line = published(Policy(Mode.ENFORCE, WEEK, (WILD,)))
+    asked = line.happens(MxAsked((MX1,), (HOST1,)))
+    assert asked.publication.file == Policy(Mode.ENFORCE, WEEK, (MX1, WILD))
+    assert line.days(2).publication.file == Policy(Mode.ENFORCE, WEEK, (MX1, WILD))
+    dropped = line.days(1)
+    assert dropped.publication.file == ENFORCE
+    assert dropped.changes == (Change("mx", str(WILD), "", "not needed for two days"),)
+
+
+def test_mode_enforce_waits_until_no_resolver_has_an_mx_host_that_it_forbids() -> None:
+    line = published()
+    line.looks(hosts=(HOST2,))
+    line.happens(MxAsked((MX2,), (HOST2,)))
+    line.looks(hosts=(HOST2,))
+    reason = f"the policy forbids the MX host {HOST1}, which has been gone from DNS for less than two days"
+    for day in (0.0, 1.9):
+        line.day = day
+        with pytest.raises(RefusedError) as refused:
+            line.happens(ModeAsked(Mode.ENFORCE))
+        assert str(refused.value) == f"cannot enforce yet: {reason}"
+    line.looks(hosts=(HOST2,))
+    line.day = 2
+    line.looks(hosts=(HOST2,))
+    assert line.happens(ModeAsked(Mode.ENFORCE)).publication.file == Policy(Mode.ENFORCE, WEEK, (MX2,))
+
+
+@pytest.mark.parametrize("event", [MxAsked((MX1,), (HOST2,)), MxAsked((MX2,), (HOST2,))])
+def test_each_event_that_names_the_mx_hosts_of_dns_is_remembered(event: MxAsked) -> None:
+    line = Line(hosts=(HOST1,))
+    line.happens(event)
+    line.happens(MxAsked((MX2,), (HOST2,)))
+    assert line.looks(hosts=(HOST2,)).state.left == (Left(HOST1, 0.0),)
+
+
+def test_what_a_customer_may_have_us_remember_is_bounded() -> None:
+    """He has his own policy host serve other policies, and DNS other MX hosts, at each check."""
+    line = published(ENFORCE)
+    for number in range(30):
+        mx = tuple(MxPattern(f"mx{number}-{line_}.example.com") for line_ in range(100))
+        files = (Policy(Mode.ENFORCE, 31_557_600, mx),)
+        line.looks(hosts=tuple(f"h{number}-{host}.example.com" for host in range(50)), files=files)
+    assert len(line.state.served) <= 20
+    assert sum(len(one.policy.mx) for one in line.state.served) <= 1000
+    assert len(line.state.left) == 100
+    assert Served(ENFORCE) in line.state.served
 
 
 def test_in_mode_testing_an_mx_that_dns_never_had_goes_at_once() -> None:
