@@ -48,8 +48,8 @@ from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 
 _MAX_PROBLEMS = 20  # Of a check, that are kept.
 _MAX_CERTIFICATES = 20  # The same.
-# Of policies, and of their mx lines, up to which those of somebody else are remembered. A customer may have his own policy
-# host serve another one at each check. One that is not remembered can only harm his own mail.
+# Of policies, and of their mx lines, up to which those of somebody else are remembered. A customer may have his own
+# policy host serve another one at each check. One that is not remembered can only harm his own mail.
 _MAX_SERVED = 20
 _MAX_SERVED_MX = 1000
 _MAX_LEFT = 100  # MX hosts that DNS had until lately: its owner may have others at each check.

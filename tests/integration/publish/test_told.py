@@ -246,6 +246,13 @@ def test_check_enforces_by_itself_once_all_conditions_hold(office: Office, place
     place.dns.remove(DOMAIN, "MX")
     place.mx(DOMAIN)
     place.dns.remove(other)
+    assert place.json("check", DOMAIN)["mode"] == "testing"  # Resolvers may have it still.
+    (unmet,) = [one["text"] for one in place.json("ready", DOMAIN)["conditions"] if not one["met"]]
+    assert unmet == (
+        f"a check without a problem today: the MX host {other} has been gone from DNS for less than two days, "
+        "and the policy forbids it"
+    )
+    place.days_pass(DOMAIN, 2)
     found = place.json("check", DOMAIN)
     assert (found["mode"], found["remarks"], [one["kind"] for one in found["waits"]]) == ("enforce", [], ["file"])
     assert "mode: enforce" in (place.served(DOMAIN) or "")
