@@ -2,13 +2,13 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from postfix_mtasts.config import Config
-from postfix_mtasts.publish.arguments import domain_of, max_age_of, mx_of
+from postfix_mtasts.publish.arguments import domain_of, max_age_of, mx_of, reason_of
 from postfix_mtasts.publish.change import Publisher
 from postfix_mtasts.publish.events import Added, Decision, Event, ModeAsked, MxAsked, RefusedError, RemovalAsked
-from postfix_mtasts.publish.look import Looker, is_findable
+from postfix_mtasts.publish.look import Elsewhere, Looker, is_findable
 from postfix_mtasts.publish.records import record_name
 from postfix_mtasts.publish.show import show_result
 from postfix_mtasts.publish.words import forbidden, next_steps
@@ -31,28 +31,36 @@ async def add(arguments: argparse.Namespace, settings: Config, output: Output) -
     elsewhere = await looker.elsewhere(domain)
     policy = Policy(Mode.TESTING, max_age, mx)
     event = Added(domain, policy, elsewhere.policy, findable=is_findable(elsewhere.record), hosts=hosts)
-    remarks: tuple[Remark, ...] = ()
-    if elsewhere.policy and elsewhere.policy.mode is Mode.ENFORCE:
-        text = "somebody else publishes a policy in mode enforce, and ours is in mode testing: it protects nobody"
-        remarks = (warning(text, "policy"),)
     decision, judged = await _judged(publisher, looker, domain, event, forced=False)
-    show_result(decision, (*remarks, *judged), settings.publish, output)
+    show_result(decision, (*_of_somebody_else(elsewhere), *judged), settings.publish, output)
     if not output.json:
         for step in next_steps(decision.state, settings.publish):
             output.text(f"  next      {step}")
     return Status.OK
 
 
+def _of_somebody_else(found: Elsewhere) -> Iterator[Remark]:
+    """What the administrator must know of a policy that is published already."""
+    if found.policy and found.policy.mode is Mode.ENFORCE:
+        text = "somebody else publishes a policy in mode enforce, and ours is in mode testing: it protects nobody"
+        yield warning(text, "policy")
+    if not found.policy and is_findable(found.record):
+        which = "there may be a policy of somebody else, but it could not be fetched"
+        text = f"{which}: nothing here says which MX hosts the senders that have it refuse, and until when"
+        yield warning(text, "policy")
+
+
 async def mode(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
     """Change the mode of a policy."""
     domain, wanted = domain_of(arguments.domain), Mode(arguments.mode)
+    force = reason_of(arguments.force, wanted)
     publisher, looker = Publisher(settings.publish, user=arguments.user), Looker(settings, output)
     problems: tuple[str, ...] = ()
     if wanted is Mode.ENFORCE and publisher.state(domain).wanted.mode is not Mode.ENFORCE:
         look = await looker.look(publisher.publish(domain))
         problems = (*look.event.problems, *map(forbidden, publisher.happened(domain, look.event).warnings))
-    event = ModeAsked(wanted, problems, arguments.force or "")
-    decision, judged = await _judged(publisher, looker, domain, event, forced=bool(arguments.force))
+    event = ModeAsked(wanted, problems, force)
+    decision, judged = await _judged(publisher, looker, domain, event, forced=bool(force))
     show_result(decision, judged, settings.publish, output)
     return Status.OK
 

@@ -5,7 +5,7 @@ import os
 
 from postfix_mtasts.query.output import QueryError, Status
 from postfix_mtasts.sts.domain import HostnameError, PolicyDomain, PolicyDomainError, hostname, next_hop
-from postfix_mtasts.sts.policy import MAX_AGE_LIMIT, MxPattern
+from postfix_mtasts.sts.policy import MAX_AGE_LIMIT, Mode, MxPattern
 
 _DAY = 86_400
 
@@ -33,10 +33,21 @@ def mx_of(words: list[str]) -> tuple[MxPattern, ...]:
 
 def max_age_of(word: str) -> int:
     """A `max_age` in seconds. Raises QueryError."""
-    if not (word.isascii() and word.isdecimal() and _DAY <= int(word[:12]) <= MAX_AGE_LIMIT):
+    if not (word.isascii() and word.isdecimal() and len(word) <= 12 and _DAY <= int(word) <= MAX_AGE_LIMIT):
         allowed = f"a number of seconds from {_DAY} (a day) to {MAX_AGE_LIMIT} (a year); weeks are usual"
         raise QueryError(f"--max-age {word[:40]!a}: must be {allowed}", status=Status.USAGE)
     return int(word)
+
+
+def reason_of(word: str | None, mode: Mode) -> str:
+    """The reason for which a mode is forced, or an empty string. Raises QueryError."""
+    if word is None:
+        return ""
+    if mode is not Mode.ENFORCE:
+        raise QueryError(f"--force is for mode enforce: mode {mode.value} is never refused", status=Status.USAGE)
+    if not word.strip():
+        raise QueryError("--force needs a reason, which the history keeps", status=Status.USAGE)
+    return word.strip()
 
 
 def _mx(word: str) -> MxPattern:

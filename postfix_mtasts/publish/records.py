@@ -62,7 +62,7 @@ def customer_records(domain: PolicyDomain, settings: Publish) -> tuple[ZoneRecor
         ZoneRecord(domain.record_name(), "CNAME", f"{record_name(domain, settings)}."),
         ZoneRecord(domain.policy_host(), "CNAME", f"{host_name(domain, settings)}."),
     ]
-    if settings.reports:
+    if settings.reports and domain.name != settings.zone:
         made.append(ZoneRecord(tlsrpt.record_name(domain), "CNAME", f"{reports_name(domain, settings)}."))
     return tuple(made)
 

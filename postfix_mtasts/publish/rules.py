@@ -166,7 +166,7 @@ def _next_stage(state: State, event: Looked) -> tuple[State, tuple[Change, ...]]
                 return _to(replace(state, announced=None, known=False, record_gone_since=None), Stage.WITHDRAWN)
         case Stage.WITHDRAWN:
             since = counted if state.record_gone_since is None else state.record_gone_since
-            is_gone = event.no_record or event.points_here is False
+            is_gone = event.no_record or (event.points_here is False and state.file() not in event.files)
             if is_gone and since + RECORD_GONE_FOR <= counted:
                 return _to(state, Stage.CLEARED)
             return replace(state, record_gone_since=since if is_gone else None), ()

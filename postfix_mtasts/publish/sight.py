@@ -92,9 +92,10 @@ def _policy(report: Report) -> Policy | None:
 
 
 def _points_here(state: State, sight: Sight, settings: Publish, policy: Policy | None) -> bool | None:
-    if policy is not None and policy == state.file():
-        return True
-    return leads_here(state.domain, sight.aliases.get(state.domain.policy_host()), sight.addresses, settings)
+    leads = leads_here(state.domain, sight.aliases.get(state.domain.policy_host()), sight.addresses, settings)
+    if settings.zone and leads is not None:  # A customer may have a copy of our file served elsewhere.
+        return leads
+    return True if policy is not None and policy == state.file() else leads
 
 
 def _file(state: State, sight: Sight) -> Iterator[Remark]:

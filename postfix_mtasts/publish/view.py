@@ -14,7 +14,7 @@ from postfix_mtasts.publish.follows import follows
 from postfix_mtasts.publish.look import Looker
 from postfix_mtasts.publish.nameservers import OurZone
 from postfix_mtasts.publish.ready import as_of, readiness, stops_mail
-from postfix_mtasts.publish.records import customer_records, domain_records, zone_records
+from postfix_mtasts.publish.records import customer_records, domain_records, host_name, zone_records
 from postfix_mtasts.publish.show import show_domain, show_line, show_readiness, show_result, status_of, tell
 from postfix_mtasts.publish.state import Stage
 from postfix_mtasts.publish.store import StoreError
@@ -80,6 +80,9 @@ async def records(arguments: argparse.Namespace, settings: Config, output: Outpu
         output.text("; In our zone:" if wanted else f"; In the zone of {domain}:")
     for one in ours:
         output.text(str(one))
+    if not settings.publish.addresses and state.stage is Stage.PUBLISHED:
+        host = host_name(domain, settings.publish)
+        output.text(f"; publish.addresses is empty: add the A and AAAA records of {host} that lead to your web server.")
     if record is None and state.stage is Stage.PUBLISHED:
         output.text("; The TXT record for MTA-STS comes once the policy file was seen: postfix-mtasts-publish check")
     return Status.OK

@@ -220,6 +220,15 @@ def test_a_cname_that_leads_elsewhere(place: Place) -> None:
     assert found["certificate"] is False
 
 
+def test_who_has_a_copy_of_the_file_served_elsewhere_gets_no_certificate_here(place: Place, tmp_path: Path) -> None:
+    published(place)
+    assert place.json("check", DOMAIN)["certificate"] is True
+    place.dns.remove(f"mta-sts.{DOMAIN}")
+    place.dns.add(f"mta-sts.{DOMAIN}", "A", "127.0.2.77")
+    with FileServer("127.0.2.77", place.folder / "policies", place.ca):
+        assert place.json("check", DOMAIN)["certificate"] is False
+
+
 def test_a_certificate_that_ends_soon_or_has_ended(place: Place) -> None:
     published(place)
     place.web.kinds[f"mta-sts.{DOMAIN}"] = "expired"
@@ -263,6 +272,27 @@ def test_what_is_published_is_judged_first(place: Place) -> None:
     assert done.returncode == 2
     assert "nothing was changed: no mx line allows any MX host" in done.stderr
     assert place.served(DOMAIN) == before
+
+
+def test_a_policy_of_somebody_else_that_could_not_be_fetched_is_told_of(place: Place) -> None:
+    place.mx(DOMAIN)
+    place.dns.add_txt(f"_mta-sts.{DOMAIN}", b"v=STSv1; id=other;")
+    (remark,) = place.json("add", DOMAIN)["remarks"]
+    assert remark["text"] == (
+        "there may be a policy of somebody else, but it could not be fetched: nothing here says which MX hosts the "
+        "senders that have it refuse, and until when"
+    )
+
+
+def test_without_addresses_of_ours_records_says_what_is_missing(place: Place) -> None:
+    place.mx(DOMAIN)
+    for zone, host in ((ZONE, HOST), ("", f"mta-sts.{DOMAIN}")):
+        place.zone = zone
+        place.configure(addresses=[])
+        place.run("add", DOMAIN)
+        said = place.run("records", DOMAIN).stdout
+        text = f"; publish.addresses is empty: add the A and AAAA records of {host} that lead to your web server.\n"
+        assert said.count(text) == 1
 
 
 def test_a_policy_that_somebody_else_publishes_is_waited_for(place: Place) -> None:
@@ -317,6 +347,10 @@ ADD = ("add", DOMAIN, "--mx")
         ((*ADD, "mx.example.com."), 64, "'mx.example.com.': remove the dot at the end"),
         (("add", DOMAIN, "--max-age", "60"), 64, "--max-age '60': must be a number of seconds from 86400 (a day) to"),
         (("add", DOMAIN, "--max-age", "9" * 5000), 64, f"--max-age '{'9' * 40}': must be a number of seconds from"),
+        (("add", DOMAIN, "--max-age", "000000086400999"), 64, "--max-age '000000086400999': must be"),
+        (("add", DOMAIN, "--max-age", "86400" + "0" * 5000), 64, "--max-age '86400"),
+        (("mode", DOMAIN, "enforce", "--force", " "), 64, "--force needs a reason, which the history keeps"),
+        (("mode", DOMAIN, "none", "--force", "x"), 64, "--force is for mode enforce: mode none is never refused"),
         (("add", DOMAIN), 2, f"{DOMAIN}: its MX records cannot be looked up"),
         (("add",), 64, "the following arguments are required: DOMAIN"),
         (("show", "other.test"), 2, "other.test: is not published here"),

@@ -28,6 +28,10 @@ def test_customers_point_three_names_to_ours() -> None:
     assert len(customer_records(DOMAIN, Publish(zone="sts.example.net"))) == 2  # Nowhere for reports to go.
 
 
+def test_no_cname_of_our_zone_leads_to_itself() -> None:
+    assert [one for one in customer_records(PolicyDomain(FULL.zone), FULL) if f"{one.name}." == one.data] == []
+
+
 def test_our_zone() -> None:
     others = [(DOMAIN, "abc"), (PolicyDomain("example.org"), None), (PolicyDomain("a.example.org"), "def")]
     assert lines(zone_records(others, FULL)) == [
