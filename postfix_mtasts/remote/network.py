@@ -7,6 +7,7 @@ connection got.
 """
 
 import asyncio
+import errno
 import ipaddress
 import os
 import pathlib
@@ -23,6 +24,7 @@ from postfix_mtasts.sts.observation import FetchTrace, Stage
 from postfix_mtasts.turns import Turns
 
 HTTPS_PORT = 443
+_NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _CONNECT_TIMEOUT = 3.0  # Seconds for one address, so that there is time for the others if it does not answer.
 _MAX_ERROR = 200  # Characters.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052, 2.1
@@ -58,6 +60,17 @@ def is_global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
         if address not in _GLOBAL_UNICAST:
             return False
     return address.is_global and not address.is_multicast and not any(address in network for network in _NOT_GLOBAL)
+
+
+def has_route(address: str) -> bool:
+    """Whether this machine has a route to an address."""
+    family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as route:
+            route.connect((address, HTTPS_PORT))  # Of UDP, this sends nothing.
+    except OSError as error:
+        return error.errno not in _NO_ROUTE
+    return True
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:

@@ -1,9 +1,7 @@
 """Discovers the policy of a domain with the daemon's own adapters, as if nothing were cached, and within a deadline."""
 
 import asyncio
-import errno
 import ipaddress
-import socket
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -15,7 +13,7 @@ from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver, RRset
 from postfix_mtasts.query.domain.asked import Fresh
 from postfix_mtasts.remote.fetcher import Fetcher
-from postfix_mtasts.remote.network import HTTPS_PORT, is_global
+from postfix_mtasts.remote.network import has_route, is_global
 from postfix_mtasts.sts import tlsrpt
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
 from postfix_mtasts.sts.observation import (
@@ -32,7 +30,6 @@ from postfix_mtasts.sts.observation import (
 
 _T = TypeVar("_T")
 _OTHER_NAME = "example.com"  # It is reserved, and exists (RFC 2606, 3).
-_UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +164,7 @@ class Discovery:
     async def _try(self, fetcher: Fetcher, domain: PolicyDomain, record_id: str, address: str) -> Tried:
         clock = asyncio.get_running_loop().time
         begun = clock()
-        if is_global(ipaddress.ip_address(address)) and not self._is_reachable(address):
+        if is_global(ipaddress.ip_address(address)) and not has_route(address):
             return Tried(address, None, 0.0)
         trace = FetchTrace()
         late = FetchFailed(Failure(Stage.RESPONSE, self._too_late()), record_id, trace)
@@ -175,16 +172,6 @@ class Discovery:
         if fetched is late:
             fetched = FetchFailed(Failure(trace.stage, self._too_late()), record_id, trace)
         return Tried(address, fetched, clock() - begun)
-
-    def _is_reachable(self, text: str) -> bool:
-        """Whether this machine has a route to an address."""
-        address = ipaddress.ip_address(text)
-        with socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as route:
-            try:
-                route.connect((text, HTTPS_PORT))  # Of UDP, this sends nothing.
-            except OSError as error:
-                return error.errno not in _UNREACHABLE
-        return True
 
     async def _mail(self, hop: NextHop, no_answer: DnsError) -> tuple[RRset[str] | DnsError, dict[str, str]]:
         """The MX hosts, and those of them that have no address."""

@@ -66,6 +66,7 @@ class Place:
     stack: ExitStack
     hosts: dict[str, SmtpServer] = field(default_factory=dict)
     zone: str = ZONE
+    addresses: list[str] = field(default_factory=lambda: [WEB])
     command: Path = PUBLISH
     ca_file: Path | None = None  # What is trusted, if not just our CA.
 
@@ -78,7 +79,7 @@ class Place:
             "path": str(self.folder / "publish.sqlite"),
             "policies": str(self.folder / "policies"),
             "zone": self.zone,
-            "addresses": [WEB],
+            "addresses": self.addresses,
             "reports": ["mailto:tlsrpt@provider.test"],
             "ca": "ca.test",
         }
