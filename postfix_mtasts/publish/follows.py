@@ -3,16 +3,15 @@
 from collections.abc import Iterator
 
 from postfix_mtasts.publish.events import Change, Decision, Forbidden, Publication, Wait
-from postfix_mtasts.publish.state import PARTING_AFTER, RECORD_GONE_FOR, Served, Stage, State, record_id
+from postfix_mtasts.publish.state import PARTING_AFTER, RECORD_GONE_FOR, Served, Stage, State
 from postfix_mtasts.sts.policy import Mode, MxPattern
 
 
 def follows(state: State, changes: tuple[Change, ...] = ()) -> Decision:
     """What follows from a state, as of its last event."""
     gone = state.stage in (Stage.CLEARED, Stage.REMOVED)
-    record = None if state.announced is None else record_id(state.announced)
     certificate = state.stage is not Stage.REMOVED and state.points_here
-    publication = Publication(state.file(), record, certificate)
+    publication = Publication(state.file(), state.record, certificate)
     warnings = () if gone else tuple(_forbidden(state))
     return Decision(state, publication, tuple(_waits(state)), warnings, changes)
 
@@ -44,7 +43,7 @@ def _forbidden(state: State) -> Iterator[Forbidden]:
 def _waits(state: State) -> Iterator[Wait]:
     clock = state.clock
     match state.stage:
-        case Stage.PUBLISHED if state.announced != state.file():
+        case Stage.PUBLISHED if state.record != state.id():
             yield Wait("file")
         case Stage.PUBLISHED if not state.known:
             yield Wait("record")

@@ -18,7 +18,7 @@ from postfix_mtasts.postfix.reply import ReplyRules, Style
 from postfix_mtasts.publish.events import Looked
 from postfix_mtasts.publish.records import leads_here
 from postfix_mtasts.publish.sight import Sight, all_remarks, looked, names_with_aliases
-from postfix_mtasts.publish.state import State, body, record_id
+from postfix_mtasts.publish.state import State, body
 from postfix_mtasts.query.domain.at_hand import AtHand
 from postfix_mtasts.query.domain.examine import Examined, Examiner, Options, RunningDaemon
 from postfix_mtasts.query.domain.remark import Remark
@@ -92,7 +92,7 @@ class Looker:
         with tempfile.TemporaryDirectory() as folder:
             draft = pathlib.Path(folder, "mta-sts.txt")
             draft.write_bytes(body(policy))  # noqa: ASYNC240 - nobody else waits
-            options = Options(policy=str(draft), record=str(Record(record_id(policy))), patient=True)
+            options = Options(policy=str(draft), record=str(_RECORD), patient=True)
             return (await self._examine(self._made(options), domain)).remarks
 
     async def mx_hosts(self, domain: PolicyDomain) -> tuple[str, ...] | None:

@@ -102,14 +102,17 @@ def stops_mail(state: State, facts: Facts | None) -> str | None:
 
 def _age(state: State) -> float:
     """For how long the present policy has been announced, in seconds."""
-    current = state.announced is not None and state.announced == state.file()
-    return state.clock.counted - state.announced_at if current else 0.0
+    return state.clock.counted - state.announced_at if _is_announced(state) else 0.0
+
+
+def _is_announced(state: State) -> bool:
+    return state.record is not None and state.record == state.id()
 
 
 def _unchanged(state: State) -> Condition:
     age = _age(state)
     wanted = f"{UNCHANGED_FOR / DAY:.0f} days of the present policy"
-    if state.announced is None or state.announced != state.file():
+    if not _is_announced(state):
         return Condition("unchanged", False, f"{wanted}: it is not announced yet")
     on = None if age >= UNCHANGED_FOR else state.clock.date(state.announced_at + UNCHANGED_FOR)
     return Condition("unchanged", on is None, f"{wanted}: {age // DAY:.0f} so far", on)

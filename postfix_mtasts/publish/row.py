@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from postfix_mtasts.publish.state import Checked, Clock, Left, Parting, Served, Stage, State
+from postfix_mtasts.publish.state import Checked, Clock, Left, Parting, Served, Stage, State, record_id
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 
@@ -20,7 +20,7 @@ def print_row(state: State) -> str:
         "stage": state.stage.value,
         "served": [[_print_policy(one.policy), one.until] for one in state.served],
         "parting": [[str(one.mx), one.gone_since] for one in state.parting],
-        "announced": None if state.announced is None else _print_policy(state.announced),
+        "record": state.record,
         "announced_at": state.announced_at,
         "known": state.known,
         "findable": state.findable,
@@ -30,15 +30,16 @@ def print_row(state: State) -> str:
         "record_gone_since": state.record_gone_since,
         "checked": None if state.checked is None else _print_checked(state.checked),
         "version": state.version,
+        "salt": state.salt,
     }
     return json.dumps(made, separators=(",", ":"), allow_nan=False)
 
 
 def parse_row(domain: PolicyDomain, text: str) -> State:
-    """A state from its text. Raises RowError."""
+    """A state from its text, also of a row that lacks `left`, `salt` and `record`. Raises RowError."""
     try:
         row = json.loads(text)
-        announced, checked = row["announced"], row["checked"]
+        checked = row["checked"]
         return State(
             domain=domain,
             wanted=_parse_policy(row["wanted"]),
@@ -46,20 +47,27 @@ def parse_row(domain: PolicyDomain, text: str) -> State:
             stage=Stage(row["stage"]),
             served=tuple(Served(_parse_policy(policy), _number(until)) for policy, until in row["served"]),
             parting=tuple(Parting(MxPattern(mx), _number(since)) for mx, since in row["parting"]),
-            announced=None if announced is None else _parse_policy(announced),
+            record=_parse_record(row),
             announced_at=float(row["announced_at"]),
             known=bool(row["known"]),
             findable=bool(row["findable"]),
             hosts=tuple(map(str, row["hosts"])),
-            # Rows from before have none.
             left=tuple(Left(str(host), float(since)) for host, since in row.get("left", ())),
             points_here=bool(row["points_here"]),
             record_gone_since=_number(row["record_gone_since"]),
             checked=None if checked is None else _parse_checked(checked),
             version=int(row["version"]),
+            salt=int(row.get("salt", 0)),
         )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise RowError(f"{type(error).__name__}: {error}") from error
+
+
+def _parse_record(row: dict[str, Any]) -> str | None:
+    if "record" in row:
+        return None if row["record"] is None else str(row["record"])
+    announced = row["announced"]  # Rows from before have the policy of which the record has the hash.
+    return None if announced is None else record_id(_parse_policy(announced))
 
 
 def _print_checked(checked: Checked) -> list[Any]:

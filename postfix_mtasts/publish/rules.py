@@ -42,7 +42,6 @@ from postfix_mtasts.publish.state import (
     Served,
     Stage,
     State,
-    record_id,
 )
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 
@@ -148,7 +147,7 @@ def _looked(state: State, event: Looked) -> tuple[State, tuple[Change, ...]]:
     changes: tuple[Change, ...] = ()
     if event.version == state.version:
         state, changes = _files_seen(state, event)
-    state = replace(state, known=state.announced is not None and event.record == record_id(state.announced))
+    state = replace(state, known=state.record is not None and event.record == state.record)
     if event.hosts is not None:
         state, dropped = _hosts_seen(state, event.hosts)
         changes += dropped
@@ -163,7 +162,7 @@ def _next_stage(state: State, event: Looked) -> tuple[State, tuple[Change, ...]]
         case Stage.LEAVING:
             last = expiry(state)
             if last is not None and last <= counted:
-                return _to(replace(state, announced=None, known=False, record_gone_since=None), Stage.WITHDRAWN)
+                return _to(replace(state, record=None, known=False, record_gone_since=None), Stage.WITHDRAWN)
         case Stage.WITHDRAWN:
             since = counted if state.record_gone_since is None else state.record_gone_since
             is_gone = event.no_record or (event.points_here is False and state.file() not in event.files)
@@ -189,11 +188,10 @@ def _files_seen(state: State, event: Looked) -> tuple[State, tuple[Change, ...]]
     if right or (state.stage is Stage.LEAVING and event.points_here is False):
         served = tuple(replace(one, until=counted) if one.until is None else one for one in served)
     state = replace(state, served=tuple(one for one in served if one.until is None or counted < one.expires(counted)))
-    if not right or file is None or state.announced == file or state.stage is Stage.WITHDRAWN:
+    if not right or file is None or state.record == state.id() or state.stage is Stage.WITHDRAWN:
         return state, ()
-    before = record_id(state.announced) if state.announced else ""
-    state = replace(state, announced=file, announced_at=counted, findable=True)
-    return state, (Change("record", before, record_id(file)),)
+    change = Change("record", state.record or "", state.id() or "")
+    return replace(state, record=state.id(), announced_at=counted, findable=True), (change,)
 
 
 def _hosts_seen(state: State, hosts: tuple[str, ...]) -> tuple[State, tuple[Change, ...]]:
@@ -234,7 +232,8 @@ def _serving(after: State, since: State | None = None) -> State:
     """The same, with the file among what senders may have. It is there before the file is written."""
     file = after.file()
     if since is None or file != since.file():
-        after = replace(after, version=after.version + 1)
+        version = after.version + 1
+        after = replace(after, version=version, salt=version if after.served else 0)
     return after if file is None else replace(after, served=_open(after.served, file))
 
 

@@ -8,7 +8,7 @@ from postfix_mtasts.publish import words
 from postfix_mtasts.publish.events import Decision
 from postfix_mtasts.publish.files import path_of
 from postfix_mtasts.publish.ready import Readiness
-from postfix_mtasts.publish.state import State, record_id
+from postfix_mtasts.publish.state import State
 from postfix_mtasts.publish.store import Entry, Line
 from postfix_mtasts.query.domain.remark import Remark
 from postfix_mtasts.query.output import JSON, SEVERITIES, Output, Status, worst
@@ -98,9 +98,9 @@ def show_domain(decision: Decision, history: Sequence[Entry], settings: Publish,
         _line("file", str(path_of(settings.policies, state.domain)), output)
         for number, text in enumerate(str(decision.publication.file).splitlines()):
             _line("policy" if number == 0 else "", text, output)
-    if state.announced:
+    if state.record:
         shown = "seen in DNS" if state.known else "not seen in DNS yet"
-        _line("id", f"{record_id(state.announced)}, {shown}", output)
+        _line("id", f"{state.record}, {shown}", output)
     if state.checked:
         problems = len(state.checked.problems)
         result = "clean" if not problems else "one problem" if problems == 1 else f"{problems} problems"

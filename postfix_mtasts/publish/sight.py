@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from postfix_mtasts.config import Publish
 from postfix_mtasts.publish.events import Looked
 from postfix_mtasts.publish.records import host_name, leads_here, record_name
-from postfix_mtasts.publish.state import Stage, State, body, record_id
+from postfix_mtasts.publish.state import Stage, State, body
 from postfix_mtasts.query.domain.remark import Remark, error, warning
 from postfix_mtasts.query.domain.report import Report
 from postfix_mtasts.query.output import Status
@@ -110,7 +110,7 @@ def _file(state: State, sight: Sight) -> Iterator[Remark]:
 
 def _record(state: State, sight: Sight, settings: Publish) -> Iterator[Remark]:
     name = state.domain.record_name()
-    wanted = None if state.announced is None else record_id(state.announced)
+    wanted = state.record
     match sight.record:
         case DnsFailed(failure):
             yield error(f"the TXT lookup for {name} failed: {failure.reason}", "record")

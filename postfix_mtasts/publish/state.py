@@ -102,11 +102,11 @@ class Checked:
 class State:
     """A domain.
 
-    `wanted` is the policy that the administrator wants. `announced` is the policy whose id our TXT record has; None:
-    there is to be no record. `known` is whether DNS shows that record. `findable` is whether senders can have found any
-    policy of the domain, ours or another. `hosts` are the MX hosts that DNS had last, `left` are those that it had
-    shortly before, and `points_here` is whether its policy host was ours when last seen. `version` grows with each
-    change of the file.
+    `wanted` is the policy that the administrator wants. `record` is the id that our TXT record is to have since
+    `announced_at`; None: there is to be no record. `known` is whether DNS shows it. `findable` is whether senders can
+    have found any policy of the domain, ours or another. `hosts` are the MX hosts that DNS had last, `left` are those
+    that it had shortly before, and `points_here` is whether its policy host was ours when last seen. `version` grows
+    with each change of the file. `salt` is the version if senders may have a policy of before, else 0.
     """
 
     domain: PolicyDomain
@@ -115,7 +115,7 @@ class State:
     stage: Stage = Stage.PUBLISHED
     served: tuple[Served, ...] = ()
     parting: tuple[Parting, ...] = ()
-    announced: Policy | None = None
+    record: str | None = None
     announced_at: float = 0.0
     known: bool = False
     findable: bool = False
@@ -125,6 +125,12 @@ class State:
     record_gone_since: float | None = None
     checked: Checked | None = None
     version: int = 0
+    salt: int = 0
+
+    def id(self) -> str | None:
+        """The id that announces the file; None: there is no file."""
+        file = self.file()
+        return None if file is None else record_id(file, self.salt)
 
     def file(self) -> Policy | None:
         """The policy that the file is to have now; None: there is to be no file."""
@@ -143,6 +149,11 @@ def body(policy: Policy) -> bytes:
     return str(policy).replace("\n", "\r\n").encode("ascii")
 
 
-def record_id(policy: Policy) -> str:
-    """The id of the TXT record. It is a hash of the file, so it changes whenever the file does."""
-    return hashlib.sha256(body(policy)).hexdigest()[:32]  # The grammar allows 32 characters (RFC 8461, 3.1).
+def record_id(policy: Policy, salt: int = 0) -> str:
+    """The id of the TXT record. It is a hash of the file, so it changes whenever the file does.
+
+    The salt has the id never come back if an old policy does: senders that fetched the file in between, while DNS had
+    the old id, would not fetch this one.
+    """
+    content = body(policy) + (b"%d" % salt if salt else b"")
+    return hashlib.sha256(content).hexdigest()[:32]  # The grammar allows 32 characters (RFC 8461, 3.1).

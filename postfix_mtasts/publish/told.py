@@ -42,7 +42,7 @@ def told(settings: config.Reports, state: State, now: float) -> Facts | None:
     path = Path(settings.path)
     if not _exists(path):
         return None
-    since = now if state.announced is None else state.clock.date(state.announced_at)
+    since = now if state.record is None else state.clock.date(state.announced_at)
     span: dict[str, object] = {
         "domain": state.domain.name,
         "first": _day(since + DAY),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from postfix_mtasts.config import Publish
 from postfix_mtasts.publish.events import Change, Forbidden, Wait
 from postfix_mtasts.publish.records import record_name
-from postfix_mtasts.publish.state import PARTING_AFTER, State, record_id
+from postfix_mtasts.publish.state import PARTING_AFTER, State
 from postfix_mtasts.sts.policy import Mode
 
 
@@ -28,8 +28,7 @@ def waiting(wait: Wait, state: State, settings: Publish) -> str:
             url = f"https://{state.domain.policy_host()}/.well-known/mta-sts.txt"
             return f"the policy file must be seen at {url}; `check` looks for it"
         case "record":
-            wanted = record_id(state.announced) if state.announced else ""
-            return f"DNS must show the TXT record {record_name(state.domain, settings)} with the id {wanted}"
+            return f"DNS must show the TXT record {record_name(state.domain, settings)} with the id {state.record}"
         case "add-mx":
             when = f"before {until}" if until else "yet: the date is known once the policy file is seen"
             return f"do not add the MX host {wait.host} to DNS {when}; senders with an older policy would refuse it"

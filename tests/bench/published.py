@@ -73,4 +73,4 @@ def _fill(path: Path) -> None:
 
 
 def _announced(state: State) -> State:
-    return replace(state, announced=state.file(), known=True, findable=True)
+    return replace(state, record=state.id(), known=True, findable=True)

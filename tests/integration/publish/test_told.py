@@ -108,7 +108,7 @@ def test_only_what_verified_senders_say_of_this_policy_counts(office: Office) ->
         (40, Facts(reporters=2, days=3, sessions=478, last_failure=midnight(), failing=1)),
     ):
         assert (days, told(office.settings, state(days), time.time())) == (days, expected)
-    assert told(office.settings, replace(state(20), announced=None), time.time()) == Facts()
+    assert told(office.settings, replace(state(20), record=None), time.time()) == Facts()
 
 
 @pytest.mark.parametrize(

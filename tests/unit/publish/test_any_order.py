@@ -27,7 +27,7 @@ from postfix_mtasts.publish.events import (
 )
 from postfix_mtasts.publish.follows import follows
 from postfix_mtasts.publish.rules import decide
-from postfix_mtasts.publish.state import Stage, State, body, record_id
+from postfix_mtasts.publish.state import Stage, State, body
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 
@@ -76,8 +76,9 @@ class World(RuleBasedStateMachine):
         self.points, self.up, self.well = True, True, True
         self.fetched: dict[Policy, float] = {}  # When each policy could be fetched for the last time.
         self.may_enforce = self.forced = False
-        self.ids: dict[bytes, str] = {}
-        self.seen: set[str] = set()  # The ids of the files that a look has seen.
+        self.under: dict[tuple[Policy, str], float] = {}  # The same, with the id that DNS had.
+        self.ids: dict[str, bytes] = {}
+        self.seen: set[Policy] = set()  # The files that a look has seen.
         self.looks: list[Looked] = []
         self.told_of = set(hosts)  # The MX hosts that an event has named, for what nobody has seen cannot be known.
         self.state: State | None = None
@@ -107,9 +108,10 @@ class World(RuleBasedStateMachine):
             "what follows is not a matter of the state alone"
         )
         if before and after.record and after.record != before.record:
-            assert after.record in self.seen, "a record announces a file that nobody has seen"
-            assert self.file
-            assert after.record == record_id(self.file), "a record announces an old file"
+            assert self.file is not None
+            assert self.file in self.seen, "a record announces a file that nobody has seen"
+            text = body(self.file)
+            assert self.ids.setdefault(after.record, text) == text, "an id announces another file than before"
         if before and ((before.record and not after.record) or (before.file and not after.file)):
             late = [one for one, at in self.fetched.items() if one.mode is not Mode.NONE and self._is_live(one, at)]
             assert late == [], "removed before the largest expiry"
@@ -129,7 +131,7 @@ class World(RuleBasedStateMachine):
 
     def _fetch(self) -> None:
         if self._served() and self.record and self.file:
-            self.fetched[self.file] = self.time
+            self.fetched[self.file] = self.under[self.file, self.record] = self.time
 
     def _write_file(self) -> None:
         assert self.state
@@ -137,10 +139,6 @@ class World(RuleBasedStateMachine):
         if wanted != self.file:
             self._fetch()
             self.file = wanted
-            if wanted:
-                text = body(wanted)
-                assert self.ids.setdefault(text, record_id(wanted)) == record_id(wanted)
-                assert len(set(self.ids.values())) == len(self.ids), "another file with the same id"
         self._fetch()
 
     def _problems(self) -> tuple[str, ...]:
@@ -153,7 +151,7 @@ class World(RuleBasedStateMachine):
     def _look(self) -> Looked:
         assert self.state
         files = (self.file,) if self._served() and self.file else ()
-        self.seen.update(record_id(file) for file in files)
+        self.seen.update(files)
         return Looked(
             self.state.version,
             files,
@@ -324,7 +322,15 @@ class World(RuleBasedStateMachine):
     @invariant()
     def the_file_outlives_the_record(self) -> None:
         if self.state and self.state.stage in (Stage.CLEARED, Stage.REMOVED) and self.points:
-            assert self.record is None or self.state.announced is None
+            assert self.record is None or self.state.record is None
+
+    @invariant()
+    def senders_learn_of_each_change(self) -> None:
+        """Once a record announces the file, who has another one sees another id."""
+        if self.state and self.record and self.record == self.state.id() and self.file == self.state.file():
+            for (policy, record), at in self.under.items():
+                learns = record != self.record or policy == self.file
+                assert learns or not self._is_live(policy, at), "a sender sees the id that it has, of another file"
 
     @invariant()
     def senders_refuse_no_good_mail(self) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from postfix_mtasts.publish.ready import Condition, Facts, as_of, readiness, stops_mail
-from postfix_mtasts.publish.state import DAY, Checked, Clock, State
+from postfix_mtasts.publish.state import DAY, Checked, Clock, State, record_id
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 
@@ -17,7 +17,7 @@ STATE = State(
     PolicyDomain("example.com"),
     POLICY,
     Clock(AGE, NOW),
-    announced=POLICY,
+    record=record_id(POLICY),
     announced_at=AGE - 20 * DAY,
     known=True,
     checked=Checked(AGE - 3600),
@@ -52,9 +52,9 @@ def test_all_conditions_hold() -> None:
             Condition("unchanged", False, "14 days of the present policy: 13 so far", NOW + DAY / 2),
         ),
         ({"announced_at": AGE - 14 * DAY}, Condition("unchanged", True, "14 days of the present policy: 14 so far")),
-        ({"announced": None}, Condition("unchanged", False, "14 days of the present policy: it is not announced yet")),
+        ({"record": None}, Condition("unchanged", False, "14 days of the present policy: it is not announced yet")),
         (
-            {"announced": replace(POLICY, max_age=1)},
+            {"record": record_id(replace(POLICY, max_age=1))},
             Condition("unchanged", False, "14 days of the present policy: it is not announced yet"),
         ),
         ({"checked": None}, Condition("check", False, "a check without a problem today: there was none")),

@@ -2,13 +2,14 @@
 
 import contextlib
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from postfix_mtasts.publish.row import RowError, parse_row, print_row
-from postfix_mtasts.publish.state import Checked, Clock, Left, Parting, Served, Stage, State
+from postfix_mtasts.publish.state import GOODBYE, Checked, Clock, Left, Parting, Served, Stage, State, record_id
 from postfix_mtasts.sts.domain import PolicyDomain
 from tests.unit.strategies import domains, json_values, patterns, policies
 
@@ -21,7 +22,7 @@ states = st.builds(
     stage=st.sampled_from(Stage),
     served=st.lists(st.builds(Served, policies, st.none() | dates), max_size=3).map(tuple),
     parting=st.lists(st.builds(Parting, patterns, st.none() | dates), max_size=2).map(tuple),
-    announced=st.none() | policies,
+    record=st.none() | st.text(),
     announced_at=dates,
     known=st.booleans(),
     findable=st.booleans(),
@@ -37,6 +38,7 @@ states = st.builds(
         st.lists(st.tuples(st.text(), dates), max_size=2).map(tuple),
     ),
     version=st.integers(0),
+    salt=st.integers(0),
 )
 
 
@@ -57,9 +59,19 @@ def test_what_is_no_state_is_an_error_and_nothing_else(state: State, data: st.Da
 @given(states)
 def test_no_part_may_be_missing(state: State) -> None:
     row = json.loads(print_row(state))
-    for key in row.keys() - {"left"}:  # A row from before has none.
+    for key in row.keys() - {"left", "salt"}:
         with pytest.raises(RowError):
             parse_row(state.domain, json.dumps({name: value for name, value in row.items() if name != key}))
+
+
+@given(states)
+def test_a_row_from_before_has_the_policy_that_the_record_announces(state: State) -> None:
+    row = json.loads(print_row(state))
+    for key in ("left", "salt", "record"):
+        del row[key]
+    for announced, record in ((None, None), (["none", 86_400, []], record_id(GOODBYE))):
+        old = parse_row(state.domain, json.dumps(row | {"announced": announced}))
+        assert old == replace(state, left=(), salt=0, record=record)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "7", '"x"', "\ud800"])

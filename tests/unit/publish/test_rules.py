@@ -113,6 +113,27 @@ def test_the_file_comes_first_and_then_the_record() -> None:
     assert (known.publication, known.waits, known.changes) == (seen.publication, (), ())
 
 
+def test_a_policy_that_comes_back_has_another_id() -> None:
+    """Senders may have fetched what was there in between while DNS had the first id."""
+    line = published()
+    line.happens(ModeAsked(Mode.ENFORCE))
+    back = line.happens(ModeAsked(Mode.TESTING))
+    assert (back.publication.file, back.publication.record, back.waits) == (
+        TESTING,
+        record_id(TESTING),
+        (Wait("file"),),
+    )
+    seen = line.looks()
+    second = record_id(TESTING, 3)
+    assert seen.changes == (Change("record", record_id(TESTING), second),)
+    assert line.looks().waits == ()
+    line.happens(ModeAsked(Mode.ENFORCE))
+    line.looks()
+    line.happens(ModeAsked(Mode.TESTING))
+    third = line.looks().publication.record
+    assert len({record_id(TESTING), second, third}) == 3
+
+
 def test_a_look_that_began_before_the_file_changed_says_nothing_of_files() -> None:
     line = published()
     stale = Looked(line.state.version, (TESTING,), True, record_id(TESTING), False, (HOST1,), True)
@@ -120,7 +141,7 @@ def test_a_look_that_began_before_the_file_changed_says_nothing_of_files() -> No
     line.looks()
     line.happens(ModeAsked(Mode.TESTING))  # The file is to have what it had at the look.
     after = line.happens(stale)
-    assert after.publication.record == record_id(ENFORCE)
+    assert after.publication.record == record_id(ENFORCE, after.state.version - 1)
     assert Served(ENFORCE) in after.state.served
 
 
@@ -314,13 +335,13 @@ def test_leaving_serves_none_until_the_largest_expiry_and_then_takes_one_thing_a
     assert asked.publication.file == GOODBYE
     assert (asked.waits, asked.changes) == ((Wait("file"),), (Change("stage", "published", "leaving"),))
     seen = line.looks()
-    assert seen.publication == Publication(GOODBYE, record_id(GOODBYE), certificate=True)
+    assert seen.publication == Publication(GOODBYE, seen.state.id(), certificate=True)
     assert seen.waits == (Wait("expiry", line.date(2 + 28 + 1)),)
     assert line.days(28).state.stage is Stage.LEAVING
     expired = line.days(1)
     assert expired.publication == Publication(GOODBYE, None, certificate=True)
     assert (expired.waits, expired.changes) == ((Wait("no-record"),), (Change("stage", "leaving", "withdrawn"),))
-    cached = line.looks(record=record_id(GOODBYE), no_record=False)
+    cached = line.looks(record=seen.state.id(), no_record=False)
     assert (cached.state.stage, cached.waits) == (Stage.WITHDRAWN, (Wait("no-record"),))
     gone = line.looks()
     assert gone.waits == (Wait("no-record", line.date(31 + 1 / 24)),)
