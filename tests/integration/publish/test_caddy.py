@@ -2,6 +2,7 @@
 that our own fetcher fetched, and the renewal of its certificate.
 """
 
+import json
 import subprocess
 import time
 from collections.abc import Iterator
@@ -72,6 +73,13 @@ def serial() -> str:
 def served_certificate(host: str) -> str:
     command = ["openssl", "s_client", "-connect", f"{WEB}:443", "-servername", host]
     return subprocess.run(command, input="", capture_output=True, text=True, check=False).stdout
+
+
+def test_no_client_holds_a_connection_for_ever(caddy: Installation) -> None:
+    command = caddy.command("caddy", "adapt", "--adapter", "caddyfile", "--config", str(CADDYFILE))
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    servers = json.loads(done.stdout)["apps"]["http"]["servers"]
+    assert [one["read_header_timeout"] for one in servers.values()] == [60_000_000_000]
 
 
 def test_from_add_to_a_policy_that_was_fetched(served: Place) -> None:
