@@ -24,6 +24,9 @@ from postfix_mtasts.turns import Turns
 # Like Postfix, the probe of an administrator connects to any address that an MX host has. The daemon's does not.
 EVERYWHERE = (ipaddress.IPv4Network("0.0.0.0/0"), ipaddress.IPv6Network("::/0"))
 DEADLINE = 10.0  # Seconds for all of one connection.
+# Connections at once. The owners of domains that are looked at together list as many MX hosts as they like, and as many
+# addresses, and a process may have 1024 files open.
+MAX_AT_ONCE = 200
 _MAX_REPLY = 10_000  # Bytes.
 _LAST_LINE = re.compile(rb"([0-9]{3})(?: [^\n]*)?\r?\n")
 _TRANSIENT = b"4"  # The first digit of a reply that may be another one later (RFC 5321, 4.2.1).
@@ -88,9 +91,14 @@ class Prober:
         self._proxy = proxy
         self._mail_addresses = mail_addresses
         self._turns = Turns()
+        self._places = asyncio.Semaphore(MAX_AT_ONCE)
 
     async def probe(self, host: str, address: str, port: int) -> Probe:
-        """Connect to an address of an MX host and start TLS."""
+        """Connect to an address of an MX host and start TLS, once there is a place among MAX_AT_ONCE connections."""
+        async with self._places:
+            return await self._probe(host, address, port)
+
+    async def _probe(self, host: str, address: str, port: int) -> Probe:
         begun = time.monotonic()
         network = self._to(address)
         dialogue = _Dialogue()

@@ -13,7 +13,7 @@ import pytest
 from postfix_mtasts import config
 from postfix_mtasts.publish.follows import follows
 from postfix_mtasts.publish.ready import Facts
-from postfix_mtasts.publish.state import DAY, Clock, State
+from postfix_mtasts.publish.state import DAY, Clock, State, record_id
 from postfix_mtasts.publish.store import Store
 from postfix_mtasts.publish.told import told
 from postfix_mtasts.query.output import QueryError
@@ -42,7 +42,11 @@ def state(days: float) -> State:
     """A domain whose policy was announced so many days ago."""
     counted = 1000 * DAY
     return State(
-        PolicyDomain(DOMAIN), POLICY, Clock(counted, time.time()), announced=POLICY, announced_at=counted - days * DAY
+        PolicyDomain(DOMAIN),
+        POLICY,
+        Clock(counted, time.time()),
+        record=record_id(POLICY),
+        announced_at=counted - days * DAY,
     )
 
 

@@ -1,5 +1,6 @@
 """What a probe costs, whatever the MX host sends."""
 
+import asyncio
 import ssl
 import time
 from pathlib import Path
@@ -40,3 +41,26 @@ async def test_a_host_whose_certificate_is_only_shown_does_not_choose_what_the_h
         assert time.thread_time() - begun < 0.3
     assert found.problem == "the host sent TLS alert 'handshake failure'"
     assert found.certificate == b""
+
+
+async def test_no_more_connections_are_open_at_once_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owners of domains that are looked at together list as many addresses as they like."""
+    monkeypatch.setattr(probe, "MAX_AT_ONCE", 3)
+    now, most, full = 0, 0, asyncio.Event()
+
+    async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        if now == 3:
+            full.set()
+        await full.wait()
+        await asyncio.sleep(0.05)  # Time for one too many.
+        now -= 1
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        prober = probe.Prober(RESOLVER, TLS, "client.example")
+        found = await asyncio.gather(*(prober.probe("mx.example.com", "127.0.0.1", port) for _ in range(9)))
+    assert (most, len(found)) == (3, 9)

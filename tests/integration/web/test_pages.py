@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from postfix_mtasts.publish.follows import follows
-from postfix_mtasts.publish.state import DAY, Clock, State
+from postfix_mtasts.publish.state import DAY, Clock, State, record_id
 from postfix_mtasts.publish.store import Store
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
@@ -178,6 +178,6 @@ def publish(folder: Path, names: Sequence[str]) -> None:
     policy = Policy(Mode.TESTING, 604_800, (MxPattern("mx1.example.com"),))
     store, clock = Store(str(folder / "publish.sqlite")), Clock(500 * DAY, time.time())
     for name in names:
-        state = State(PolicyDomain(name), policy, clock, announced=policy, announced_at=100 * DAY, known=True)
+        state = State(PolicyDomain(name), policy, clock, record=record_id(policy), announced_at=100 * DAY, known=True)
         store.save(follows(state), "the test", time.time())
     store.close()
