@@ -25,9 +25,10 @@ def expiry(state: State) -> float | None:
 
 
 def forbidden_but_cached(state: State) -> tuple[str, ...]:
-    """The MX hosts that resolvers may have still, and that the policy would forbid in mode enforce."""
+    """The MX hosts that DNS has or had lately, so that resolvers may have them, and that the policy does not allow."""
     file = state.file()
-    return tuple(one.host for one in state.left if file and not any(mx.matches(one.host) for mx in file.mx))
+    hosts = (*state.hosts, *(one.host for one in state.left))
+    return tuple(host for host in hosts if file and not any(mx.matches(host) for mx in file.mx))
 
 
 def _forbidden(state: State) -> Iterator[Forbidden]:

@@ -162,7 +162,8 @@ def _check(state: State) -> Condition:
         more = f" (and {len(checked.problems) - 1} more)" if len(checked.problems) > 1 else ""
         return Condition("check", False, f"{wanted}: {checked.problems[0]}{more}")
     if lately := forbidden_but_cached(state):
-        on = state.clock.date(max(one.since for one in state.left if one.host in lately) + PARTING_AFTER)
-        text = f"the MX host {lately[0]} has been gone from DNS for less than two days, and the policy forbids it"
+        since = max((one.since for one in state.left if one.host in lately), default=None)
+        on = None if since is None else state.clock.date(since + PARTING_AFTER)
+        text = f"the policy forbids the MX host {lately[0]}, which DNS had less than two days ago"
         return Condition("check", False, f"{wanted}: {text}", on)
     return Condition("check", True, f"{wanted}: clean")

@@ -99,7 +99,7 @@ def _mode_asked(state: State, event: ModeAsked) -> tuple[State, tuple[Change, ..
     if event.mode is Mode.ENFORCE:
         if before is not Mode.TESTING:  # In mode none nobody judges the MX hosts.
             raise RefusedError("is in mode none", f"postfix-mtasts-publish mode {state.domain} testing comes first")
-        problems = (*event.problems, *map(_still_cached, forbidden_but_cached(state)))
+        problems = event.problems or tuple(map(_still_cached, forbidden_but_cached(state)))
         if problems and not event.force:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             hint = f"mend that, or postfix-mtasts-publish mode {state.domain} enforce --force REASON"
@@ -243,7 +243,7 @@ def _open(served: tuple[Served, ...], policy: Policy) -> tuple[Served, ...]:
 
 
 def _still_cached(host: str) -> str:
-    return f"the policy forbids the MX host {host}, which has been gone from DNS for less than two days"
+    return f"the policy forbids the MX host {host}, which DNS had less than two days ago"
 
 
 def _names(mx: tuple[MxPattern, ...]) -> str:

@@ -192,7 +192,7 @@ class World(RuleBasedStateMachine):
         if mode is Mode.ENFORCE and was is not Mode.ENFORCE:
             assert not problems or any(change.why == f"forced: {force}" for change in decision.changes)
             self.may_enforce = not problems or bool(force)
-            self.forced |= bool(problems)
+            self.forced |= bool(force)
         if mode is not Mode.ENFORCE:
             self.may_enforce = False
 
