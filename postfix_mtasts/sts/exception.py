@@ -44,7 +44,7 @@ def exception_for(
     domain: PolicyDomain, now: float, added: Exceptions, configured: Exceptions
 ) -> PolicyException | None:
     """Return the exception that holds for a domain at the time `now`, if there is one."""
-    for name in _names(domain.name):
+    for name in names_for(domain.name):
         for known in (added, configured):
             found = known.get(name)
             if found and not found.is_over(now):
@@ -52,7 +52,7 @@ def exception_for(
     return None
 
 
-def _names(domain: str) -> Iterator[str]:
+def names_for(domain: str) -> Iterator[str]:
     """The names under which an exception for a domain may be found, the nearest first."""
     yield domain
     while domain:

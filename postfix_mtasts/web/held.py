@@ -11,6 +11,7 @@ from postfix_mtasts.query.output import JSON, QueryError, Status
 from postfix_mtasts.query.running.client import NoDaemon, ask
 from postfix_mtasts.query.running.render import Known, ago, failures, parse_known, summary
 from postfix_mtasts.query.running.shadow import TABLES, ordered
+from postfix_mtasts.sts.exception import names_for
 
 MAX_READ = 20_000  # Domains that the daemon is asked for. All that is known of them is in memory for a moment.
 MAX_LISTED = 100
@@ -68,8 +69,8 @@ class Held:
 
     def is_exempt(self, domain: str) -> bool:
         """Whether a listed exception, for a domain or for all below one, holds in place of its policy."""
-        holding = [one.domain for one in self.exceptions if one.holds]
-        return any(name == domain or (name[:2] == "*." and domain.endswith(name[1:])) for name in holding)
+        holding = {one.domain for one in self.exceptions if one.holds}
+        return not holding.isdisjoint(names_for(domain))
 
 
 def held(settings: Config) -> Held:

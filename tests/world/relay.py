@@ -11,6 +11,7 @@ Some work goes on behind answers, so a test that looks at what came of them lets
 
 import asyncio
 import ipaddress
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -41,11 +42,16 @@ _MARK = PolicyDomain("mark.example.net")
 
 
 class _Server(FleetServer):
-    """The server, by the clock of a test."""
+    """The server, by the clock of a test. It counts how often it has begun to listen."""
 
     def __init__(self, place: FleetPlace, clock: Callable[[], float]) -> None:
         super().__init__(place)
+        self.listened = 0
         self._clock = clock
+
+    def _listen(self, told: Callable[[bytes], None], stop: threading.Event) -> None:
+        self.listened += 1
+        super()._listen(told, stop)
 
     def beat(self, name: str, since: float = 0.0) -> Here:
         return super().beat(name, since)._replace(clock=self._clock())

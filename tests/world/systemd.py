@@ -6,7 +6,8 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -102,3 +103,30 @@ def stream_of(descriptor: int) -> str:
     """JOURNAL_STREAM for a file that is to be taken for the journal."""
     found = os.fstat(descriptor)
     return f"{found.st_dev}:{found.st_ino}"
+
+
+@contextlib.contextmanager
+def accepting(path: Path, serve: Callable[[socket.socket], None]) -> Iterator[None]:
+    """Hand each connection to a Unix socket over, one after the other, until the end of the block: Accept=yes."""
+
+    def accept() -> None:
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                if ended.is_set():
+                    return
+                serve(connection)
+
+    ended = threading.Event()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            with socket.socket(socket.AF_UNIX) as last:
+                last.connect(str(path))
+            thread.join()

@@ -112,9 +112,10 @@ class Examiner:
             now = time.time()
             outcome = asked.ask(known, hop, seen.fresh, now)
             without = asked.ask(replace(known, exception=None), hop, seen.fresh, now)
-            progress.doing = dict.fromkeys(["MX hosts"] if self._options.probe else ["certificate of the policy host"])
+            progress.doing = dict.fromkeys(["MX hosts"] if self._options.probe else [])
             hosts, rules = await self._mx(hop, known, without, seen)
-            host = await self._policy_host(hop, seen)
+            progress.doing = {}
+            host = await self._policy_host(hop, seen, progress)
         finally:
             showing.cancel()
         running = running_report(known, daemon.why, hop, outcome, now, daemon.exempt, without)
@@ -178,13 +179,14 @@ class Examiner:
             resolver, self._tls, timeout=timeout, allow_addresses=allowed, proxy=proxy, keep_certificate=True
         )
 
-    async def _policy_host(self, hop: NextHop, seen: Seen) -> PolicyHostReport | None:
+    async def _policy_host(self, hop: NextHop, seen: Seen, progress: Progress) -> PolicyHostReport | None:
         """The policy host; None if it was not asked."""
         fetched, name, shown, missing = seen.fresh.fetched, hop.domain.policy_host(), None, None
         if not fetched or self._options.policy:
             return None
         stage = fetched.failure.stage if isinstance(fetched, FetchFailed) else None
         if stage in (Stage.CERTIFICATE, Stage.TLS):
+            progress.doing["certificate of the policy host"] = None
             shown = certificate.parse(await self._prober.certificate_of(name))
         elif stage is Stage.ADDRESS and fetched.seen and not fetched.seen.addresses:
             missing = await self._missing(name)

@@ -4,8 +4,7 @@ import socket
 import sqlite3
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from tests.integration.publish.conftest import place as place  # A fixture.
 from tests.integration.web.conftest import changes, recent, tables
 from tests.world.daemon import toml
 from tests.world.dashboard import COMMAND, Dashboard, fill, said
+from tests.world.systemd import accepting
 
 DOMAIN = "example.test"
 
@@ -29,32 +29,14 @@ class Helpers:
         self._folder = folder
         self._config = config
 
-    @contextmanager
-    def listen(self, program: str) -> Iterator[None]:
-        def serve() -> None:
-            while True:
-                connection, _ = listener.accept()
-                with connection:
-                    if ended.is_set():
-                        return
-                    command = [str(COMMAND), "--helper", program, "--config", str(self._config)]
-                    subprocess.run(
-                        command, stdin=connection.fileno(), stdout=connection.fileno(), check=True, timeout=60
-                    )
+    def listen(self, program: str) -> AbstractContextManager[None]:
+        command = [str(COMMAND), "--helper", program, "--config", str(self._config)]
 
-        path, ended = self._folder / program, threading.Event()
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(path))
-            listener.listen()
-            thread = threading.Thread(target=serve)
-            thread.start()
-            try:
-                yield
-            finally:
-                ended.set()
-                with socket.socket(socket.AF_UNIX) as last:
-                    last.connect(str(path))
-                thread.join()
+        def serve(connection: socket.socket) -> None:
+            ends = connection.fileno()
+            subprocess.run(command, stdin=ends, stdout=ends, check=True, timeout=60)
+
+        return accepting(self._folder / program, serve)
 
 
 @pytest.fixture

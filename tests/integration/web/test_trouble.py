@@ -2,8 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -11,47 +10,29 @@ import httpx
 from tests.integration.web.conftest import tables
 from tests.unit.reports.html import parse
 from tests.world.dashboard import Dashboard, token_of
+from tests.world.systemd import accepting
 
 DOMAIN = "example.com"
 
 
-@contextmanager
-def answering(path: Path, answer: bytes) -> Iterator[None]:
-    """Answers each connection to a socket with these octets."""
-
-    def serve() -> None:
-        while not ended.is_set():
-            connection, _ = listener.accept()
-            with connection, suppress(OSError):
-                connection.recv(4096)
-                connection.sendall(answer)
-
-    ended = threading.Event()
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            with socket.socket(socket.AF_UNIX) as last:
-                last.connect(str(path))
-            thread.join()
+def answer(connection: socket.socket) -> None:
+    """As a daemon of another version."""
+    with suppress(OSError):
+        connection.recv(4096)
+        connection.sendall(b'{"another": "document"}\n{"done": true}\n')
 
 
 def test_a_daemon_of_another_version_breaks_one_page(tmp_path: Path) -> None:
     with (
-        answering(tmp_path / "control", b'{"another": "document"}\n{"done": true}\n'),
+        accepting(tmp_path / "control", answer),
         Dashboard(tmp_path, tables(tmp_path)) as dashboard,
         dashboard.client() as client,
     ):
-        answer = client.get("/sending")
-        page = parse(answer.text)
-        assert (answer.status_code, [one.text for one in page.all("h1")]) == (500, ["This page cannot be made"])
+        shown = client.get("/sending")
+        page = parse(shown.text)
+        assert (shown.status_code, [one.text for one in page.all("h1")]) == (500, ["This page cannot be made"])
         assert "Internal error, KeyError. The log has more" in page.text
-        assert answer.headers["x-frame-options"] == "DENY"
+        assert shown.headers["x-frame-options"] == "DENY"
         with dashboard.client() as another:
             assert another.get("/domains").status_code == 200
     assert "KeyError: 'row'" in dashboard.log()

@@ -298,13 +298,12 @@ def test_progress_is_for_terminals(world: World, daemon: Daemon, tmp_path: Path)
 
 
 def test_a_stage_that_takes_long_is_shown(world: World, daemon: Daemon) -> None:
-    """After two seconds, and then whatever is under way each second, until the verdict takes its place."""
+    """After two seconds, and no longer than it lasts: the verdict takes its place."""
     world.dns.set_behaviour("_mta-sts.slow.test", Behaviour(silent=True))
     receive(world, "slow.test")
     seen = on_a_terminal(daemon, "slow.test", NO_COLOR="1")
     shown, _, rest = seen.partition("mail to slow.test is sent without a policy: TXT lookup: ")
-    later = r"(\r(the daemon|certificate of the policy host) \(\d+ s\) \.\.\. *)*"
-    assert re.fullmatch(rf"(\rTXT lookup \(\d+ s\) \.\.\. *)+{later}\r +\r", shown), seen
+    assert re.fullmatch(r"(\rTXT lookup \(\d+ s\) \.\.\. *)+\r +\r", shown), seen
     assert " ".join(rest.split()).startswith("127.0.0.1: no answer within 5 s slow.test now ")
     status, _, errors = query(daemon, "slow.test")
     assert (status, errors) == (2, "")
