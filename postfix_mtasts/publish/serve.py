@@ -21,6 +21,7 @@ from collections.abc import Callable
 import h11
 
 from postfix_mtasts.config import Config, UnixEndpoint
+from postfix_mtasts.daemon.service import notify
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.publish.change import Publisher
 from postfix_mtasts.publish.follows import follows
@@ -135,6 +136,7 @@ async def serve(_: argparse.Namespace, settings: Config, output: Output) -> Stat
             listening = await asyncio.start_server(server.converse, endpoint.host, endpoint.port, limit=MAX_REQUEST)
     except OSError as error:
         raise QueryError(f'publish.ask = "{endpoint}": {in_words(error)}', status=Status.UNAVAILABLE) from error
+    notify("READY=1")
     if output.json:
         output.document({"listens": str(endpoint)})
     else:

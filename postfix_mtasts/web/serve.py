@@ -23,6 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from postfix_mtasts.config import Config, Endpoint, UnixEndpoint
 from postfix_mtasts.config import Web as Settings
 from postfix_mtasts.daemon.listen import ListenError, close, listen
+from postfix_mtasts.daemon.service import notify
 from postfix_mtasts.rights import in_the_way
 from postfix_mtasts.web.app import application
 from postfix_mtasts.web.helper import Hands
@@ -67,6 +68,7 @@ async def serve(settings: Config, hands: Hands) -> None:
         loop = asyncio.get_running_loop()
         for end in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(end, _stop, server, end)
+        notify("READY=1")  # Who connects from now on is answered as soon as uvicorn runs.
         await server.serve(sockets=[listener.dup()])  # It closes what it gets, and the file has to go, too.
     finally:
         close(listener)

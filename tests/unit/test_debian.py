@@ -57,6 +57,14 @@ def test_the_service_has_the_default_folders_and_waits_for_the_daemon() -> None:
     assert int(settings["TimeoutStopSec"]) >= 2 * daemon._STOP_WITHIN
 
 
+def test_a_start_ends_when_a_service_answers() -> None:
+    """Who starts it sees whether it did, and what is ordered behind it may ask at once."""
+    services = {file.name: unit(file.name)["Service"] for file in DEBIAN.glob("*.service")}
+    lasting = {name: service["Type"] for name, service in services.items() if "Restart" in service}
+    names = ("postfix-mtasts", "postfix-mtasts-publish", "postfix-mtasts-web")
+    assert lasting == dict.fromkeys((f"{name}.service" for name in names), "notify")
+
+
 def test_every_command_is_packaged_with_its_manual() -> None:
     commands = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     manuals = {page.stem for page in (ROOT / "docs/man").iterdir()}

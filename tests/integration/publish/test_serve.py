@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.client
+import os
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from postfix_mtasts.config_file import read_config
 from postfix_mtasts.publish import serve
 from postfix_mtasts.publish.serve import Answerer, Server
 from tests.integration.publish.conftest import PUBLISH, WEB, Place
+from tests.world.systemd import Manager
 
 DOMAIN = "example.test"
 ASK = 8462
@@ -153,8 +155,9 @@ async def test_clients_that_say_nothing_hold_up_nobody(added: Place, monkeypatch
 
 
 @contextmanager
-def process(place: Place) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen([PUBLISH, "serve", "--config", place.config], stdout=subprocess.PIPE, text=True) as running:
+def process(place: Place, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    command = [str(PUBLISH), "serve", "--config", str(place.config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment) as running:
         assert running.stdout
         assert running.stdout.readline().startswith("ready: answers at ")
         yield running
@@ -171,6 +174,18 @@ def test_as_a_process(added: Place) -> None:
         assert (second.returncode, second.stderr.count("\n")) == (69, 1)
         assert 'publish.ask = "inet:127.0.0.1:8462": address already in use' in second.stderr
     assert running.wait() == 0
+
+
+def test_systemd_is_told_when_it_answers(added: Place) -> None:
+    added.customer(DOMAIN)
+    with Manager(added.folder) as manager, process(added, NOTIFY_SOCKET=str(manager.path)) as first:
+        assert manager.next() == {"READY": "1"}
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", ASK)) as connection:
+            connection.request("GET", f"/?domain=mta-sts.{DOMAIN}")
+            assert connection.getresponse().status == 200
+        second = subprocess.run(first.args, env=os.environ | {"NOTIFY_SOCKET": str(manager.path)}, capture_output=True)
+        assert second.returncode == 69
+        assert manager.heard() == []
 
 
 def test_over_a_unix_socket_also_after_a_crash(added: Place) -> None:

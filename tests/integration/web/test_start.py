@@ -21,6 +21,7 @@ from postfix_mtasts.query.output import Status
 from tests.integration.web.conftest import tables
 from tests.world.daemon import toml
 from tests.world.dashboard import COMMAND, TOKEN, token_of
+from tests.world.systemd import Manager
 
 NOBODY = pwd.getpwnam("nobody")
 GROUP = grp.getgrgid(NOBODY.pw_gid).gr_name
@@ -149,6 +150,25 @@ def test_who_may_not_ask_the_daemon_is_told_what_the_dashboard_needs(tmp_path: P
     for text in texts:
         assert "set server.control_group to a group of the dashboard&#39;s user, and restart the daemon" in text
         assert "sudo" not in text
+
+
+def test_systemd_is_told_when_it_listens(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with Manager(tmp_path) as manager:
+        environment = os.environ | {"NOTIFY_SOCKET": str(manager.path)}
+        off = subprocess.run([COMMAND, "--config", config(tmp_path)], env=environment, capture_output=True)
+        assert (off.returncode, manager.heard()) == (78, [])
+        file = config(tmp_path, listen=f"unix:{path}", group="")
+        with subprocess.Popen([COMMAND, "--config", file], env=environment) as process:
+            try:
+                assert manager.next() == {"READY": "1"}
+                with socket.socket(socket.AF_UNIX) as client:
+                    client.connect(str(path))
+                    client.sendall(b"GET /do/add/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                    assert client.recv(99)[9:12] == b"200"
+            finally:
+                process.send_signal(signal.SIGTERM)
+        assert manager.heard() == []
 
 
 @pytest.fixture
