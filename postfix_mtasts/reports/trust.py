@@ -39,6 +39,8 @@ _RELAXED_BODY = re.compile(rb"[a-z]+/relaxed")
 _NOT_ADDRESS = re.compile(r'"[^"]*"|\([^()]*\)')
 _ADDRESS = re.compile(r"<([^<>]*)>")
 _NUMBER = re.compile(rb"[0-9]{1,12}")
+_OF_REPORTS = (b"tls-report-domain", b"tls-report-submitter")
+_SUBJECT = re.compile(rb"\s*Report\s+Domain:", re.IGNORECASE)
 
 
 class _NotVerified(Exception):  # noqa: N818 - this is a result
@@ -221,17 +223,15 @@ def _sender(message: dkim.DKIM) -> str:
 
 
 def _check_media_type(message: dkim.DKIM, names: Sequence[bytes]) -> None:
-    """Raise _NotVerified if somebody may have added the media type, which decides what of the body is the report.
+    """Raise _NotVerified if somebody may have made a report of a mail in which the sender signed none.
 
-    Whoever has any mail of a sender with words of his own in it could make a report of them. A signature covers the
-    last one of several fields. RFC 6376, 5.4.1, does not ask for the type to be signed. If it is not, the first line of
-    the body, which is signed, has to be that which begins the first part.
+    Whoever has any mail of a sender with words of his own in it could add what the signature leaves out, and the media
+    type and the name of a file decide what of the body is the report. RFC 6376, 5.4.1, does not ask for them to be
+    signed, and Google does not sign them. A signature covers the last one of several fields.
     """
     for name in (b"Content-Type", b"Content-Transfer-Encoding"):
         if len(_values(message, name.lower())) > 1:
             raise _NotVerified(f"the mail has more than one {name.decode()} field")
-    if b"content-type" in names:
-        return
     part = email.message.Message()
     for value in _values(message, b"content-type"):
         part["Content-Type"] = value[:_MAX_FIELD].decode("ascii", "replace")
@@ -239,8 +239,22 @@ def _check_media_type(message: dkim.DKIM, names: Sequence[bytes]) -> None:
         begin, kind = f"--{part.get_boundary('')}".encode("ascii", "replace"), part.get_content_maintype()
     except Exception as error:  # As in `mail`.
         raise _NotVerified("malformed headers") from error
-    if kind == "multipart" and message.body.lstrip(b"\r\n").partition(b"\r\n")[0].rstrip(b" \t") != begin:
+    is_signed = b"content-type" in names
+    if not (is_signed and kind != "text") and not _says_that_it_is_a_report(message, names):
+        raise _NotVerified("the signature covers no header that says that this is a report")
+    # What the sender wrote before the words of another, if anything, is the first line. It has to begin a part.
+    if (
+        not is_signed
+        and kind == "multipart"
+        and message.body.lstrip(b"\r\n").partition(b"\r\n")[0].rstrip(b" \t") != begin
+    ):
         raise _NotVerified("the signature does not cover Content-Type, and the body begins with something else")
+
+
+def _says_that_it_is_a_report(message: dkim.DKIM, names: Sequence[bytes]) -> bool:
+    """Whether the signature covers a header that only reports have (RFC 8460, 5.3)."""
+    signed = {name: values[0] for name in names if len(values := _values(message, name)) == 1}
+    return any(name in signed for name in _OF_REPORTS) or bool(_SUBJECT.match(signed.get(b"subject", b"")))
 
 
 def _received(message: dkim.DKIM, now: datetime.datetime) -> datetime.datetime:

@@ -19,8 +19,11 @@ RECEIVED = b"Received: from x by y; Tue, 10 Mar 2026 11:53:21 +0100 (CET)\r\n"
 ORG = "example.org"
 
 
-def mail(sender: str = "tlsrpt@example.org", body: bytes = b"A  report \r\n") -> bytes:
-    return f"From: {sender}\r\nTo: tlsrpt@example.com\r\nSubject: Report\r\n\r\n".encode() + body
+SUBJECT = "Report Domain: example.com Submitter: example.org"
+
+
+def mail(sender: str = "tlsrpt@example.org", body: bytes = b"A  report \r\n", subject: str = SUBJECT) -> bytes:
+    return f"From: {sender}\r\nTo: tlsrpt@example.com\r\nSubject: {subject}\r\n\r\n".encode() + body
 
 
 @pytest.fixture
@@ -129,6 +132,10 @@ async def test_a_key_that_cannot_be_looked_up(verifier: Verifier, signer: Signer
 TYPE = b'Content-Type: multipart/report;\r\n boundary="X Y"\r\n'
 PARTS = b"--X Y\r\nContent-Type: application/tlsrpt+json\r\n\r\n{}\r\n--X Y--\r\n"
 ENCODING = b"Content-Transfer-Encoding: 8bit\r\n"
+TEXT = b"Content-Type: text/plain\r\n"
+FILE = b"Content-Disposition: attachment; filename=report.json\r\n"
+OF_REPORT = b"TLS-Report-Domain: example.com\r\n"
+NO_REPORT = invalid("the signature covers no header that says that this is a report")
 CHANGES: dict[str, tuple[Callable[[Signer], bytes], Dkim]] = {
     "nothing": (lambda signer: signer.sign(mail(), ORG), verified(ORG)),
     "line ends": (lambda signer: signer.sign(mail(), ORG).replace(b"\r\n", b"\n"), verified(ORG)),
@@ -139,7 +146,7 @@ CHANGES: dict[str, tuple[Callable[[Signer], bytes], Dkim]] = {
         invalid("the signature is not valid: body hash mismatch"),
     ),
     "subject": (
-        lambda signer: signer.sign(mail(), ORG).replace(b"Subject: Report", b"Subject: Other"),
+        lambda signer: signer.sign(mail(), ORG).replace(b"Submitter: ex", b"Submitter: no"),
         invalid("the signature is not valid"),
     ),
     "part of the body": (
@@ -213,8 +220,34 @@ CHANGES: dict[str, tuple[Callable[[Signer], bytes], Dkim]] = {
         invalid("malformed headers", None),
     ),
     "a media type in place of one that is not signed": (
-        lambda signer: TYPE + signer.sign_with(mail(body=b"Hello\r\n" + PARTS), ORG, (b"from",)),
+        lambda signer: TYPE + signer.sign_with(mail(body=b"Hello\r\n" + PARTS), ORG, (b"from", b"subject")),
         invalid("the signature does not cover Content-Type, and the body begins with something else"),
+    ),
+    # The body is somebody else's from its first octet on, as in a mail that confirms what he has written.
+    "a media type for the words of somebody else": (
+        lambda signer: TYPE + signer.sign_with(mail(body=PARTS, subject="Hello"), ORG, (b"from", b"subject")),
+        NO_REPORT,
+    ),
+    "a media type, and a subject": (
+        lambda signer: TYPE + signer.sign_with(mail(body=PARTS), ORG, (b"from",)),
+        NO_REPORT,
+    ),
+    "a media type, and a header of reports": (
+        lambda signer: (
+            TYPE + OF_REPORT + signer.sign_with(mail(body=PARTS, subject="Hello"), ORG, (b"from", b"subject"))
+        ),
+        NO_REPORT,
+    ),
+    "a media type, and a header of reports above the signed one": (
+        lambda signer: (
+            OF_REPORT
+            + signer.sign_with(TYPE + OF_REPORT + mail(body=PARTS, subject=""), ORG, (b"from", b"tls-report-domain"))
+        ),
+        NO_REPORT,
+    ),
+    "the name of a file for the words of somebody else": (
+        lambda signer: FILE + signer.sign(TEXT + mail(body=b"{}", subject="Hello"), ORG),
+        NO_REPORT,
     ),
     "many lines": (lambda signer: mail(body=400_000 * b"\n"), invalid("a mail with more than 400000 lines", None)),
 }
@@ -248,20 +281,31 @@ async def test_a_signature_must_be_valid_when_the_mail_was_received(
     assert await verifier.verify(received + signed, NOW) == expected
 
 
-async def test_a_media_type_that_is_not_signed(verifier: Verifier, signer: Signer) -> None:
-    """RFC 6376, 5.4.1, does not ask for it."""
-    signed = signer.sign_with(TYPE + mail(body=PARTS), ORG, (b"from", b"subject"))
-    assert await verifier.verify(signed, NOW) == verified(ORG)
-    padded = signer.sign_with(TYPE + mail(body=b"\r\n" + PARTS.replace(b"--X Y\r", b"--X Y \t\r")), ORG, (b"from",))
-    assert await verifier.verify(padded, NOW) == verified(ORG)
-    assert await verifier.verify(signer.sign_with(mail(), ORG, (b"from",)), NOW) == verified(ORG)
+@pytest.mark.parametrize(
+    ("added", "subject", "names"),
+    [
+        (b"", SUBJECT, (b"subject",)),
+        (b"", "report  DOMAIN:", (b"subject",)),
+        (OF_REPORT, "", (b"tls-report-domain",)),
+        (b"TLS-Report-Submitter: example.org\r\n", "", (b"subject", b"tls-report-submitter")),
+        (b"", "TLS report", (b"content-type",)),
+    ],
+)
+async def test_headers_that_say_that_it_is_a_report(
+    verifier: Verifier, signer: Signer, added: bytes, subject: str, names: tuple[bytes, ...]
+) -> None:
+    """RFC 6376, 5.4.1, does not ask for the media type to be signed."""
+    for body in (PARTS, b"\r\n" + PARTS.replace(b"--X Y\r", b"--X Y \t\r")):
+        signed = signer.sign_with(added + TYPE + mail(body=body, subject=subject), ORG, (b"from", *names))
+        assert await verifier.verify(signed, NOW) == verified(ORG)
 
 
 async def test_one_valid_signature_is_enough(verifier: Verifier, signer: Signer) -> None:
     good = signer.sign(mail(), ORG, canonicalize=(b"simple", b"simple"))
     foreign = signer.sign(good, "example.net")
     assert await verifier.verify(foreign, NOW) == verified(ORG)
-    bad = b"DKIM-Signature: v=1; a=rsa-sha256; c=simple/relaxed; d=example.org; s=key; h=from; bh=AAAA; b=AAAA\r\n"
+    tags = b"v=1; a=rsa-sha256; c=simple/relaxed; d=example.org; s=key; h=from:subject; bh=AAAA; b=AAAA"
+    bad = b"DKIM-Signature: " + tags + b"\r\n"
     assert await verifier.verify(bad + foreign, NOW) == verified(ORG)
     assert await verifier.verify(4 * bad + good, NOW) == verified(ORG)
     assert await verifier.verify(5 * bad + good, NOW) == invalid("the signature is not valid: body hash mismatch")
