@@ -109,25 +109,30 @@ class Resolver:
 
         Raises DnsError if a lookup failed and the other one found no address.
         """
-        lookups = [asyncio.create_task(self._addresses(host, kind)) for kind in (AAAA, A)]
+        lookups = [asyncio.create_task(self.addresses_of(host, kind)) for kind in ("AAAA", "A")]
         waiting, timeout = set(lookups), None
         try:
             while waiting:
                 done, waiting = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
                     break
-                if any(not lookup.exception() and lookup.result() for lookup in done):
+                if any(not lookup.exception() and lookup.result().records for lookup in done):
                     # Addresses of one kind are enough. The other lookup must not delay the connection (RFC 8305, 3).
                     timeout = _OTHER_KIND_WITHIN
         finally:
             for lookup in lookups:
                 lookup.cancel()
             results = await asyncio.gather(*lookups, return_exceptions=True)
-        addresses = _alternately([result for result in results if isinstance(result, list)])
+        addresses = _alternately([result.records for result in results if isinstance(result, RRset)])
         failures = [result for result in results if isinstance(result, DnsError)]
         if failures and not addresses:
             raise _telling(failures)
         return addresses
+
+    async def addresses_of(self, host: str, kind: str) -> RRset[str]:
+        """Look up all addresses of a host that are of one kind, "A" or "AAAA". Raises DnsError."""
+        answer = await self._lookup(host, RdataType[kind])
+        return _rrset(answer, [rdata.address for rdata in answer.records])
 
     async def mx_hosts(self, name: str) -> RRset[str]:
         """Look up the MX hosts of a domain, and return the most preferred ones first. Raises DnsError.
@@ -170,9 +175,6 @@ class Resolver:
     async def _host(self, name: str, kind: RdataType) -> RRset[str]:
         answer = await self._lookup(name, kind)
         return _rrset(answer, [rdata.address for rdata in answer.records[:_MAX_ADDRESSES]])
-
-    async def _addresses(self, host: str, kind: RdataType) -> list[str]:
-        return [rdata.address for rdata in (await self._lookup(host, kind)).records]
 
     async def _lookup(self, name: str, kind: RdataType) -> Answer:
         """Ask the nameservers that resolv.conf has now, or the configured ones. Raises DnsError."""
@@ -240,5 +242,5 @@ def _telling(failures: Sequence[DnsError]) -> DnsError:
     return next((failure for failure in failures if isinstance(failure, LocalShortageError)), failures[0])
 
 
-def _alternately(lists: list[list[str]]) -> tuple[str, ...]:
+def _alternately(lists: list[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(one for turn in itertools.zip_longest(*lists) for one in turn if one)[:_MAX_ADDRESSES]

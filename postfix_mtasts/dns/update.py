@@ -64,6 +64,15 @@ class Replacement:
     ttl: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """One record that is to go. Others of its type at the name stay. `data` is as in a zone file."""
+
+    name: str
+    type: str
+    data: str
+
+
 def parse_key(text: str) -> Key:
     """The key in a key file. Raises KeyFileError."""
     found = _KEY.fullmatch(text)
@@ -78,12 +87,15 @@ def parse_key(text: str) -> Key:
     return Key(found["name"].rstrip("."), found["algorithm"], secret)
 
 
-async def update(server: InetEndpoint, zone: str, key: Key, replacements: Iterable[Replacement]) -> None:
+async def update(server: InetEndpoint, zone: str, key: Key, changes: Iterable[Replacement | Removal]) -> None:
     """Make all changes, or none. Raises UpdateError."""
     message = dns.update.UpdateMessage(f"{zone}.")
     message.use_tsig(dns.tsig.Key(key.name, key.secret, key.algorithm))
-    for one in replacements:
+    for one in changes:
         name = dns.name.from_text(f"{one.name}.")
+        if isinstance(one, Removal):
+            message.delete(name, one.type, one.data)
+            continue
         message.delete(name, one.type)
         for data in one.data:
             message.add(name, one.ttl, one.type, data)

@@ -2,18 +2,19 @@
 
 import asyncio
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from postfix_mtasts.config import Config, ConfigError, InetEndpoint
 from postfix_mtasts.dns.nameservers import PORT, DnsError
 from postfix_mtasts.dns.resolver import Resolver
-from postfix_mtasts.dns.update import Key, KeyFileError, Replacement, UpdateError, parse_key, update
+from postfix_mtasts.dns.update import Key, KeyFileError, Removal, Replacement, UpdateError, parse_key, update
 from postfix_mtasts.publish.records import TTL, ZoneRecord, domain_records, record_name, shared_records
+from postfix_mtasts.publish.state import Stage, State
 from postfix_mtasts.query.domain.remark import Remark, error, warning
 from postfix_mtasts.remote.network import has_route, in_words
-from postfix_mtasts.sts.domain import PolicyDomain
 
 _ADDRESSES = ("A", "AAAA")
+_READ_BACK = ("TXT", *_ADDRESSES)
 _MAX_KEY_FILE = 10_000  # Octets.
 _MAX_SERVERS = 20  # Addresses of name servers of our zone that records are read back from.
 # Seconds for the other name servers to fetch what was sent just now, and between two looks.
@@ -31,31 +32,37 @@ class OurZone:
         self._resolver = Resolver(settings.dns.nameservers, timeout=self._timeout)
         self._key = _key(self._dns.key) if self._dns.server else None
 
-    async def publish(self, domain: PolicyDomain, record_id: str | None) -> tuple[Remark, ...]:
-        """Let the zone have the record of a domain, or none, and return what is wrong with that."""
-        name = record_name(domain, self._publish)
-        records = [one for one in domain_records(domain, record_id, self._publish) if one.name == name]
-        return await self._put([Replacement(name, "TXT", tuple(one.data for one in records), TTL)])
+    async def publish(self, state: State) -> tuple[Remark, ...]:
+        """Let the zone have the records of a domain, or none, and return what is wrong with that.
+
+        Somebody else's TXT record with an id stays until our file was seen, and so do his other records when ours go.
+        """
+        records = tuple(domain_records(state.domain, state.record, self._publish))
+        changes: list[Replacement | Removal] = list(_replacements(records))
+        if state.file() is None:
+            changes = [Removal(one.name, one.type, one.data) for one in records]
+        if state.record is None and state.stage is not Stage.PUBLISHED:
+            changes.append(Replacement(record_name(state.domain, self._publish), "TXT", (), TTL))
+        return await self._put(changes, self._dns.zone or self._publish.zone or state.domain.name)
 
     async def publish_shared(self) -> tuple[Remark, ...]:
         """Let the zone have the records that all customers share, and return what is wrong with that."""
         records = tuple(shared_records(self._publish))
-        return await self._put(list(_replacements(records))) if records else ()
+        return await self._put(list(_replacements(records)), self._dns.zone or self._publish.zone)
 
-    async def _put(self, wanted: list[Replacement]) -> tuple[Remark, ...]:
+    async def _put(self, changes: Sequence[Replacement | Removal], zone: str) -> tuple[Remark, ...]:
         server = self._dns.server
-        zone = self._dns.zone or self._publish.zone
-        wanted = [one for one in wanted if f".{one.name}".endswith(f".{zone}")]
-        if not server or not self._key or not wanted:
+        changes = [one for one in changes if f".{one.name}".endswith(f".{zone}")]
+        if not server or not self._key or not changes:
             return ()
-        missing = [one for one in wanted if not await self._has(server, one)]
+        missing = [one for one in changes if isinstance(one, Removal) or not await self._has(server, one)]
         if missing:
             try:
                 await update(server, zone, self._key, missing)
             except UpdateError as failure:
                 return (error(f"publish.dns: the name server {server.host} {failure}", "record"),)
-        texts = [one for one in wanted if one.type == "TXT"]
-        return await self._read_back(zone, texts, _FETCHED_WITHIN if set(texts) & set(missing) else 0.0)
+        wanted = [one for one in changes if isinstance(one, Replacement) and one.type in _READ_BACK]
+        return await self._read_back(zone, wanted, _FETCHED_WITHIN if set(wanted) & set(missing) else 0.0)
 
     async def _read_back(self, zone: str, wanted: list[Replacement], patience: float) -> tuple[Remark, ...]:
         """What name servers do not show. An address family that this machine does not have is left out."""
@@ -75,27 +82,29 @@ class OurZone:
             try:
                 while not await self._shows(server, one):
                     if clock() >= until:
-                        text = f"the name server {host} ({address}) does not show the TXT record {one.name}"
+                        text = f"the name server {host} ({address}) does not show the {one.type} record {one.name}"
                         hint = f"does it get the zone from {self._dns.server}?"
                         return warning(f"{text} as it is to be: {hint}", "record")
                     await asyncio.sleep(_LOOK_AGAIN_AFTER)
             except DnsError as failure:
-                text = f"the name server {host} ({address}) cannot be asked for the TXT record {one.name}"
+                text = f"the name server {host} ({address}) cannot be asked for the {one.type} record {one.name}"
                 return warning(f"{text}: {failure}", "record")
         return None
 
     async def _has(self, server: InetEndpoint, wanted: Replacement) -> bool:
-        """Whether the primary has these TXT records. Others are sent each time: that does no harm."""
+        """Whether the primary has these records. CAA records are sent each time: that does no harm."""
         try:
-            return wanted.type == "TXT" and await self._shows(server, wanted)
+            return wanted.type in _READ_BACK and await self._shows(server, wanted)
         except DnsError:
             return False  # To send them says why.
 
     async def _shows(self, server: InetEndpoint, wanted: Replacement) -> bool:
-        """Whether a name server shows these TXT records. Raises DnsError."""
-        found = await Resolver((server,), timeout=self._timeout).texts(wanted.name)
-        texts = {" ".join(f'"{part.decode("latin-1")}"' for part in strings) for strings in found.records}
-        return texts == set(wanted.data)
+        """Whether a name server shows these records. Raises DnsError."""
+        resolver = Resolver((server,), timeout=self._timeout)
+        if wanted.type in _ADDRESSES:
+            return set((await resolver.addresses_of(wanted.name, wanted.type)).records) == set(wanted.data)
+        found = (await resolver.texts(wanted.name)).records
+        return {" ".join(f'"{part.decode("latin-1")}"' for part in strings) for strings in found} == set(wanted.data)
 
 
 def _replacements(records: Iterable[ZoneRecord]) -> Iterator[Replacement]:

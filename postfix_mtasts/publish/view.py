@@ -63,7 +63,7 @@ async def records(arguments: argparse.Namespace, settings: Config, output: Outpu
     state = Publisher(settings.publish).state(domain)
     record = follows(state).publication.record
     wanted = customer_records(domain, settings.publish)
-    ours = tuple(domain_records(domain, record, settings.publish))
+    ours = () if state.stage is Stage.CLEARED else tuple(domain_records(domain, record, settings.publish))
     if output.json:
         for kind, of_zone in (("customer", wanted), ("ours", ours)):
             for one in of_zone:
@@ -78,6 +78,8 @@ async def records(arguments: argparse.Namespace, settings: Config, output: Outpu
             output.text(f"; CAA records of {domain} need no change: the one where the CNAME leads to counts.")
     if ours:
         output.text("; In our zone:" if wanted else f"; In the zone of {domain}:")
+    elif state.stage is Stage.CLEARED and not wanted:
+        output.text(f"; {domain} needs no records of ours any more.")
     for one in ours:
         output.text(str(one))
     if not settings.publish.addresses and state.stage is Stage.PUBLISHED:
@@ -91,7 +93,8 @@ async def records(arguments: argparse.Namespace, settings: Config, output: Outpu
 async def zone(_: argparse.Namespace, settings: Config, output: Output) -> Status:
     """Print the records of all domains, as in a zone file."""
     lines = Publisher(settings.publish).store.lines()
-    known = ((PolicyDomain(line.domain), line.record) for line in lines if line.stage != Stage.REMOVED.value)
+    gone = (Stage.CLEARED.value, Stage.REMOVED.value)
+    known = ((PolicyDomain(line.domain), line.record) for line in lines if line.stage not in gone)
     for one in zone_records(known, settings.publish):
         if output.json:
             output.document({"name": one.name, "type": one.type, "data": one.data})
@@ -155,9 +158,13 @@ async def _check(
     domain: PolicyDomain, publisher: Publisher, looker: Looker, ours: OurZone, scale: Scale, output: Output
 ) -> Status:
     try:
-        look = await looker.look(publisher.publish(domain))
+        before = publisher.publish(domain)
+        sent = await ours.publish(before)  # Senders need them to see anything.
+        look = await looker.look(before)
         decision = publisher.happened(domain, look.event)
-        remarks = (*look.remarks, *await ours.publish(domain, decision.publication.record))
+        if (decision.state.record, decision.state.stage) != (before.record, before.stage):
+            sent = await ours.publish(decision.state)
+        remarks = (*look.remarks, *sent)
         decision, weighed = await scale.weigh(decision, remarks)
     except (RefusedError, StoreError, FileError) as failure:
         # The others are looked at all the same.

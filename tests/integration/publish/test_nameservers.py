@@ -11,20 +11,24 @@ from pathlib import Path
 
 import dns.message
 import dns.query
+import dns.tsigkeyring
+import dns.update
 import pytest
 
 from postfix_mtasts.config import ConfigError
 from postfix_mtasts.config_file import read_config
 from postfix_mtasts.publish import nameservers
 from postfix_mtasts.publish.nameservers import OurZone
+from postfix_mtasts.publish.state import Clock, Stage, State
 from postfix_mtasts.query.output import Status
 from postfix_mtasts.sts.domain import PolicyDomain
-from tests.integration.publish.conftest import ZONE, Place
+from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
+from tests.integration.publish.conftest import NAMESERVER, ZONE, Place
 from tests.world.dns import DnsServer
 from tests.world.postfix import Installation
 from tests.world.servers import running
 
-DOMAIN = PolicyDomain("example.test")
+DOMAIN, OWN = PolicyDomain("example.test"), PolicyDomain(ZONE)
 NAME = f"{DOMAIN}._mta-sts.{ZONE}"
 PRIMARY, SECONDARY, NOBODY = "127.0.5.1", "127.0.5.2", "127.0.5.9"
 SECRET, OTHER = (base64.b64encode(letter * 32).decode() for letter in (b"s", b"o"))
@@ -34,6 +38,8 @@ ZONE_FILE = f"""$TTL 300
 @ IN NS ns2.{ZONE}.
 ns1 IN A {PRIMARY}
 ns2 IN A {SECONDARY}
+@ IN MX 10 mx1
+mx1 IN A 127.0.3.1
 """
 BIND = f"""
 options {{ directory "FOLDER"; listen-on {{ {PRIMARY}; }}; listen-on-v6 {{ none; }}; pid-file none; recursion no;
@@ -156,16 +162,24 @@ def primary(place: Place, servers: Installation, request: pytest.FixtureRequest)
         yield request.param
 
 
-async def until_everywhere(zone: OurZone, record_id: str | None) -> None:
+def published(record_id: str | None, stage: Stage = Stage.PUBLISHED, domain: PolicyDomain = DOMAIN) -> State:
+    policy = Policy(Mode.TESTING, 604_800, (MxPattern(f"mx1.{domain}"),))
+    return State(domain, policy, Clock(0.0, 0.0), stage, record=record_id)
+
+
+async def until_everywhere(zone: OurZone, state: State) -> None:
     """The secondary needs a moment to fetch the zone, and a busy machine more than is waited for."""
     deadline = time.monotonic() + 30
-    while remarks := await zone.publish(DOMAIN, record_id):
-        assert [remark.text for remark in remarks] == [not_shown(f"ns2.{ZONE} ({SECONDARY})")]
+    while remarks := await zone.publish(state):
+        assert {remark.text.partition(" as it")[0] for remark in remarks} <= {
+            not_shown(f"ns2.{ZONE} ({SECONDARY})", kind, name).partition(" as it")[0]
+            for kind, name in (("TXT", NAME), ("A", f"mta-sts.{ZONE}"), ("TXT", f"_mta-sts.{ZONE}"))
+        }
         assert time.monotonic() < deadline
 
 
-def not_shown(server: str) -> str:
-    what = f"the name server {server} does not show the TXT record {NAME} as it is to be"
+def not_shown(server: str, kind: str = "TXT", name: str = NAME) -> str:
+    what = f"the name server {server} does not show the {kind} record {name} as it is to be"
     return f"{what}: does it get the zone from inet:{PRIMARY}:53?"
 
 
@@ -173,14 +187,14 @@ async def test_records_are_sent_and_read_back_from_every_name_server(place: Plac
     zone = configure(place)
     assert await zone.publish_shared() == () or await zone.publish_shared()
     for record_id in ("abc", "def", None, "abc"):
-        await until_everywhere(zone, record_id)
+        await until_everywhere(zone, published(record_id, Stage.PUBLISHED if record_id else Stage.WITHDRAWN))
         expected = [f'"v=STSv1; id={record_id};"'] if record_id else []
         assert [texts(address) for address in (PRIMARY, SECONDARY)] == [expected, expected]
     assert texts(SECONDARY, f"policy.{ZONE}", "A") == ["127.0.2.1"]
     assert texts(SECONDARY, f"policy.{ZONE}", "CAA") == ['0 issue "ca.test"']
     assert texts(SECONDARY, f"_smtp._tls.{ZONE}") == ['"v=TLSRPTv1; rua=mailto:tlsrpt@provider.test"']
     before = texts(PRIMARY, ZONE, "SOA")
-    await until_everywhere(zone, "abc")
+    await until_everywhere(zone, published("abc"))
     assert texts(PRIMARY, ZONE, "SOA") == before  # What is there already is not sent again.
 
 
@@ -199,7 +213,7 @@ async def test_an_update_that_is_refused_gets_one_line(
     place: Place, primary: str, wrong: dict[str, str], said: str
 ) -> None:
     zone = configure(place, **wrong)
-    (remark,) = await zone.publish(DOMAIN, "abc")
+    (remark,) = await zone.publish(published("abc"))
     assert (remark.status, remark.check) == (Status.ERROR, "record")
     server = wrong.get("server", PRIMARY)
     assert remark.text.startswith(f"publish.dns: the name server {server} ")
@@ -212,7 +226,7 @@ async def test_what_name_servers_do_not_show_is_told_of_each(
 ) -> None:
     """One serves an old zone, one is down, and one has only an address that cannot be reached from here."""
     zone = configure(place)
-    await until_everywhere(zone, "abc")
+    await until_everywhere(zone, published("abc"))
     stale = "127.0.5.3"
     for host, kind, address in (("ns3", "A", stale), ("ns4", "A", NOBODY), ("ns5", "AAAA", "2001:db8::53")):
         place.dns.add(ZONE, "NS", f"{host}.{ZONE}.")
@@ -220,14 +234,14 @@ async def test_what_name_servers_do_not_show_is_told_of_each(
     zone._timeout = 1.0
     with DnsServer(stale, 53) as old:
         old.add_txt(NAME, b"v=STSv1; id=old;")
-        said = [remark.text for remark in await zone.publish(DOMAIN, "abc")]
+        said = [remark.text for remark in await zone.publish(published("abc"))]
         down = f"the name server ns4.{ZONE} ({NOBODY}) cannot be asked for the TXT record {NAME}: "
         assert [text[: len(down)] if NOBODY in text else text for text in said] == [
             not_shown(f"ns3.{ZONE} ({stale})"),
             down,
         ]
         monkeypatch.setattr(nameservers, "_FETCHED_WITHIN", 20.0)
-        waiting = asyncio.create_task(zone.publish(DOMAIN, "def"))
+        waiting = asyncio.create_task(zone.publish(published("def")))
         while sum(query.name == NAME for query in old.queries) < 2:
             await asyncio.sleep(0.01)
         old.remove(NAME)
@@ -244,15 +258,65 @@ async def test_an_address_of_a_kind_that_we_have_no_more_is_deleted(place: Place
         assert texts(PRIMARY, host, "A") + texts(PRIMARY, host, "AAAA") == addresses
 
 
+def put_by_hand(*records: tuple[str, str, str]) -> None:
+    message = dns.update.UpdateMessage(f"{ZONE}.", keyring=dns.tsigkeyring.from_text({"publish": SECRET}))
+    for name, kind, data in records:
+        message.add(dns.name.from_text(f"{name}."), 300, kind, data)
+    assert dns.query.tcp(message, PRIMARY, timeout=20).rcode() == 0
+
+
+async def test_without_a_zone_for_customers_all_records_of_a_domain_are_sent(place: Place, primary: str) -> None:
+    """The zone is the domain's own. What somebody else has there stays, unless it is in the place of ours."""
+    place.zone, place.addresses = "", ["127.0.2.1", "2001:db8::1"]
+    zone = configure(place, zone="")
+    theirs = '"v=STSv1; id=theirs;"'
+    put_by_hand((f"_mta-sts.{ZONE}", "TXT", theirs), (f"mta-sts.{ZONE}", "A", "127.0.9.9"))
+    ours = {
+        (f"mta-sts.{ZONE}", "A"): ["127.0.2.1"],
+        (f"mta-sts.{ZONE}", "AAAA"): ["2001:db8::1"],
+        (f"mta-sts.{ZONE}", "CAA"): ['0 issue "ca.test"'],
+        (f"_smtp._tls.{ZONE}", "TXT"): ['"v=TLSRPTv1; rua=mailto:tlsrpt@provider.test"'],
+    }
+    for state, record in (
+        (published(None, domain=OWN), [theirs]),
+        (published("abc", domain=OWN), ['"v=STSv1; id=abc;"']),
+        (published(None, Stage.WITHDRAWN, OWN), []),
+    ):
+        await until_everywhere(zone, state)
+        found = {key: texts(SECONDARY, *key) for key in (*ours, (f"_mta-sts.{ZONE}", "TXT"))}
+        assert found == ours | {(f"_mta-sts.{ZONE}", "TXT"): record}
+    put_by_hand((f"mta-sts.{ZONE}", "A", "127.0.9.9"))
+    for _ in range(2):
+        assert await zone.publish(published(None, Stage.CLEARED, OWN)) == ()
+        assert {key: texts(PRIMARY, *key) for key in ours} == {key: [] for key in ours} | {
+            (f"mta-sts.{ZONE}", "A"): ["127.0.9.9"]
+        }
+
+
+def test_the_first_check_of_an_own_domain_announces_its_policy(place: Place, primary: str) -> None:
+    place.mx(ZONE)
+    place.zone = ""
+    configure(place, zone="")
+    place.config.write_text(place.config.read_text().replace(f'["{NAMESERVER}"]', f'["{PRIMARY}"]'))
+    assert place.run("add", ZONE).returncode == 0
+    found = place.json("check", ZONE)
+    assert texts(PRIMARY, f"_mta-sts.{ZONE}") == [f'"v=STSv1; id={found["id"]};"']
+    assert [one["kind"] for one in found["waits"]] == ["record"]
+    deadline = time.monotonic() + 30
+    while (done := place.run("check", ZONE)).returncode:  # The secondary has the record a moment later.
+        assert time.monotonic() < deadline, done.stdout
+    assert done.stdout == f"{ZONE}: mode testing\n"
+
+
 async def test_names_outside_the_zone_are_not_sent(place: Place, primary: str) -> None:
     zone = configure(place, zone="other.test")
-    assert await zone.publish(DOMAIN, "abc") == ()
+    assert await zone.publish(published("abc")) == ()
 
 
 async def test_without_a_server_nothing_is_sent(place: Place) -> None:
     place.configure()
     zone = OurZone(read_config(str(place.config)))
-    assert (await zone.publish(DOMAIN, "abc"), await zone.publish_shared()) == ((), ())
+    assert (await zone.publish(published("abc")), await zone.publish_shared()) == ((), ())
 
 
 @pytest.mark.parametrize(
