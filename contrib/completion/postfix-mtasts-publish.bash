@@ -9,8 +9,8 @@ _postfix_mtasts_publish() {
     add) words="$words --mx --max-age" ;;
     mode) words="$words --force testing enforce none" ;;
     mx) words="$words --refresh --set" ;;
-    list | show | records | zone | check | ready | remove | serve) ;;
-    *) words='--version --help add list show records zone check mode mx ready remove serve' ;;
+    list | show | records | zone | check | max-age | ready | remove | serve) ;;
+    *) words='--version --help add list show records zone check mode mx max-age ready remove serve' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
 }

@@ -1,4 +1,4 @@
-"""The subcommands that change what is published: add, mode, mx and remove."""
+"""The subcommands that change what is published: add, mode, mx, max-age and remove."""
 
 import argparse
 import os
@@ -7,7 +7,16 @@ from collections.abc import Iterator, Sequence
 from postfix_mtasts.config import Config
 from postfix_mtasts.publish.arguments import domain_of, max_age_of, mx_of, reason_of
 from postfix_mtasts.publish.change import Publisher
-from postfix_mtasts.publish.events import Added, Decision, Event, ModeAsked, MxAsked, RefusedError, RemovalAsked
+from postfix_mtasts.publish.events import (
+    Added,
+    Decision,
+    Event,
+    MaxAgeAsked,
+    ModeAsked,
+    MxAsked,
+    RefusedError,
+    RemovalAsked,
+)
 from postfix_mtasts.publish.look import Elsewhere, Looker, is_findable
 from postfix_mtasts.publish.records import record_name
 from postfix_mtasts.publish.show import show_result
@@ -73,6 +82,16 @@ async def mx(arguments: argparse.Namespace, settings: Config, output: Output) ->
     hosts = await looker.mx_hosts(domain)
     wanted = mx_of(arguments.set) if arguments.set else _patterns(hosts, "--set HOST")
     decision, judged = await _judged(publisher, looker, domain, MxAsked(wanted, hosts), forced=False)
+    show_result(decision, judged, settings.publish, output)
+    return Status.OK
+
+
+async def max_age(arguments: argparse.Namespace, settings: Config, output: Output) -> Status:
+    """Change for how long senders keep a policy."""
+    domain, event = domain_of(arguments.domain), MaxAgeAsked(max_age_of(arguments.max_age))
+    publisher, looker = Publisher(settings.publish, user=arguments.user), Looker(settings, output)
+    publisher.state(domain)
+    decision, judged = await _judged(publisher, looker, domain, event, forced=False)
     show_result(decision, judged, settings.publish, output)
     return Status.OK
 

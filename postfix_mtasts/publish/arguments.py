@@ -7,7 +7,7 @@ from postfix_mtasts.query.output import QueryError, Status
 from postfix_mtasts.sts.domain import HostnameError, PolicyDomain, PolicyDomainError, hostname, next_hop
 from postfix_mtasts.sts.policy import MAX_AGE_LIMIT, Mode, MxPattern
 
-_DAY = 86_400
+DAY = 86_400
 
 
 def domain_of(word: str) -> PolicyDomain:
@@ -33,9 +33,9 @@ def mx_of(words: list[str]) -> tuple[MxPattern, ...]:
 
 def max_age_of(word: str) -> int:
     """A `max_age` in seconds. Raises QueryError."""
-    if not (word.isascii() and word.isdecimal() and len(word) <= 12 and _DAY <= int(word) <= MAX_AGE_LIMIT):
-        allowed = f"a number of seconds from {_DAY} (a day) to {MAX_AGE_LIMIT} (a year); weeks are usual"
-        raise QueryError(f"--max-age {word[:40]!a}: must be {allowed}", status=Status.USAGE)
+    if not (word.isascii() and word.isdecimal() and len(word) <= 12 and DAY <= int(word) <= MAX_AGE_LIMIT):
+        allowed = f"a number of seconds from {DAY} (a day) to {MAX_AGE_LIMIT} (a year); weeks are usual"
+        raise QueryError(f"max_age {word[:40]!a}: must be {allowed}", status=Status.USAGE)
     return int(word)
 
 

@@ -5,6 +5,7 @@
     postfix-mtasts-publish check [DOMAIN...]
     postfix-mtasts-publish mode DOMAIN testing|enforce|none [--force REASON]
     postfix-mtasts-publish mx DOMAIN --refresh | --set HOST...
+    postfix-mtasts-publish max-age DOMAIN SECONDS
     postfix-mtasts-publish ready DOMAIN
     postfix-mtasts-publish remove DOMAIN
     postfix-mtasts-publish serve
@@ -23,13 +24,14 @@ from postfix_mtasts import __version__, config
 from postfix_mtasts.config import Config, ConfigError
 from postfix_mtasts.config_file import read_config
 from postfix_mtasts.publish import act, serve, view
+from postfix_mtasts.publish.arguments import DAY
 from postfix_mtasts.publish.change import who
 from postfix_mtasts.publish.events import RefusedError
 from postfix_mtasts.publish.files import FileError
 from postfix_mtasts.publish.store import StoreError
 from postfix_mtasts.query.output import Output, QueryError, Status
 from postfix_mtasts.rights import become_owner
-from postfix_mtasts.sts.policy import Mode
+from postfix_mtasts.sts.policy import MAX_AGE_LIMIT, Mode
 
 PROGRAM = "postfix-mtasts-publish"
 PUBLISHES_LATER = f"the change is stored, and `{PROGRAM} check` publishes it once that is mended"
@@ -94,6 +96,8 @@ def parser() -> argparse.ArgumentParser:
     which = mx.add_mutually_exclusive_group(required=True)
     which.add_argument("--refresh", action="store_true", help="allow the MX hosts that DNS has now")
     which.add_argument("--set", nargs="+", metavar="HOST", help="allow these MX hosts")
+    age = _subcommand(subcommands, "max-age", act.max_age, domain="DOMAIN")
+    age.add_argument("max_age", metavar="SECONDS", help=f"from {DAY} (a day) to {MAX_AGE_LIMIT} (a year)")
     _subcommand(subcommands, "ready", view.ready, domain="DOMAIN")
     _subcommand(subcommands, "remove", act.remove, domain="DOMAIN")
     _subcommand(subcommands, "serve", serve.serve)

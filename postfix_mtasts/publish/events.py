@@ -56,6 +56,13 @@ class MxAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class MaxAgeAsked:
+    """Change the max_age, in seconds."""
+
+    max_age: int
+
+
+@dataclass(frozen=True, slots=True)
 class RemovalAsked:
     """Stop publishing, without stopping mail."""
 
@@ -82,7 +89,7 @@ class Looked:
     certificates: tuple[tuple[str, float], ...] = ()
 
 
-Event = Added | ModeAsked | MxAsked | RemovalAsked | Looked
+Event = Added | ModeAsked | MxAsked | MaxAgeAsked | RemovalAsked | Looked
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +135,7 @@ class Forbidden:
 class Change:
     """An entry for the history: what has changed, from what, to what, and why."""
 
-    what: Literal["added", "mode", "mx", "record", "stage"]
+    what: Literal["added", "mode", "mx", "max_age", "record", "stage"]
     before: str
     after: str
     why: str = ""

@@ -2,9 +2,9 @@
 
     decide(state, event, now) -> Decision(state, publication, waits, warnings, changes)
 
-An administrator asks (`Added`, `ModeAsked`, `MxAsked`, `RemovalAsked`), and a check from outside tells what senders see
-(`Looked`). What is to be published follows from the state alone. So the caller first stores the state and then
-publishes, and if power fails between the two, it publishes again. All rules stand here:
+An administrator asks (`Added`, `ModeAsked`, `MxAsked`, `MaxAgeAsked`, `RemovalAsked`), and a check from outside tells
+what senders see (`Looked`). What is to be published follows from the state alone. So the caller first stores the state
+and then publishes, and if power fails between the two, it publishes again. All rules stand here:
 
 - The file comes first. A record announces a file only after every address of the policy host was seen to serve it, so
   that no sender reads a new id and caches the old file (RFC 8461, 8.1).
@@ -26,6 +26,7 @@ from postfix_mtasts.publish.events import (
     Decision,
     Event,
     Looked,
+    MaxAgeAsked,
     ModeAsked,
     MxAsked,
     RefusedError,
@@ -67,6 +68,8 @@ def decide(state: State | None, event: Event, now: float) -> Decision:
             after, changes = _mode_asked(state, event)
         case MxAsked():
             after, changes = _mx_asked(state, event)
+        case MaxAgeAsked():
+            after, changes = _max_age_asked(state, event)
         case RemovalAsked():
             after, changes = _removal_asked(state)
         case Looked():
@@ -93,7 +96,7 @@ def _added(state: State | None, event: Added, now: float) -> tuple[State, tuple[
 def _mode_asked(state: State, event: ModeAsked) -> tuple[State, tuple[Change, ...]]:
     before = state.wanted.mode
     if state.stage is not Stage.PUBLISHED and event.mode is not Mode.TESTING:
-        raise RefusedError("is being removed", f"postfix-mtasts-publish mode {state.domain} testing calls that off")
+        raise RefusedError(*_removing(state))
     if event.mode is before and state.stage is Stage.PUBLISHED:
         return state, ()
     if event.mode is Mode.ENFORCE:
@@ -127,6 +130,17 @@ def _mx_asked(state: State, event: MxAsked) -> tuple[State, tuple[Change, ...]]:
     wanted = replace(state.wanted, mx=event.mx)
     change = Change("mx", _names(state.wanted.mx), _names(event.mx))
     return replace(_with_hosts(state, event.hosts), wanted=wanted, parting=parting), (change,)
+
+
+def _max_age_asked(state: State, event: MaxAgeAsked) -> tuple[State, tuple[Change, ...]]:
+    """Senders that have the policy of before keep it for as long as that said, so it stays among those served."""
+    if state.stage is not Stage.PUBLISHED:
+        raise RefusedError(*_removing(state))
+    before = state.wanted.max_age
+    if event.max_age == before:
+        return state, ()
+    change = Change("max_age", str(before), str(event.max_age))
+    return replace(state, wanted=replace(state.wanted, max_age=event.max_age)), (change,)
 
 
 def _removal_asked(state: State) -> tuple[State, tuple[Change, ...]]:
@@ -240,6 +254,10 @@ def _serving(after: State, since: State | None = None) -> State:
 def _open(served: tuple[Served, ...], policy: Policy) -> tuple[Served, ...]:
     """The same, with a policy that may be served from now on."""
     return (*(one for one in served if one.policy != policy), Served(policy))
+
+
+def _removing(state: State) -> tuple[str, str]:
+    return "is being removed", f"postfix-mtasts-publish mode {state.domain} testing calls that off"
 
 
 def _still_cached(host: str) -> str:

@@ -106,6 +106,7 @@ def test_the_domain_of_ones_own_without_a_zone_for_customers(place: Place, golde
     assert say("records", DOMAIN) == 0
     place.load_zone()
     assert say("check") == 0
+    assert say("max-age", DOMAIN, "31557600") == 0
     golden("own-domain.txt", say.text)
 
 
@@ -345,10 +346,12 @@ ADD = ("add", DOMAIN, "--mx")
             "'10 mx.example.com': leave out the preference 10: write the name of",
         ),
         ((*ADD, "mx.example.com."), 64, "'mx.example.com.': remove the dot at the end"),
-        (("add", DOMAIN, "--max-age", "60"), 64, "--max-age '60': must be a number of seconds from 86400 (a day) to"),
-        (("add", DOMAIN, "--max-age", "9" * 5000), 64, f"--max-age '{'9' * 40}': must be a number of seconds from"),
-        (("add", DOMAIN, "--max-age", "000000086400999"), 64, "--max-age '000000086400999': must be"),
-        (("add", DOMAIN, "--max-age", "86400" + "0" * 5000), 64, "--max-age '86400"),
+        (("add", DOMAIN, "--max-age", "60"), 64, "max_age '60': must be a number of seconds from 86400 (a day) to"),
+        (("add", DOMAIN, "--max-age", "9" * 5000), 64, f"max_age '{'9' * 40}': must be a number of seconds from"),
+        (("add", DOMAIN, "--max-age", "000000086400999"), 64, "max_age '000000086400999': must be"),
+        (("add", DOMAIN, "--max-age", "86400" + "0" * 5000), 64, "max_age '86400"),
+        (("max-age", DOMAIN, "60"), 64, "max_age '60': must be a number of seconds from 86400 (a day) to"),
+        (("max-age", "other.test", "86400"), 2, "other.test: is not published here"),
         (("mode", DOMAIN, "enforce", "--force", " "), 64, "--force needs a reason, which the history keeps"),
         (("mode", DOMAIN, "none", "--force", "x"), 64, "--force is for mode enforce: mode none is never refused"),
         (("add", DOMAIN), 2, f"{DOMAIN}: its MX records cannot be looked up"),

@@ -20,6 +20,7 @@ from postfix_mtasts.publish.events import (
     Decision,
     Event,
     Looked,
+    MaxAgeAsked,
     ModeAsked,
     MxAsked,
     RefusedError,
@@ -201,6 +202,11 @@ class World(RuleBasedStateMachine):
         if self.state and self.state.stage is not Stage.REMOVED:
             self._decide(MxAsked(mx, tuple(sorted(self.hosts)) if knows else None))
             self.told_of |= self.hosts if knows else set()
+
+    @rule(age=ages)
+    def ask_max_age(self, age: int) -> None:
+        if self.state and self.state.stage is Stage.PUBLISHED:
+            self._decide(MaxAgeAsked(age))
 
     @rule()
     def ask_removal(self) -> None:

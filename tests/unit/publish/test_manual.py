@@ -31,7 +31,7 @@ def manual() -> str:
 def test_the_manual_has_every_subcommand_and_option(manual: str) -> None:
     usage = parser().format_help()
     (subcommands,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
-    described = re.findall(r"^\.TP\n\.BI? \"?([a-z]+)\b", MANUAL.read_text().split(".SH OPTIONS")[0], re.MULTILINE)
+    described = re.findall(r"^\.TP\n\.BI? \"?([a-z-]+)", MANUAL.read_text().split(".SH OPTIONS")[0], re.MULTILINE)
     assert described == list(subcommands.choices)
     for subcommand in subcommands.choices.values():
         usage += subcommand.format_help()

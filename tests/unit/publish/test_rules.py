@@ -12,6 +12,7 @@ from postfix_mtasts.publish.events import (
     Event,
     Forbidden,
     Looked,
+    MaxAgeAsked,
     ModeAsked,
     MxAsked,
     Publication,
@@ -169,6 +170,7 @@ def test_a_policy_that_somebody_put_there_by_hand_counts_as_served() -> None:
         ("none", ModeAsked(Mode.ENFORCE), "is in mode none", "mode example.com testing comes first"),
         ("leaving", ModeAsked(Mode.NONE), "is being removed", "mode example.com testing calls that off"),
         ("leaving", ModeAsked(Mode.ENFORCE), "is being removed", "mode example.com testing calls that off"),
+        ("leaving", MaxAgeAsked(4 * WEEK), "is being removed", "mode example.com testing calls that off"),
         ("testing", MxAsked((), ()), "needs at least one MX host", ""),
     ],
 )
@@ -378,6 +380,30 @@ def test_a_policy_that_is_served_again_lives_from_then_on() -> None:
     line.happens(ModeAsked(Mode.TESTING))
     line.days(1)
     assert Served(ENFORCE, 7 * DAY) in line.state.served
+
+
+def test_a_max_age_that_is_lowered_shortens_no_wait_before_the_copies_of_before_have_expired() -> None:
+    line = published(replace(ENFORCE, max_age=4 * WEEK))
+    line.days(2)
+    record = line.state.record
+    lowered = line.happens(MaxAgeAsked(WEEK))
+    assert lowered.publication == Publication(ENFORCE, record, certificate=True)
+    assert (lowered.waits, lowered.changes) == ((Wait("file"),), (Change("max_age", str(4 * WEEK), str(WEEK)),))
+    assert line.happens(MaxAgeAsked(WEEK)).changes == ()
+    line.looks()
+    asked = line.happens(MxAsked((MX1, MX2), (HOST1,)))
+    assert asked.waits == (Wait("file"), Wait("add-mx", None, HOST2))
+    assert line.looks().waits == (Wait("record"), Wait("add-mx", line.date(2 + 28 + 1), HOST2))
+    line.days(29)
+    line.happens(RemovalAsked())
+    assert line.looks().waits == (Wait("expiry", line.date(31 + 7 + 1)),)
+
+
+def test_a_max_age_that_is_raised_counts_from_the_first_file_that_has_it() -> None:
+    line = published(ENFORCE)
+    line.happens(MaxAgeAsked(4 * WEEK))
+    line.happens(RemovalAsked())  # Nobody has looked, but the file was there.
+    assert line.looks().waits == (Wait("expiry", line.date(28 + 1)),)
 
 
 def test_a_removal_can_be_called_off_at_any_stage() -> None:
