@@ -24,6 +24,7 @@ import sqlitedict
 from postfix_mtasts.cache import salvage, statements
 from postfix_mtasts.cache.counts import Counts
 from postfix_mtasts.cache.row import VERSION
+from postfix_mtasts.sqlite_reader import Reader, WrittenToError
 from postfix_mtasts.sts.policy import Mode
 from postfix_mtasts.sts.schedule import unused_since
 
@@ -58,19 +59,24 @@ def read(path: str) -> list[tuple[str, str]]:
     """All keys and rows of a database that is only looked at, while another may have it open. Raises DatabaseError."""
     file = pathlib.Path(path)
     try:
-        with file.open("rb"):  # SQLite does not say why it cannot.
-            pass
-        # SQLite would begin a write-ahead log, and leave it there. Without one, nobody has the file open.
-        how = "mode=ro" if pathlib.Path(f"{path}-wal").exists() else "mode=ro&immutable=1"
-        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?{how}", timeout=_BUSY_TIMEOUT, uri=True)) as rows:
-            return [
-                (key.decode("utf-8", "replace"), (row or b"").decode("utf-8", "replace"))
-                for key, row in rows.execute(statements.ALL)
-            ]
+        try:
+            return _read(Reader(file, _BUSY_TIMEOUT, leaves_nothing=True))
+        except WrittenToError:
+            return _read(Reader(file, _BUSY_TIMEOUT))
+    except WrittenToError as error:
+        raise DatabaseError("it was written to while it was read; try it again") from error
     except OSError as error:
         raise DatabaseError(os.strerror(error.errno or 0).lower()) from error
     except sqlite3.Error as error:
         raise DatabaseError(str(error)) from error
+
+
+def _read(reader: Reader) -> list[tuple[str, str]]:
+    with contextlib.closing(reader.connection) as rows, reader.reading():
+        return [
+            (key.decode("utf-8", "replace"), (row or b"").decode("utf-8", "replace"))
+            for key, row in rows.execute(statements.ALL)
+        ]
 
 
 class Database:

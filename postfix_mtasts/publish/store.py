@@ -5,7 +5,6 @@ that follow from the states; the others wait for it. Reading waits for nobody.
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import pathlib
@@ -19,6 +18,7 @@ from postfix_mtasts.publish.row import RowError, parse_row, print_row
 from postfix_mtasts.publish.state import State
 from postfix_mtasts.remote.network import in_words
 from postfix_mtasts.rights import in_the_way
+from postfix_mtasts.sqlite_reader import Reader, WrittenToError
 from postfix_mtasts.sts.domain import PolicyDomain
 
 WAIT = 30.0  # Seconds for another command that changes something. It writes a file and a row, so it is done in one.
@@ -72,12 +72,15 @@ class Store:
 
     def __init__(self, path: str, *, read_only: bool = False) -> None:
         self._path = path
+        self._reader: Reader | None = None  # If it is only read.
         with self._errors():
-            if not read_only:
+            if read_only:
+                self._reader = Reader(pathlib.Path(path), WAIT)
+                self._connection = self._reader.connection
+            else:
                 self._make()
-            # Each statement is a transaction, unless one is begun.
-            self._connection = sqlite3.connect(self._uri(read_only), timeout=WAIT, isolation_level=None, uri=True)
-            if not read_only:
+                # Each statement is a transaction, unless one is begun.
+                self._connection = sqlite3.connect(path, timeout=WAIT, isolation_level=None)
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 self._connection.execute("PRAGMA synchronous = FULL")  # A state must be on disk before its file.
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
@@ -162,17 +165,6 @@ class Store:
             finally:
                 os.close(file)
 
-    def _uri(self, read_only: bool) -> str:
-        file = pathlib.Path(self._path).absolute()
-        if not read_only:
-            return file.as_uri()
-        file.stat()  # SQLite does not say why it cannot.
-        if not os.access(file, os.R_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        # Who may not write in the folder cannot begin a write-ahead log. Without one, nobody has the file open.
-        logged = os.access(file.parent, os.W_OK) or pathlib.Path(f"{file}-wal").exists()
-        return f"{file.as_uri()}?mode=ro" + ("" if logged else "&immutable=1")
-
     def _create(self) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version == 0:  # Nobody else has made it meanwhile.
@@ -204,7 +196,10 @@ class Store:
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            yield
+            with self._reader.reading() if self._reader else contextlib.nullcontext():
+                yield
+        except WrittenToError as error:
+            raise StoreError(f"{self._path}: another command changed it while it was read; try it again") from error
         except (sqlite3.Error, OSError) as error:
             hint = "" if pathlib.Path(self._path).parent.is_dir() else " (its folder does not exist)"
             reason = f"{in_words(error)}{hint}"

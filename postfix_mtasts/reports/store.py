@@ -5,7 +5,6 @@ at once: each waits for the others for as long as a mail may wait.
 """
 
 import contextlib
-import errno
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from postfix_mtasts.reports import schema
 from postfix_mtasts.rights import give_to_owner
+from postfix_mtasts.sqlite_reader import Reader, WrittenToError
 
 _BUSY_TIMEOUT = 10.0  # Seconds to wait for other processes. Postfix allows pipe(8) a thousand.
 _CACHE = 2 * 2**10  # KiB of pages that are kept in memory.
@@ -44,7 +44,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None
-        self._without_log: tuple[int, ...] | None = None  # The state of the file, if it is read without a log.
+        self._reader: Reader | None = None  # If it is only read.
 
     def __enter__(self) -> "Store":
         return self
@@ -71,27 +71,17 @@ class Store:
         """Open the file to look at it. Raises NothingYetError if there is none."""
         with self._errors():
             try:
-                self._path.stat()  # SQLite does not say why it cannot.
+                self._reader = Reader(self._path, _BUSY_TIMEOUT)
             except FileNotFoundError as error:
                 raise NothingYetError(f"there is no {self._path}") from error
-            # To open it and close it would give up the locks of other connections of this process.
-            if not os.access(self._path, os.R_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            try:
-                is_made = self._look("mode=ro")
-            except sqlite3.OperationalError:
-                # There is no right, or no room, to begin a write-ahead log. Without one, the file has all.
-                before = self._state()
-                self.close()
-                if self._has_log():
-                    raise
-                is_made, self._without_log = self._look("mode=ro&immutable=1"), before
-            if not is_made:
+            self._connection = self._reader.connection
+            self._connection.execute(f"PRAGMA cache_size = -{_CACHE}")
+            if not self._check(self._connection):
                 raise NothingYetError(f"{self._path} is empty")
 
     def close(self) -> None:
         """Close the file."""
-        self._without_log = None
+        self._reader = None
         if self._connection:
             with self._errors():
                 self._connection.close()
@@ -161,14 +151,6 @@ class Store:
         finally:
             os.close(file)
 
-    def _look(self, how: str) -> bool:
-        """Open the file to read it. Return whether it has tables."""
-        self._connection = sqlite3.connect(
-            f"{self._path.as_uri()}?{how}", timeout=_BUSY_TIMEOUT, isolation_level=None, uri=True
-        )
-        self._connection.execute(f"PRAGMA cache_size = -{_CACHE}")
-        return self._check(self._connection)
-
     def _check(self, connection: sqlite3.Connection) -> bool:
         """Refuse what is not ours. Return whether there are tables: a process may have ended before it made them."""
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -179,32 +161,17 @@ class Store:
             raise StoreError(f"{self._path}: written by a later version of this program ({version})")
         return bool(tables)
 
-    def _has_log(self) -> bool:
-        try:
-            return Path(f"{self._path}-wal").stat().st_size > 0
-        except FileNotFoundError:
-            return False
-
-    def _state(self) -> tuple[int, ...]:
-        """What changes when the file is written to."""
-        about = self._path.stat()
-        return about.st_ino, about.st_size, about.st_mtime_ns
-
-    def _check_state(self) -> None:
-        """Refuse what was read without a log, and so without locks, if the file has been written to meanwhile."""
-        if self._without_log not in (None, self._state()):
-            raise StoreError(f"{self._path}: a report came in while it was read", "try it again")
-
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            yield
-            self._check_state()
+            with self._reader.reading() if self._reader else contextlib.nullcontext():
+                yield
+        except WrittenToError as error:
+            raise StoreError(f"{self._path}: a report came in while it was read", "try it again") from error
         except OSError as error:
             hint = _NO_RIGHT if isinstance(error, PermissionError) else ""
             raise StoreError(f"{self._path}: {os.strerror(error.errno or 0).lower()}", hint) from error
         except sqlite3.Error as error:
-            self._check_state()
             hint = ""
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
                 hint = "move it away, with its -wal and -shm; then `replay` takes in the mails that are still there"

@@ -1,11 +1,14 @@
 """How much of a file is searched for what only we write. What becomes of it is tested with the daemon."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from postfix_mtasts.cache import foreign as module
 from postfix_mtasts.cache.foreign import foreign
+from postfix_mtasts.cache.statements import CREATE
 
 NOT_OURS = "no database of postfix-mtasts"
 ROW = b'{"version": 1, "mode": "enforce"'
@@ -45,3 +48,33 @@ def test_nothing_that_could_be_lost(tmp_path: Path, content: bytes) -> None:
 
 def test_what_is_no_file_is_left_to_others(tmp_path: Path) -> None:
     assert foreign(tmp_path) == foreign(Path("/dev/zero")) == ""
+
+
+@pytest.mark.parametrize(
+    ("statements", "what"),
+    [
+        ((), ""),
+        (("CREATE TABLE theirs (id)",), "a database of another program"),
+        (("CREATE TABLE theirs (id)", CREATE), ""),
+    ],
+    ids=["begun", "theirs", "ours beside it"],
+)
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+def test_a_database_that_another_has_open(tmp_path: Path, mode: str, statements: tuple[str, ...], what: str) -> None:
+    """It is not touched; in mode WAL, what was written is in its log alone, and in the file at the end."""
+    path = tmp_path / "file"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {mode}")
+        for statement in statements:
+            connection.execute(statement)
+        before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+        assert foreign(path) == what
+        assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert foreign(path) == what
+
+
+def test_a_database_that_another_locks(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "file", isolation_level=None)) as connection:
+        connection.execute(CREATE)
+        connection.execute("BEGIN EXCLUSIVE")
+        assert foreign(tmp_path / "file") == ""
