@@ -22,9 +22,15 @@ from postfix_mtasts.sts.observation import (
     Stage,
 )
 
-LEVELS = ("secure", "dane-only", "encrypt", "may")  # Of Postfix, that a reply can have.
-NOTFOUND, TEMP, OTHER = "notfound", "temp", "other"
-ANSWERS = (*LEVELS, NOTFOUND, TEMP, OTHER)
+NOTFOUND, TEMP = "notfound", "temp"
+ANSWERS = (
+    "secure",
+    "dane-only",
+    "encrypt",
+    "may",
+    NOTFOUND,
+    TEMP,
+)  # The levels of Postfix that a reply can have first.
 FAILED = "failed"
 # Upper bounds in seconds. A query is answered within server.answer_within, a discovery ends with fetch.timeout.
 _WAITS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 90.0)
@@ -93,8 +99,7 @@ def _answer(reply: Reply) -> str:
         return NOTFOUND
     if reply.status is not Status.OK:
         return TEMP
-    level = reply.text.partition(" ")[0]
-    return level if level in LEVELS else OTHER
+    return reply.text.partition(" ")[0]
 
 
 def _end(last: DiscoveryObservation) -> tuple[str, str]:

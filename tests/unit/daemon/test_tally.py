@@ -1,10 +1,16 @@
 """What is counted as what: words of this program alone, whatever Postfix and the Internet say."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from postfix_mtasts.config import DaneSetting, Level, OnFailure, OnTesting
 from postfix_mtasts.daemon.tally import ANSWERS, Histogram, Tally
-from postfix_mtasts.postfix.reply import NOTFOUND, temporary_failure
+from postfix_mtasts.postfix.reply import NOTFOUND, ReplyRules, Style, reply_to, temporary_failure
 from postfix_mtasts.postfix.socketmap import Reply, Status
+from postfix_mtasts.sts.domain import PolicyDomain
+from postfix_mtasts.sts.entry import Answer, Apply, Exempt, NoPolicy, Unavailable, YieldToDane
+from postfix_mtasts.sts.exception import PolicyException
 from postfix_mtasts.sts.observation import (
     DiscoveryObservation,
     DnsFailed,
@@ -19,13 +25,13 @@ from postfix_mtasts.sts.observation import (
 )
 from postfix_mtasts.sts.policy import parse
 from postfix_mtasts.sts.record import Record
+from tests.unit.strategies import failures, policies
 
 REPLIES = [
     (Reply(Status.OK, "secure match=a.test servername=hostname"), "secure"),
     (Reply(Status.OK, "dane-only"), "dane-only"),
     (Reply(Status.OK, "may policy_type=sts"), "may"),
     (Reply(Status.OK, "encrypt"), "encrypt"),
-    (Reply(Status.OK, "a.test"), "other"),
     (NOTFOUND, "notfound"),
     (temporary_failure("a.test"), "temp"),
     (Reply(Status.TIMEOUT, "a.test"), "temp"),
@@ -38,6 +44,25 @@ def test_answers(reply: Reply, answer: str) -> None:
     count = tally.answered(reply)
     count[0] += 2
     assert {name: found[0] for name, found in tally.answers.items()} == {**dict.fromkeys(ANSWERS, 0), answer: 3}
+
+
+ANY_ANSWER = st.one_of(
+    st.builds(Apply, policies),
+    st.builds(NoPolicy, st.just("no record")),
+    st.builds(YieldToDane, only=st.booleans()),
+    st.builds(Unavailable, failures, defer=st.booleans()),
+    st.sampled_from(Level).map(lambda level: Exempt(PolicyException("a.test", "2026-12-31", 2e9, "why", level))),
+)
+
+
+@given(
+    ANY_ANSWER, st.builds(ReplyRules, *map(st.sampled_from, (Style, OnFailure, OnTesting, DaneSetting)), st.booleans())
+)
+def test_each_reply_that_can_be_made_is_one_of_them(answer: Answer, rules: ReplyRules) -> None:
+    tally = Tally()
+    tally.answered(reply_to(PolicyDomain("a.test"), answer, rules))
+    assert sum(count[0] for count in tally.answers.values()) == 1
+    assert list(tally.answers) == list(ANSWERS)
 
 
 def failure(stage: Stage) -> Failure:
