@@ -24,7 +24,7 @@ WARN_WITHIN = 7 * 86400.0  # Seconds before the end.
 _SHOWN = 30 * 86400.0  # Seconds after the end, for which one that was added is still shown.
 _HOUR = 3600.0
 _FIRST, _LAST = datetime.date(1971, 1, 1), datetime.date(9998, 12, 31)  # In any time zone these have a midnight.
-_NOTED = 5  # Of the domains that an exception has changed the answer for: the last ones.
+NOTED = 5  # Of the domains that an exception has changed the answer for: the last ones.
 
 
 class RefusedError(Exception):
@@ -89,7 +89,7 @@ class Exceptions:
         use.last = now
         use.domains.pop(domain, None)
         use.domains[domain] = None
-        if len(use.domains) > _NOTED:
+        if len(use.domains) > NOTED:
             del use.domains[next(iter(use.domains))]
         if use.hour != now // _HOUR:
             use.hour = now // _HOUR

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 
 from postfix_mtasts.config import Config, Level
 from postfix_mtasts.config_file import read_config
+from postfix_mtasts.daemon.exceptions import NOTED
 from postfix_mtasts.daemon.explain import Explanation, parse_exception
 from postfix_mtasts.daemon.reload import choose_reply_rules
 from postfix_mtasts.log.events import span
@@ -218,6 +219,8 @@ def describe(
         yield "without it: unknown, since no domain has used it yet", None
     for one in without:
         yield f"without it: {one.text}", one.status
+    if len(without) == NOTED:
+        yield f"only the last {NOTED} domains that used it were looked up", None
 
 
 def document(exception: PolicyException, use: JSON, without: Sequence[Without]) -> JSON:
