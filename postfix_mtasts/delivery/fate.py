@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from postfix_mtasts.counting import counted
 from postfix_mtasts.delivery.mx import NO_ADDRESS, NOT_THERE, Judgement
 
 _EXPIRED = "certificate has expired"  # In the words of OpenSSL.
@@ -49,6 +50,6 @@ def faults(faulty: Judged) -> str:
     """What is wrong with the first of these hosts, and how many more there are."""
     host, judgement = faulty[0]
     others = len(faulty) - 1
-    more = f" ({others} more MX {'hosts fail' if others > 1 else 'host fails'} too)" if others else ""
+    more = f" ({counted(others, 'more MX host fails', 'more MX hosts fail')} too)" if others else ""
     reason = "has an expired certificate" if judgement.reason == _EXPIRED else judgement.reason
     return f"its MX {host}{' ' if reason.startswith(('is ', 'has ', 'does ')) else ': '}{reason}{more}"

@@ -6,6 +6,8 @@ import logging
 import select
 import threading
 
+from postfix_mtasts.counting import counted
+
 _MAX_RECORDS = 5000  # That wait to be written. Those beyond are lost, and counted.
 _END_WITHIN = 1.0  # Seconds to write what waits when the process ends.
 
@@ -53,8 +55,8 @@ class Behind(logging.Handler):
             self._handler.emit(self._waiting[0])
             if self._lost:
                 lost, self._lost = self._lost, 0
-                text = "%d lines of the log are lost, because nobody read it"
-                self._handler.emit(logging.LogRecord(__name__, logging.WARNING, "", 0, text, (lost,), None))
+                text = f"{counted(lost, 'line of the log is', 'lines of the log are')} lost, because nobody read it"
+                self._handler.emit(logging.LogRecord(__name__, logging.WARNING, "", 0, text, None, None))
             self._waiting.popleft()
             if not self._waiting:
                 self._all_written.set()

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 
 from postfix_mtasts.config import Endpoint
+from postfix_mtasts.counting import counted
 from postfix_mtasts.log.begin import begin as begin
 from postfix_mtasts.log.event import Event as Event
 from postfix_mtasts.log.event import tell
@@ -266,7 +267,7 @@ def _some(items: Sequence[object], between: str) -> str:
 
 def span(seconds: float) -> str:
     """Return a time span in words, rounded to one unit: `3 days`, `5 hours`, `10 minutes`, `90 seconds`."""
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+            return counted(round(seconds / length), unit)
+    return counted(round(seconds), "second")

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from postfix_mtasts.counting import counted
 from postfix_mtasts.publish.follows import forbidden_but_cached
 from postfix_mtasts.publish.state import DAY, PARTING_AFTER, State
 from postfix_mtasts.sts.policy import Mode
@@ -135,7 +136,8 @@ def _reported(state: State, facts: Facts | None) -> tuple[Condition, ...]:
     if facts.last_failure is not None:
         left = facts.last_failure + WITHOUT_FAILURE_FOR - state.clock.at
         on = state.clock.at + left if left > 0 else None
-        last = f"the last one {max(0.0, state.clock.at - facts.last_failure) / DAY:.0f} days ago"
+        age = round(max(0.0, state.clock.at - facts.last_failure) / DAY)
+        last = f"the last one {counted(age, 'day')} ago"
     return (
         Condition("reporters", facts.reporters >= REPORTERS, f"{reporters}: {facts.reporters} so far"),
         _volume(state, "days", days, facts.days, DAYS_WITH_REPORTS),

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from postfix_mtasts.config import Publish
+from postfix_mtasts.counting import counted
 from postfix_mtasts.publish import words
 from postfix_mtasts.publish.events import Decision
 from postfix_mtasts.publish.files import path_of
@@ -102,9 +103,8 @@ def show_domain(decision: Decision, history: Sequence[Entry], settings: Publish,
         shown = "seen in DNS" if state.known else "not seen in DNS yet"
         _line("id", f"{state.record}, {shown}", output)
     if state.checked:
-        problems = len(state.checked.problems)
-        result = "clean" if not problems else "one problem" if problems == 1 else f"{problems} problems"
-        _line("checked", f"{words.day(state.clock.date(state.checked.at))}: {result}", output)
+        found = _found(len(state.checked.problems))
+        _line("checked", f"{words.day(state.clock.date(state.checked.at))}: {found}", output)
         for problem in state.checked.problems:
             _line("", problem, output, Status.WARNING)
         for host, end in state.checked.certificates:
@@ -117,12 +117,16 @@ def show_domain(decision: Decision, history: Sequence[Entry], settings: Publish,
         _line("history" if number == 0 else "", text, output)
 
 
+def _found(problems: int) -> str:
+    return counted(problems, "problem") if problems else "clean"
+
+
 def show_line(line: Line, output: Output) -> None:
     """Print a domain in a list."""
     if output.json:
         output.document(dataclasses.asdict(line))
         return
-    problems = {None: "never checked", 0: "clean", 1: "1 problem"}.get(line.problems, f"{line.problems} problems")
+    problems = "never checked" if line.problems is None else _found(line.problems)
     stage = line.mode if line.stage == "published" else line.stage
     waits = f", waits for {', '.join(line.waits)}" if line.waits else ""
     output.text(f"{line.domain}: {stage}, {problems}{waits}")

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 
 from postfix_mtasts.config import Config, Level
 from postfix_mtasts.config_file import read_config
+from postfix_mtasts.counting import times
 from postfix_mtasts.daemon.exceptions import NOTED
 from postfix_mtasts.daemon.explain import Explanation, parse_exception
 from postfix_mtasts.daemon.reload import choose_reply_rules
@@ -208,9 +209,8 @@ def describe(
     dane = ", also for DANE" if exception.dane else ""
     yield f"{exception.domain}: until {exception.until} ({ends}), level {exception.level.value}{dane}, {where}", None
     yield f"reason: {exception.reason}", None
-    times = "once" if use["used"] == 1 else f"{use['used']} times"
     last = f", last {ago(use['last_used'], now)}" if use["used"] else ""
-    yield f"used {times} since {iso(use['since'])}{last}", None
+    yield f"used {times(use['used'])} since {iso(use['since'])}{last}", None
     if use["over"]:
         yield "it has ended, and the policy holds again", None
     elif use["overruled"]:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from postfix_mtasts.counting import counted
 from postfix_mtasts.reports.meaning import Severity
-from postfix_mtasts.reports.plain import counted, fill, listed, plain
+from postfix_mtasts.reports.plain import fill, listed, plain
 from postfix_mtasts.reports.viewing import Limits
 from postfix_mtasts.reports.views import LeftOut, Result, ResultsView, Source, SourcesView
 from postfix_mtasts.reports.wording import share

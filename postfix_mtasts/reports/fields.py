@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from postfix_mtasts.counting import counted
 from postfix_mtasts.reports.document import load
 from postfix_mtasts.reports.report import ReportError
 
@@ -45,7 +46,7 @@ class Problems:
 
     def all(self) -> tuple[str, ...]:
         """Return them, in the order in which they were found."""
-        return (*self._kept, f"{self._others} more problems") if self._others else tuple(self._kept)
+        return (*self._kept, counted(self._others, "more problem")) if self._others else tuple(self._kept)
 
 
 class Object:

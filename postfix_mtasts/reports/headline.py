@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from postfix_mtasts.counting import counted
 from postfix_mtasts.reports.meaning import Severity
 from postfix_mtasts.reports.report import Report
 from postfix_mtasts.reports.views import ResultsView, Sender
@@ -31,8 +32,8 @@ def of_view(view: ResultsView) -> Headline:
             "If mail comes in every day, check that the TXT record at _smtp._tls names an address that arrives here.",
         )
     if not view.failed and not view.results:
-        return Headline(GOOD, "✓", f"All is well: {_counted(sessions)} succeeded.")
-    first = f"{number(view.failed)} of {_counted(sessions)} failed ({share(view.failed, sessions)})."
+        return Headline(GOOD, "✓", f"All is well: {counted(sessions, 'session')} succeeded.")
+    first = f"{number(view.failed)} of {counted(sessions, 'session')} failed ({share(view.failed, sessions)})."
     if not view.results:
         return Headline(TONES[Severity.WARNING], SIGNS[Severity.WARNING], first, "The sources did not say why.")
     worst = view.results[0]
@@ -48,17 +49,13 @@ def of_report(report: Report, sender: Sender) -> Headline:
     """What one report says."""
     successful = sum(policy.successful for policy in report.policies)
     failed = sum(policy.failed for policy in report.policies)
-    counted = f"{number(failed)} of {_counted(successful + failed)} failed"
+    of_all = f"{number(failed)} of {counted(successful + failed, 'session')} failed"
     if not sender.verified:
         first = "This report counts nowhere: no DKIM signature verifies who sent it."
-        return Headline(TONES[Severity.WARNING], SIGNS[Severity.WARNING], first, f"It says that {counted}.")
+        return Headline(TONES[Severity.WARNING], SIGNS[Severity.WARNING], first, f"It says that {of_all}.")
     if failed:
-        first = f"{counted} ({share(failed, successful + failed)})."
+        first = f"{of_all} ({share(failed, successful + failed)})."
         return Headline(TONES[Severity.ERROR], SIGNS[Severity.ERROR], first)
     if not successful:
         return Headline(TONES[Severity.NOTE], SIGNS[Severity.NOTE], "The report counts no session.")
-    return Headline(GOOD, "✓", f"All is well: {_counted(successful)} succeeded.")
-
-
-def _counted(sessions: int) -> str:
-    return f"{number(sessions)} {'session' if sessions == 1 else 'sessions'}"
+    return Headline(GOOD, "✓", f"All is well: {counted(successful, 'session')} succeeded.")

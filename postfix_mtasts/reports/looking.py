@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 
 from postfix_mtasts.config import Config
+from postfix_mtasts.counting import counted
 from postfix_mtasts.query.output import Output, Status, printable, to_json
 from postfix_mtasts.reports.facts import facts, stored
 from postfix_mtasts.reports.hiding import hidden
@@ -71,7 +72,7 @@ async def _html(arguments: argparse.Namespace, settings: Config, output: Output)
     except FolderError as error:
         complain(printable(str(error)))
         return Status.UNAVAILABLE
-    output.text(f"{count} reports: {folder / INDEX}")
+    output.text(f"{counted(count, 'report')}: {folder / INDEX}")
     return Status.OK
 
 

@@ -7,9 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from postfix_mtasts.counting import counted
 from postfix_mtasts.reports.alerts import LOOK_BACK, OTHER, Kind, News, Notice
 from postfix_mtasts.reports.meaning import Severity, meaning
-from postfix_mtasts.reports.plain import counted, fill, listed, plain
+from postfix_mtasts.reports.plain import fill, listed, plain
 from postfix_mtasts.reports.viewing import is_hostname
 from postfix_mtasts.reports.wording import WORDS, share
 

@@ -17,6 +17,7 @@ import jinja2
 import markupsafe
 
 from postfix_mtasts import __version__
+from postfix_mtasts.counting import counted, times
 from postfix_mtasts.reports import headline
 from postfix_mtasts.reports.chart import chart
 from postfix_mtasts.reports.facts import Stored
@@ -155,7 +156,7 @@ class Pages:
             auto_reload=False,
         )
         self._environment.filters.update(
-            shown=shown, number=number, share=share, moment=moment,
+            shown=shown, number=number, share=share, moment=moment, counted=counted, times=times,
             sign_of=SIGNS.__getitem__, word=WORDS.__getitem__, tone=TONES.__getitem__,
         )  # fmt: skip
         style = " ".join(_style(one) for one in reversed(packages))

@@ -22,8 +22,3 @@ def listed(names: Sequence[str], most: int = 3, more: int = 0) -> str:
     """The first names, which others wrote, and how many more there are, with those that are not even in `names`."""
     more += len(names[most:])
     return ", ".join(map(plain, names[:most])) + (f" and {more:,} more" if more else "")
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things, such as `1,204 sessions`."""
-    return f"{number:,} {what}" + ("" if number == 1 else "s")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from postfix_mtasts.config import Config
+from postfix_mtasts.counting import counted
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.query.output import Output, QueryError, Status, to_json, worst
 from postfix_mtasts.reports.actions import Actions, Imported, Quarantined
@@ -94,7 +95,7 @@ def _print_quarantined(message: Quarantined, output: Output) -> None:
         output.document(to_json(message))
     else:
         time = f"{message.received:%Y-%m-%d %H:%M}"
-        wrap(f"{message.id}: {message.reason} ({time}, {message.octets} octets)", output, hanging="  ")
+        wrap(f"{message.id}: {message.reason} ({time}, {counted(message.octets, 'octet')})", output, hanging="  ")
 
 
 async def _show_message(actions: Actions, message: Quarantined, output: Output) -> Status:

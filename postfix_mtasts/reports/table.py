@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 
+from postfix_mtasts.counting import counted
 from postfix_mtasts.query.output import Output, Status, printable
 from postfix_mtasts.reports.views import (
     Day,
@@ -62,7 +63,8 @@ def print_results(view: ResultsView, output: Output, *, everything: bool) -> Non
         _print_failures(result.failures, result.more_failures, output, everything=everything, result=False)
     if view.failed:
         output.text()
-        wrap(f"{view.failed} sessions failed. A session may have several results, so these have another sum.", output)
+        failed = f"{counted(view.failed, 'session')} failed."
+        wrap(f"{failed} A session may have several results, so these have another sum.", output)
     _print_more(view.more, "result types", output)
     _print_left_out(view.left_out, output)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from postfix_mtasts.config import Config
+from postfix_mtasts.counting import counted
 from postfix_mtasts.publish.store import Line, Store, StoreError
 from postfix_mtasts.query.output import SEVERITIES, Status
 from postfix_mtasts.query.running.health import Health, Level, look
@@ -128,8 +129,7 @@ def exists(path: str) -> bool:
 
 
 def _of(known: list[Line]) -> str:
-    count = len(known)
-    return f"{'1 domain is' if count == 1 else f'{count} domains are'} published here."
+    return f"{counted(len(known), 'domain is', 'domains are')} published here."
 
 
 def _sentence(text: str) -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 
+from postfix_mtasts.counting import counted
 from postfix_mtasts.daemon.exceptions import WARN_WITHIN
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.doctor.finding import Finding
@@ -19,8 +20,8 @@ def check_exceptions(daemon: Running, now: float) -> Iterator[Finding]:
     for one in shown:
         left = one["ends_at"] - now
         what = f"an exception for {one['domain']} holds until {one['until']}: {one['reason']}"
-        answers = "1 answer" if one["used"] == 1 else f"{one['used']} answers"
-        used = f"it has changed {answers} since {_day(exceptions.get('since', daemon.started_at))}"
+        since = _day(exceptions.get("since", daemon.started_at))
+        used = f"it has changed {counted(one['used'], 'answer')} since {since}"
         ends = f"it ends in {span(max(0.0, left))}, and then the policy holds again"
         status = Status.WARNING if left <= WARN_WITHIN else Status.OK
         yield Finding("exception", status, what, f"{used}; {ends}", "run", _LIST)

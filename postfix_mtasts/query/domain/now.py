@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from postfix_mtasts.counting import times
 from postfix_mtasts.daemon.explain import Explanation
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.domain import asked
@@ -103,8 +104,7 @@ def _cached(known: Explanation, now: float) -> Iterator[str]:
         held = f", believed for {span(left)} more" if left > 0 and not entry.live(now) else ""
         yield f"the last lookup found no policy{held}: {reason}"
     for failed in entry.failed:
-        times = "once" if failed.count == 1 else f"{failed.count} times"
-        yield f"failed {times} for id {failed.record_id}, last {ago(failed.at, now)}: {failed.failure}"
+        yield f"failed {times(failed.count)} for id {failed.record_id}, last {ago(failed.at, now)}: {failed.failure}"
     if entry.checked_at:
         yield f"record checked {ago(entry.checked_at, now)}"
 

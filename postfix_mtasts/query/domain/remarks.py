@@ -3,6 +3,7 @@
 import datetime
 from collections.abc import Iterator
 
+from postfix_mtasts.counting import counted
 from postfix_mtasts.delivery.certificate import Certificate
 from postfix_mtasts.delivery.mx import NO_ADDRESS, NOT_THERE, MxReport, unmatched
 from postfix_mtasts.log.events import span
@@ -169,12 +170,13 @@ def _names(report: Report, policy: PolicyReport) -> Iterator[Remark]:
             text = f"no mx line allows the MX host {host}: senders deliver nothing to it{when}; add an mx line for it"
             yield judge(text, "mx")
         if len(outside) > _NAMED:
-            yield judge(f"no mx line allows {len(outside) - _NAMED} more MX hosts", "mx")
+            yield judge(f"no mx line allows {counted(len(outside) - _NAMED, 'more MX host')}", "mx")
     unused = unmatched(policy.mx, report.mx) if report.mx else []
     for pattern in unused[:_NAMED]:
         yield note(f"the line mx: {pattern} matches none of the MX hosts", "mx")
     if len(unused) > _NAMED:
-        yield note(f"{len(unused) - _NAMED} more mx lines match none of the MX hosts", "mx")
+        more = counted(len(unused) - _NAMED, "more mx line matches", "more mx lines match")
+        yield note(f"{more} none of the MX hosts", "mx")
 
 
 def _certificates(report: Report, now: datetime.datetime) -> Iterator[Remark]:

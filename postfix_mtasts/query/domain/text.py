@@ -7,6 +7,7 @@ import datetime
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from postfix_mtasts.counting import counted
 from postfix_mtasts.delivery.certificate import Certificate
 from postfix_mtasts.delivery.mx import MxReport
 from postfix_mtasts.query.domain.remark import Remark
@@ -72,7 +73,7 @@ class Text:
     def _print(self, margin: str, line: str, status: Status | None = None) -> None:
         line = printable(line)
         if len(line) > _MOST_LETTERS and not self._everything:
-            line = f"{line[:_MOST_LETTERS]}… ({len(line) - _MOST_LETTERS} more characters; --all shows them)"
+            line = f"{line[:_MOST_LETTERS]}… ({counted(len(line) - _MOST_LETTERS, 'more character')}; --all shows them)"
         own = line[: len(line) - len(line.lstrip(" "))]
         hanging = " " * len(margin) + own + "  "
         parts = textwrap.wrap(
@@ -137,7 +138,7 @@ class Text:
             if text in problems:
                 yield f"broken: {problems[text]}", Status.ERROR
         if len(shown) < len(others):
-            yield f"… and {len(others) - len(shown)} more TXT records (--all shows them)", None
+            yield f"… and {counted(len(others) - len(shown), 'more TXT record')} (--all shows them)", None
         if record.problem:
             yield record.problem, Status.ERROR
         elif record.id:
@@ -184,7 +185,7 @@ class Text:
             problem = f"   <- {line.problem}" if line.problem else ""
             yield f"{line.number:{width}} {line.text}{problem}", status if line.problem else None
         if hidden:
-            yield f"… and {hidden} more lines (--all shows them)", None
+            yield f"… and {counted(hidden, 'more line')} (--all shows them)", None
         if policy.problem and not any(line.problem for line in policy.lines):
             yield policy.problem, Status.ERROR
 
@@ -204,7 +205,7 @@ class Text:
             yield from self._mx(mx, bool(checked), report.running)
             yield from self._probes(mx, now)
         if hidden:
-            yield f"… and {hidden} more MX hosts (--all shows them)", None
+            yield f"… and {counted(hidden, 'more MX host')} (--all shows them)", None
 
     def _mx(self, mx: MxReport, checked: bool, running: RunningReport) -> Iterator[_Line]:
         if not checked:

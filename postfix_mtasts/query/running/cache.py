@@ -19,6 +19,7 @@ from postfix_mtasts.cache.database import DatabaseError, read
 from postfix_mtasts.cache.row import RowError
 from postfix_mtasts.config import Config
 from postfix_mtasts.config_file import read_config
+from postfix_mtasts.counting import counted
 from postfix_mtasts.query.arguments import next_hop_of
 from postfix_mtasts.query.output import JSON, PROGRAM, Output, QueryError, Status, say, worst
 from postfix_mtasts.query.running.client import NoDaemon, ask
@@ -145,8 +146,7 @@ def _forget(domain: PolicyDomain, settings: Config, output: Output, *, everywher
 def _told(reply: JSON) -> str:
     if "relays" not in reply:
         return ""
-    told = "1 relay was" if reply["relays"] == 1 else f"{reply['relays']} relays were"
-    return f"; {told} told, this one included"
+    return f"; {counted(reply['relays'], 'relay was', 'relays were')} told, this one included"
 
 
 def _refresh(domain: PolicyDomain, settings: Config, output: Output, *, everywhere: bool) -> Status:

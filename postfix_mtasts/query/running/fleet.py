@@ -9,6 +9,7 @@ import argparse
 import time
 
 from postfix_mtasts.config_file import read_config
+from postfix_mtasts.counting import counted, times
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.output import JSON, Output, QueryError, Status
 from postfix_mtasts.query.running.client import NoDaemon, ask
@@ -41,11 +42,11 @@ def described(fleet: JSON, now: float) -> list[str]:
     """What the daemon says of the fleet, in lines."""
     domains, relays = fleet["domains"], fleet["relays"]
     since = f", since {iso(fleet['since'])}" if fleet["since"] else ""
-    lines = [f"{domains} {'domain is' if domains == 1 else 'domains are'} shared on {fleet['server']}{since}"]
+    lines = [f"{counted(domains, 'domain is', 'domains are')} shared on {fleet['server']}{since}"]
     lines += [
         f"{one['relay']!a}: version {one['version']!a}, since {iso(one['since'])}, "
         f"seen {span(max(0.0, now - one['seen']))} ago"
         for one in sorted(relays, key=lambda one: (one["relay"], one["since"]))
     ]
     asked, found, shared = fleet["asked"], fleet["found"], fleet["shared"]
-    return [*lines, f"this relay has asked {asked} times, found {found} and shared {shared} since its start"]
+    return [*lines, f"this relay has asked {times(asked)}, found {found:,} and shared {shared:,} since its start"]

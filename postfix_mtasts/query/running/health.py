@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 from postfix_mtasts.config import Config, ConfigError, Endpoint, OnFailure
 from postfix_mtasts.config_file import read_config
+from postfix_mtasts.counting import counted
 from postfix_mtasts.daemon.exceptions import WARN_WITHIN
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver
@@ -128,7 +129,7 @@ def _failed_share(discoveries: JSON) -> float:
 
 
 def _discoveries(counts: JSON) -> str:
-    share = f"{counts['failed']} of {counts['ended']} discoveries in the last {counts['minutes']} minutes failed"
+    share = f"{counts['failed']:,} of {counts['ended']:,} discoveries in the last {counts['minutes']} minutes failed"
     return f"{share}, the last with {counts['last_failure']}"
 
 
@@ -145,10 +146,8 @@ def _troubles(status: JSON, now: float) -> list[str]:
     if ending := policies["ending"]:
         left = policies["first_ends_at"] - now
         when = f"in {span(left)}" if left > 0 else "now"
-        if ending == 1:
-            troubles.append(f"1 policy that could not be renewed expires {when}")
-        else:
-            troubles.append(f"{ending} policies that could not be renewed expire soon, the first {when}")
+        what = counted(ending, "policy that could not be renewed expires", "policies that could not be renewed expire")
+        troubles.append(f"{what} {when if ending == 1 else f'soon, the first {when}'}")
     if not database["writable"]:
         since = span(max(0.0, now - database["trouble_since"]))
         waiting = database["pending_writes"]
@@ -171,11 +170,11 @@ def _exceptions(exceptions: JSON, now: float) -> Iterator[str]:
 def _counts(status: JSON) -> list[str]:
     policies = status["policies"]
     stored, failing, holding = policies["stored"], policies["not_renewed"], status["exceptions"]["holding"]
-    exceptions = [f"{holding} exception{'' if holding == 1 else 's'}"] if holding else []
+    exceptions = [counted(holding, "exception")] if holding else []
     if stored is None:
         return exceptions
-    counted = f"{stored} {'policy' if stored == 1 else 'policies'}{f', {failing} not renewed' if failing else ''}"
-    return [", ".join([counted, *exceptions])]
+    not_renewed = [f"{failing:,} not renewed"] if failing else []
+    return [", ".join([counted(stored, "policy", "policies"), *not_renewed, *exceptions])]
 
 
 def _numbers(status: JSON) -> dict[str, str]:

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from postfix_mtasts.cache.row import parse_failed, parse_row, print_failed
+from postfix_mtasts.counting import times
 from postfix_mtasts.daemon.explain import parse_exception, print_exception
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.output import JSON, Status
@@ -114,8 +115,7 @@ def _columns(one: Known, now: float) -> tuple[str, ...]:
 def failures(one: Known, now: float) -> Iterator[str]:
     """Why a policy could not be fetched or renewed."""
     for failed in one.entry.failed[:1]:
-        times = "once" if failed.count == 1 else f"{failed.count} times"
-        yield f"failed {times}, last {ago(failed.at, now)}: {failed.failure}"
+        yield f"failed {times(failed.count)}, last {ago(failed.at, now)}: {failed.failure}"
     if not one.entry.failed and one.note and not one.note["no_policy"]:
         yield f"policy unavailable: {one.note['reason']}"
 
@@ -191,10 +191,10 @@ def exception_words(exception: PolicyException, now: float) -> str:
 
 
 def _failed(failed: FailedFetch, now: float) -> str:
-    times = "once" if failed.count == 1 else f"{failed.count} times"
     kind = failed.failure.result_type
     name = f" ({kind.value})" if kind else ""
-    return f"{times}, last {when(failed.at, now)}, for record id {failed.record_id}: {failed.failure}{name}"
+    last = f"last {when(failed.at, now)}, for record id {failed.record_id}"
+    return f"{times(failed.count)}, {last}: {failed.failure}{name}"
 
 
 def _dane(dane: JSON) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from postfix_mtasts.config import Config
 from postfix_mtasts.config_file import read_config
+from postfix_mtasts.counting import counted
 from postfix_mtasts.query.output import Output, QueryError, Status, say
 from postfix_mtasts.query.running.client import NoDaemon, ask, ask_as_postfix, sockets
 from postfix_mtasts.remote.network import in_words
@@ -62,8 +63,8 @@ def run(arguments: argparse.Namespace, output: Output) -> Status:
     if output.json:
         output.document(counts)
     else:
-        words = "{domains} domains: {policies} with a policy for Postfix, {none} without, {failed} failed"
-        output.text(f"{words}, {{deferred}} deferred".format(**counts))
+        words = "{policies} with a policy for Postfix, {none} without, {failed} failed, {deferred} deferred"
+        output.text(f"{counted(len(domains), 'domain')}: {words.format(**counts)}")
     if failed or replies["TEMP"]:
         return Status.ERROR
     return Status.WARNING if output.warned else Status.OK
@@ -113,7 +114,7 @@ class _Results:
             if word == "NOTFOUND" and (reason := await asyncio.to_thread(self._why_unknown, domain)):
                 self.failures[domain] = reason
             self.replies[word] += 1
-            self._output.progress(f"{self.replies.total()} of {self._expected} domains")
+            self._output.progress(f"{self.replies.total():,} of {counted(self._expected, 'domain')}")
 
     def _why_unknown(self, domain: str) -> str:
         """Why it is unknown whether a domain has a policy. Empty if that is known, or if the daemon cannot be asked."""

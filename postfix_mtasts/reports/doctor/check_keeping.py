@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from postfix_mtasts.counting import noun
 from postfix_mtasts.query.doctor.finding import Finding
 from postfix_mtasts.query.output import Status
 from postfix_mtasts.reports.spool import Spool
@@ -115,7 +116,8 @@ def check_left_over(spool: Spool, now: datetime.datetime) -> Iterator[Finding]:
     count = len(spool.new(int(now.timestamp()) - _LEFT_OVER, _MAX_LEFT_OVER))
     if count:
         more = " or more" if count == _MAX_LEFT_OVER else ""
-        what, why = f"{count}{more} mails are saved and not taken in", "the reports in them are not counted"
+        what = f"{count}{more} {noun(count, 'mail is', 'mails are')} saved and not taken in"
+        why = "what it reports is not counted" if count == 1 else "what they report is not counted"
         yield Finding("left-over", Status.WARNING, what, why, "run", "postfix-mtasts-reports replay")
 
 

@@ -35,7 +35,7 @@ def html(folder: Path, *words: str) -> tuple[int, str, str]:
 
 def test_it_writes_pages_and_says_where(folder: Path) -> None:
     for _ in range(2):
-        assert html(folder, "site") == (0, "1 reports: site/index.html\n", "")
+        assert html(folder, "site") == (0, "1 report: site/index.html\n", "")
     (row,) = parse((folder / "site/index.html").read_text()).table("Sources")[1:]
     assert row[:4] == ["a.example A <b>", "7", "✓ none", "0 %"]
 

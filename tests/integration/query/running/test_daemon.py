@@ -206,7 +206,7 @@ def test_warm_asks_where_the_daemon_listens(world: World, tmp_path: Path) -> Non
     ):
         warmed = query(daemon, "warm", "-", given="elsewhere.test\n")
         status, output, _ = query(daemon, "health")
-    assert warmed == (0, "1 domains: 1 with a policy for Postfix, 0 without, 0 failed, 0 deferred\n", "")
+    assert warmed == (0, "1 domain: 1 with a policy for Postfix, 0 without, 0 failed, 0 deferred\n", "")
     assert (status, output.partition("|")[0]) == (0, "MTA-STS OK - answers Postfix; 1 policy")
 
 

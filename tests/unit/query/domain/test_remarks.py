@@ -77,7 +77,7 @@ NONE = Remark(Status.OK, "the mode is none: senders deliver without a policy", "
         pytest.param(
             0, Remark(Status.WARNING, "max_age 0: never cached, no protection; weeks are usual", "policy"), id="zero"
         ),
-        pytest.param(1, Remark(Status.WARNING, blocked("1 seconds"), "policy"), id="a second"),
+        pytest.param(1, Remark(Status.WARNING, blocked("1 second"), "policy"), id="a second"),
         pytest.param(86399, Remark(Status.WARNING, blocked("24 hours"), "policy"), id="nearly a day"),
         pytest.param(86400, Remark(Status.OK, blocked("24 hours"), "policy"), id="a day"),
         pytest.param(604799, Remark(Status.OK, blocked("7 days"), "policy"), id="nearly a week"),
