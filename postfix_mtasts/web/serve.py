@@ -76,6 +76,7 @@ async def serve(settings: Config, hands: Hands) -> None:
 
 def _stop(server: "Server", end: signal.Signals) -> None:
     """End, whatever threads are waiting for: a helper may take minutes, and a thread cannot be ended by itself."""
+    notify("STOPPING=1")
     server.handle_exit(end, None)
     last = threading.Timer(STOP_WITHIN + 1, os._exit, (0,))
     last.daemon = True
@@ -91,7 +92,14 @@ _STOP: dict[str, Any] = (
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which ends with `serve` after a signal. By itself, it would let the signal end the process."""
+    """uvicorn's, which tells systemd once it answers, and ends with `serve` after a signal: by itself, it would let the
+    signal end the process.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer."""
+        await super().startup(sockets=sockets)
+        notify("READY=1")
 
     def install_signal_handlers(self) -> None:
         """Do nothing, in Debian 12's version."""

@@ -166,7 +166,7 @@ def test_the_user_of_the_dashboard_may_look_and_give_its_socket_away() -> None:
     lines = [line.split() for line in (DEBIAN / "postfix-mtasts-web.sysusers").read_text().splitlines()]
     (user,) = [line[1] for line in lines if line[0] == "u"]
     service = unit("postfix-mtasts-web.service")["Service"]
-    assert service["User"] == user
+    assert (service["User"], service["Type"]) == (user, "notify")
     owners = {unit(f"postfix-mtasts{name}service")["Service"]["User"] for name in (".", "-publish.", "-reports@.")}
     groups = {line[2] for line in lines if line[0] == "m" and line[1] == user}
     assert groups == owners | {Config().web.group}

@@ -148,8 +148,32 @@ def test_who_may_not_ask_the_daemon_is_told_what_the_dashboard_needs(tmp_path: P
             finally:
                 process.send_signal(signal.SIGTERM)
     for text in texts:
-        assert "set server.control_group to a group of the dashboard&#39;s user, and restart the daemon" in text
-        assert "sudo" not in text
+        assert "set that to a group of user root, and restart the daemon" in text
+
+
+def test_systemd_is_told_when_it_answers_and_when_it_ends(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    command = [str(COMMAND), "--config", str(config(tmp_path, listen=f"unix:{path}", group=""))]
+    with (
+        Manager(tmp_path) as manager,
+        subprocess.Popen(command, env=os.environ | {"NOTIFY_SOCKET": str(manager.path)}) as process,
+        httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost") as client,
+    ):
+        try:
+            assert manager.next() == {"READY": "1"}
+            assert client.get("/do/add/").status_code == 200  # At once, and not after some tries.
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert manager.next() == {"STOPPING": "1"}
+        assert manager.heard() == []
+
+
+def test_systemd_is_not_told_that_it_answers_if_it_cannot(tmp_path: Path) -> None:
+    file = config(tmp_path, listen=f"unix:{tmp_path / 'gone' / 'socket'}", group="")
+    with Manager(tmp_path) as manager:
+        environment = os.environ | {"NOTIFY_SOCKET": str(manager.path)}
+        assert subprocess.run([COMMAND, "--config", file], env=environment, capture_output=True).returncode == 69
+        assert manager.heard() == []
 
 
 def test_systemd_is_told_when_it_listens(tmp_path: Path) -> None:
