@@ -15,7 +15,7 @@ def in_the_way(path: pathlib.Path, *, write: bool = False, create: bool = False)
         if not folder.is_dir():
             return f"there is no folder {folder}"
         if not os.access(folder, os.X_OK):
-            return f"{_user()} may not enter the folder {folder}"
+            return f"{this_user()} may not enter the folder {folder}"
     if create or (write and not path.exists()):
         return _forbidden("write in the folder", path.parent, os.W_OK)
     if not path.exists():
@@ -30,10 +30,11 @@ def _forbidden(what: str, path: pathlib.Path, right: int) -> str:
         return ""
     if right == os.W_OK and os.statvfs(path).f_flag & os.ST_RDONLY:
         return f"{path} is read-only for this process, by its mount or by ProtectSystem= in its unit"
-    return f"{_user()} may not {what} {path}"
+    return f"{this_user()} may not {what} {path}"
 
 
-def _user() -> str:
+def this_user() -> str:
+    """Return the user of this process, as in `user anna`."""
     try:
         return f"user {pwd.getpwuid(os.geteuid()).pw_name}"
     except KeyError:

@@ -3,19 +3,17 @@
 import asyncio
 import json
 import os
-import shlex
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from postfix_mtasts.config import Config, DaneSetting, Endpoint, InetEndpoint, UnixEndpoint
 from postfix_mtasts.postfix.reply import Style
 from postfix_mtasts.postfix.socketmap import MAX_REPLY, Request
-from postfix_mtasts.query.output import JSON, PROGRAM, QueryError
+from postfix_mtasts.query.output import JSON, QueryError
 from postfix_mtasts.remote.network import in_words
+from postfix_mtasts.rights import this_user
 
 POSTFIX_WAITS = 100.0  # Seconds (dict_sockmap(3)).
 _CONTROL_WITHIN = 3.0  # Seconds for an answer from memory.
@@ -35,12 +33,8 @@ class NoDaemon(Exception):  # noqa: N818 - a daemon that does not run may be wha
     @property
     def remedy(self) -> str:
         """How this user gets the permission that lacks; empty if none lacks."""
-        if not self.forbidden:
-            return ""
-        if Path(sys.argv[0]).name != PROGRAM:  # The dashboard has other arguments.
-            return "set server.control_group to a group of the dashboard's user, and restart the daemon"
-        words = shlex.join(["sudo", PROGRAM, *sys.argv[1:]])
-        return f"run {words}, or set server.control_group to a group of yours"
+        who = "only root may ask it, and the members of server.control_group"
+        return f"{who}: set that to a group of {this_user()}, and restart the daemon" if self.forbidden else ""
 
 
 def ask(path: str, request: JSON, timeout: float) -> Iterator[JSON]:
