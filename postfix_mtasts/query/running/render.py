@@ -131,18 +131,6 @@ def describe(one: Known, now: float) -> Iterator[str]:
             yield f"    {number:>5}  {line}"
 
 
-def describe_briefly(one: Known, now: float) -> Iterator[str]:
-    """A summary, how old the policy and the record are, and the fetches that failed since."""
-    yield summary(one, now)
-    entry, cached = one.entry, one.entry.cached
-    times = {"policy fetched": cached.fetched_at if cached else 0.0, "record checked": entry.checked_at}
-    ages = [f"{what} {ago(time, now)}" for what, time in times.items() if time]
-    if ages:
-        yield ", ".join(ages)
-    for failed in entry.failed:
-        yield f"failed {_failed(failed, now)}"
-
-
 def summary(one: Known, now: float) -> str:
     """The policy or the lack of one, in a few words."""
     cached = one.entry.cached
