@@ -18,6 +18,7 @@ from postfix_mtasts import durable
 from postfix_mtasts.delivery.fate import State
 from postfix_mtasts.postfix.reply import Style
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain, next_hop
+from postfix_mtasts.sts.schedule import UNUSED_AFTER
 
 MAX_HOPS = 10_000  # Next hops with an enforced policy; beyond that, those with the fewest queries make room.
 MAX_ASKED = 100_000  # Domains that are counted; of more is only known that there are more.
@@ -25,7 +26,6 @@ MAX_REASON = 300  # Characters.
 MAX_FILE = 2**24  # Octets. All of the above take half of it at most.
 _ROOM = 1 / 8  # Of the next hops, which is freed at once.
 _DAY = 86400.0
-_UNUSED = 30 * _DAY  # Seconds without a query, after which a next hop is forgotten, as its policy is.
 _VERSION = 1
 _HASH = 8  # Octets that stand for a domain which is only counted.
 
@@ -101,7 +101,7 @@ class Gathered:
 
     def forget_unused(self, now: float) -> None:
         """Drop next hops that nobody asks for."""
-        for hop in [hop for hop, known in self.hops.items() if now - known.asked_at > _UNUSED]:
+        for hop in [hop for hop, known in self.hops.items() if now - known.asked_at > UNUSED_AFTER]:
             del self.hops[hop]
 
     def copy(self) -> "Gathered":
