@@ -36,7 +36,6 @@ from postfix_mtasts.sts.observation import (
 )
 from postfix_mtasts.turns import Turns
 
-MAX_POLICY_SIZE = 65_536  # Octets (RFC 8461, 3.3 suggests 64 KB).
 _STOPPED = 5.0  # If a deadline fires so many seconds late, the process was stopped. Load alone delays it less.
 _PATH = "/.well-known/mta-sts.txt"
 _HEADERS = {
@@ -125,8 +124,8 @@ class Fetcher:
         body = bytearray()
         async for data in response.aiter_raw():
             body += data
-            if len(body) > MAX_POLICY_SIZE:
-                raise ResponseError(f"larger than {MAX_POLICY_SIZE // 1024} KiB")
+            if len(body) > policy.MAX_SIZE:
+                raise ResponseError(policy.TOO_LARGE)
             await self._turns.take(1)  # Of a body in chunks of one octet, h11 has thousands at hand.
         await self._turns.take(1)  # Before it is parsed.
         return bytes(body)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from postfix_mtasts.sts.domain import MAX_NAME, HostnameError, hostname
 
 MAX_AGE_LIMIT = 31_557_600  # Seconds, about a year (RFC 8461, 3.2).
+MAX_SIZE = 65_536  # Octets of a file (RFC 8461, 3.3 suggests 64 KB).
+TOO_LARGE = f"larger than {MAX_SIZE // 1024} KiB"
 
 _DAY, _WEEK = 86_400, 604_800  # Seconds.
 _VERSION = "STSv1"

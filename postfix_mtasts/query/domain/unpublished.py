@@ -4,7 +4,6 @@ import pathlib
 import time
 
 from postfix_mtasts.query.output import QueryError, Status
-from postfix_mtasts.remote.fetcher import MAX_POLICY_SIZE
 from postfix_mtasts.remote.network import in_words
 from postfix_mtasts.sts import policy
 from postfix_mtasts.sts.domain import PolicyDomain
@@ -40,13 +39,13 @@ def policy_of(file: str, record_id: str) -> FetchObservation:
     """The policy in a file, as it would be fetched. Raises QueryError."""
     try:
         with pathlib.Path(file).open("rb") as opened:
-            body = opened.read(MAX_POLICY_SIZE + 1)
+            body = opened.read(policy.MAX_SIZE + 1)
     except OSError as error:
         raise QueryError(f"--policy {file}: {in_words(error)}", status=Status.USAGE) from error
     seen = FetchTrace(body=body)
-    if len(body) > MAX_POLICY_SIZE:
-        reason = f"larger than {MAX_POLICY_SIZE // 1024} KiB"
-        return PolicyInvalid(Failure(Stage.POLICY, reason, ResultType.POLICY_INVALID), record_id, reason, (), seen)
+    if len(body) > policy.MAX_SIZE:
+        failure = Failure(Stage.POLICY, policy.TOO_LARGE, ResultType.POLICY_INVALID)
+        return PolicyInvalid(failure, record_id, policy.TOO_LARGE, (), seen)
     try:
         parsed, findings = policy.parse(body)
     except policy.PolicyError as error:

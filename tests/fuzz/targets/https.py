@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator
 
 from postfix_mtasts.remote import fetcher
+from postfix_mtasts.sts import policy
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.observation import MAX_REASON, PolicyFetched
 from tests.fuzz.received import RESOLVER, TLS, Host, ToHost
@@ -51,7 +52,7 @@ def run(data: bytes) -> None:
     Host.pieces, Host.cut = list(slices(sent, chosen // 2 * 32 or len(sent) or 1)), bool(chosen % 2)
     seen = run_to_the_end(_FETCHER.fetch(_DOMAIN, "1"))
     if isinstance(seen, PolicyFetched):
-        assert len(seen.text.encode()) <= fetcher.MAX_POLICY_SIZE
+        assert len(seen.text.encode()) <= policy.MAX_SIZE
         # It knows of interim responses 100 alone, and h11 takes HTTP/2.1 for HTTP/1.1.
         if sent.startswith((b"HTTP/1.1 2", b"HTTP/1.0 2")):
             assert _by_http_client(sent) == seen.text.encode()
