@@ -9,7 +9,7 @@ from postfix_mtasts.daemon.exceptions import Exceptions
 from postfix_mtasts.daemon.explain import print_exception, tlsa_document
 from postfix_mtasts.postfix.reply import ReplyRules
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
-from postfix_mtasts.sts.entry import Apply, Entry, NoPolicy, Unavailable
+from postfix_mtasts.sts.entry import Apply, Entry, NoPolicy
 from postfix_mtasts.sts.exception import PolicyException
 
 JSON = dict[str, Any]
@@ -34,7 +34,7 @@ def print_known(
         "note": note
         and {
             "no_policy": isinstance(note.answer, NoPolicy),  # If false, it is unknown whether there is a policy.
-            "reason": reason_of(note.answer),
+            "reason": note.answer.reason,
             "until": entry.checked_at + note.ttl,
         },
         "unread": entry.unread,
@@ -42,11 +42,6 @@ def print_known(
         "dane": [{"next_hop": str(hop), "seen_at": seen.at} | tlsa_document(seen.observation) for hop, seen in dane],
         "exception": exception and print_exception(exception),
     }
-
-
-def reason_of(answer: NoPolicy | Unavailable) -> str:
-    """Why there is no policy."""
-    return answer.reason if isinstance(answer, NoPolicy) else str(answer.failure)
 
 
 def print_exceptions(exceptions: Exceptions) -> Iterator[JSON]:

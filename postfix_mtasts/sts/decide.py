@@ -236,7 +236,7 @@ def _no_record(entry: Entry, answer: NoPolicy | Unavailable, ttl: float, now: fl
     if not live:
         return _without_policy(entry, answer, min(max(ttl, NOTE_AT_LEAST), NOTE_AT_MOST), now)
     entry = replace(entry, note=noted(answer, NOTE_AT_LEAST))
-    notices = () if told and told.answer == answer else _not_renewed(live, _words(answer), now)
+    notices = () if told and told.answer == answer else _not_renewed(live, answer.reason, now)
     return Decision(entry, Apply(live.policy), notices=notices)
 
 
@@ -291,7 +291,3 @@ def _not_renewed(live: CachedPolicy, reason: str, now: float) -> tuple[Notice, .
     if not live.policy.mode.checks_hosts:
         return ()
     return (NotRenewed(reason, live.expires_at() - now, urgent=now > urgent_at(live)),)
-
-
-def _words(answer: NoPolicy | Unavailable) -> str:
-    return answer.reason if isinstance(answer, NoPolicy) else str(answer.failure)

@@ -33,6 +33,11 @@ class Unavailable:
     failure: Failure
     defer: bool = False  # Mail is deferred, because there may be a cached policy or TLSA records that we cannot read.
 
+    @property
+    def reason(self) -> str:
+        """Why there is no policy, as that of `NoPolicy`."""
+        return str(self.failure)
+
 
 @dataclass(frozen=True, slots=True)
 class YieldToDane:
