@@ -1,9 +1,13 @@
-"""Why this process cannot read or make a file: a folder or a right is missing. And as whom it works, and for whom."""
+"""Why this process cannot read or make a file: a folder or a right is missing. As whom it goes on, and who connects."""
 
 import os
 import pathlib
 import pwd
+import socket
 import stat
+import struct
+
+_UCRED = struct.Struct("iII")  # Process, user and group (unix(7)).
 
 
 def in_the_way(path: pathlib.Path, *, write: bool = False, create: bool = False) -> str:
@@ -75,3 +79,9 @@ def become_owner(folder: pathlib.Path) -> None:
         os.setgroups([owner.st_gid])
     os.setgid(owner.st_gid)
     os.setuid(owner.st_uid)
+
+
+def user_of(connection: socket.socket) -> int:
+    """The user who has made a connection to a Unix socket, as the kernel says."""
+    _, user, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return int(user)

@@ -43,7 +43,6 @@ import itertools
 import json
 import os
 import socket
-import struct
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -58,17 +57,17 @@ from postfix_mtasts.config import Endpoint, ExceptionSetting
 from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.daemon.exceptions import RefusedError
 from postfix_mtasts.daemon.explain import print_explanation
-from postfix_mtasts.daemon.known import print_exceptions, print_holding, print_known, reason_of
+from postfix_mtasts.daemon.known import print_exceptions, print_holding, print_known
 from postfix_mtasts.daemon.lookup import Lookup
 from postfix_mtasts.daemon.request import MAX_REQUEST, About, RequestError, parse_request
 from postfix_mtasts.daemon.shadow import Shadow
 from postfix_mtasts.log import events
+from postfix_mtasts.rights import user_of
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import Apply, Entry, NoPolicy, Unavailable
 
 MODE = 0o600  # The mode of the socket. Whoever makes the daemon forget a policy weakens the encryption of mail.
 GROUP_MODE = 0o660  # Its mode if a group may use it.
-_UCRED = struct.Struct("iII")  # Process, user and group (unix(7)).
 _TIMEOUT = 30.0  # Seconds for a client to send its request, or to read one line of the reply.
 _CHANGES = ("forget", "forget everywhere", "refresh", "refresh everywhere", "except", "unexcept")
 _ROWS_AT_ONCE = 10  # Rows that are sent before other tasks may run. The largest take two milliseconds each.
@@ -145,7 +144,7 @@ class Control:
             async with asyncio.timeout(_TIMEOUT):
                 line = await _line(reader)
             if line:
-                await self._reply(line, send, may_change=_peer(writer) in (0, os.geteuid()))
+                await self._reply(line, send, may_change=user_of(writer.get_extra_info("socket")) in (0, os.geteuid()))
         except (OSError, TimeoutError):
             pass  # The client has closed the connection, or does not respond.
         finally:
@@ -225,7 +224,7 @@ class Control:
         entry = await self._lookup.entry(domain)
         fetched = isinstance(answer, Apply) and answer.fetched  # If true, there is neither a note nor a failure.
         why = answer if isinstance(answer, NoPolicy | Unavailable) else entry.note and entry.note.answer
-        reason = reason_of(why) if why else str(entry.failed[0].failure) if entry.failed else None
+        reason = why.reason if why else str(entry.failed[0].failure) if entry.failed else None
         return self._document(domain, entry) | {"fetched": fetched, "reason": reason}
 
     async def _explain(self, domain: PolicyDomain) -> JSON:
@@ -277,13 +276,6 @@ class Control:
             "exceptions": print_holding(self._lookup.exceptions),
             "fleet": self._fleet and self._fleet.status(),
         }
-
-
-def _peer(writer: asyncio.StreamWriter) -> int:
-    """The user who has made a connection."""
-    credentials = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    _, user, _ = _UCRED.unpack(credentials)
-    return int(user)
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:

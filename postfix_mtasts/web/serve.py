@@ -12,7 +12,6 @@ import pwd
 import shutil
 import signal
 import socket
-import struct
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +23,7 @@ from postfix_mtasts.config import Config, Endpoint, UnixEndpoint
 from postfix_mtasts.config import Web as Settings
 from postfix_mtasts.daemon.listen import ListenError, close, listen
 from postfix_mtasts.daemon.service import notify
-from postfix_mtasts.rights import in_the_way
+from postfix_mtasts.rights import in_the_way, user_of
 from postfix_mtasts.web.app import application
 from postfix_mtasts.web.helper import Hands
 
@@ -35,7 +34,6 @@ LIFE = 200.0  # Seconds of a connection. A check of a domain may take one minute
 STOP_WITHIN = 5  # Seconds for requests that are under way at the end.
 MIN_TOKEN, MAX_TOKEN = 20, 1000  # Octets.
 MODE = 0o660
-_UCRED = struct.Struct("iII")  # Process, user and group (unix(7)).
 
 
 class StartError(Exception):
@@ -119,7 +117,7 @@ class Protocol(H11Protocol):
         loop = asyncio.get_running_loop()
         self._ends = [loop.call_later(REQUEST_WITHIN, self._no_request), loop.call_later(LIFE, transport.abort)]
         if transport.get_extra_info("socket").family == socket.AF_UNIX:
-            self.client = (_peer(transport), 0)
+            self.client = (_name_of(user_of(transport.get_extra_info("socket"))), 0)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End a connection."""
@@ -131,13 +129,6 @@ class Protocol(H11Protocol):
         cycle: object = self.cycle
         if cycle is None:
             self.transport.abort()
-
-
-def _peer(transport: asyncio.Transport) -> str:
-    """The user at the other end of a Unix socket."""
-    credentials = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    _, user, _ = _UCRED.unpack(credentials)
-    return _name_of(user)
 
 
 def _name_of(user: int) -> str:
