@@ -36,8 +36,12 @@ class Exchange:
         if not datagrams:
             family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
             datagrams = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            try:
+                datagrams.connect((server.host, server.port))
+            except OSError:
+                datagrams.close()  # If there is no way now, there may be one when it is asked again.
+                raise
             self._sockets[server] = datagrams
-            datagrams.connect((server.host, server.port))
             # Of a socket object, asyncio would first make the text of an error: that costs as much as the query.
             self._loop.add_reader(datagrams.fileno(), self._receive, server, datagrams)
         datagrams.send(self._asked(server).wire)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ from postfix_mtasts.sts.observation import (
 from postfix_mtasts.sts.record import Record
 from tests.unit.vectors import load
 from tests.world.dns import Behaviour, DnsServer, Query
+from tests.world.postfix import unfit
 
+needs_namespace = pytest.mark.skipif(unfit() is not None, reason=str(unfit()))
 DOMAIN = PolicyDomain("example.com")
 NAME = "_mta-sts.example.com"
 HOST = "mta-sts.example.com"
@@ -44,6 +47,16 @@ def dns() -> Iterator[DnsServer]:
 
 def resolver(*servers: DnsServer, timeout: float = 30.0) -> Resolver:
     return Resolver([InetEndpoint(server.address, server.port) for server in servers], timeout=timeout)
+
+
+@contextlib.contextmanager
+def local_address(address: str) -> Iterator[None]:
+    """An address that is this machine's for a while, in this namespace."""
+    subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["ip", "address", "del", f"{address}/32", "dev", "lo"], check=True)
 
 
 def failed(reason: str) -> DnsFailed:
@@ -216,6 +229,22 @@ async def test_next_server_is_asked_when_the_first_is_dead(dns: DnsServer) -> No
     with DnsServer("127.0.0.2") as dead:
         pass
     assert await resolver(dead, dns).record(DOMAIN) == FOUND
+
+
+@needs_namespace
+async def test_no_way_to_the_nameserver() -> None:
+    asked = Resolver([InetEndpoint("192.0.2.53", 53)], timeout=0.5)
+    assert await asked.record(DOMAIN) == failed("192.0.2.53: network is unreachable")
+
+
+@needs_namespace
+async def test_the_way_to_the_nameserver_comes_back_within_the_time() -> None:
+    server = InetEndpoint("192.0.2.53", 5353)
+    lookup = asyncio.create_task(Resolver([server], timeout=20.0).record(DOMAIN))
+    await asyncio.sleep(0)  # It has tried once.
+    with local_address(server.host), DnsServer(server.host, server.port) as dns:
+        dns.add_txt(NAME, b"v=STSv1; id=1;")
+        assert await lookup == FOUND
 
 
 async def test_next_server_is_not_asked_when_the_first_knows(dns: DnsServer) -> None:
