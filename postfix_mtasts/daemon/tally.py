@@ -23,14 +23,7 @@ from postfix_mtasts.sts.observation import (
 )
 
 NOTFOUND, TEMP = "notfound", "temp"
-ANSWERS = (
-    "secure",
-    "dane-only",
-    "encrypt",
-    "may",
-    NOTFOUND,
-    TEMP,
-)  # The levels of Postfix that a reply can have first.
+ANSWERS = ("secure", "dane-only", "encrypt", "may", NOTFOUND, TEMP)  # Levels of Postfix, then what is none.
 FAILED = "failed"
 # Upper bounds in seconds. A query is answered within server.answer_within, a discovery ends with fetch.timeout.
 _WAITS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 90.0)

@@ -66,7 +66,6 @@ async def serve(settings: Config, hands: Hands) -> None:
         loop = asyncio.get_running_loop()
         for end in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(end, _stop, server, end)
-        notify("READY=1")  # Who connects from now on is answered as soon as uvicorn runs.
         await server.serve(sockets=[listener.dup()])  # It closes what it gets, and the file has to go, too.
     finally:
         close(listener)
