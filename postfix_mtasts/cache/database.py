@@ -21,12 +21,11 @@ from typing import Any, NamedTuple, NoReturn
 
 import sqlitedict
 
-from postfix_mtasts.cache import salvage, statements
+from postfix_mtasts.cache import room, salvage, statements
 from postfix_mtasts.cache.counts import Counts
 from postfix_mtasts.cache.row import VERSION
 from postfix_mtasts.sqlite_reader import Reader, WrittenToError
 from postfix_mtasts.sts.policy import Mode
-from postfix_mtasts.sts.schedule import unused_since
 
 _TABLE = "policies"
 _BUSY_TIMEOUT = 1.0  # Seconds to wait for another process that has locked the database.
@@ -119,7 +118,22 @@ class Database:
         rows = {key: self.get(key) for key in (*known, *self._saved.keys() & set(keys))}
         return {key: row for key, row in rows.items() if row is not None}
 
-    def put(self, rows: Sequence[Write], now: float) -> int:
+    def make_room(self, rows: Sequence[Write], now: float) -> Iterator[None]:
+        """Delete others for rows that are to be written, if they take too much, in steps of some milliseconds each."""
+        with self._errors():
+            self._open()
+            new = sum(len(row.row) for row in rows)
+            if self._octets + new <= self._most or 0 <= now - self._full_at < _FULL_FOR:
+                return
+            self._octets = self._do(statements.OCTETS)
+            excess = self._octets + new - self._most
+            if excess > 0:
+                yield from room.steps(self._do, excess + self._most * _ROOM, now)
+                self._octets = self._do(statements.OCTETS)
+            if self._octets + new > self._most:
+                self._full_at = now
+
+    def put(self, rows: Sequence[Write]) -> int:
         """Write rows, all or none, and return for how many new domains there is no room: theirs are not written.
 
         What is written survives the end of this process when this returns, and a power cut after `sync`.
@@ -128,7 +142,7 @@ class Database:
         rows = [*saved, *rows]
         with self._errors():
             self._open()
-            may = self._in_bounds(rows, now)
+            may = self._in_bounds(rows)
             self._do(statements.PUT, json.dumps(may), VERSION)
         self._saved.clear()
         return len(rows) - len(may)
@@ -188,25 +202,13 @@ class Database:
             self._rows.close()
             self._rows = None
 
-    def _in_bounds(self, rows: Sequence[Write], now: float) -> Sequence[Write]:
-        """Those of the rows that may be written: all, or those of known domains if no room can be made."""
-        new = sum(len(row.row) for row in rows)
-        self._octets += new
-        if self._octets > self._most and not 0 <= now - self._full_at < _FULL_FOR:
-            self._make_room(new, now)
+    def _in_bounds(self, rows: Sequence[Write]) -> Sequence[Write]:
+        """Those of the rows that may be written: all, or those of known domains if there is no room."""
+        self._octets += sum(len(row.row) for row in rows)
         if self._octets <= self._most:
             return rows
         known = set(json.loads(self._do(statements.KNOWN, json.dumps([row.key for row in rows]))))
         return [row for row in rows if row.key in known]
-
-    def _make_room(self, needed: int, now: float) -> None:
-        self._octets = self._do(statements.OCTETS) + needed
-        if self._octets > self._most:
-            excess = self._octets - self._most * (1 - _ROOM)
-            self._do(statements.MAKE_ROOM, now, VERSION, excess, unused_since(now))
-            self._octets = self._do(statements.OCTETS) + needed
-        if self._octets > self._most:
-            self._full_at = now
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -284,7 +286,7 @@ class Database:
             raise DatabaseError(words, is_unusable=True) from why
         self._saved = salvage.readable(aside)
         with contextlib.suppress(DatabaseError):
-            self.put([], time.time())
+            self.put([])
         raise DatabaseError(f"{error}; set aside as {aside}", is_anew=True) from error
 
 

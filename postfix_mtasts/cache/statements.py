@@ -73,20 +73,24 @@ COUNT = """
 OCTETS = """
     SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size
 """
-# ?1 is the time, ?2 the version, ?3 how many octets are to be freed; domains that were last used by ?4 are unused. Rows
-# of another version may be anything.
-MAKE_ROOM = """
-    DELETE FROM policies WHERE key IN (
-        SELECT key FROM (
-            SELECT key, sum(octets) OVER (ORDER BY protects, last_used, key) - octets AS freed FROM (
-                SELECT
-                    key, length(value) AS octets, json_extract(value, '$.last_used') AS last_used,
-                    json_extract(value, '$.mode') = 'enforce' AND json_extract(value, '$.expires_at') >= ?1 AS protects
-                FROM policies WHERE json_valid(value) AND json_extract(value, '$.version') = ?2
-            ) WHERE NOT (protects AND last_used > ?4)
-        ) WHERE freed < ?3
+# ?1 is the time, ?2 the version; domains that were last used by ?3 are unused. Of ?5 rows behind the one with the
+# number ?4: the number of the last, and of each that may be deleted its number, its octets and its rank. That is the
+# day of its last use, and a million years later if it protects. Rows of another version may be anything.
+RANKS = """
+    SELECT CAST(json_array(
+        max(rowid), json(json_group_array(json_array(rowid, octets, rank)) FILTER (WHERE rank IS NOT NULL))
+    ) AS BLOB) FROM (
+        SELECT rowid, length(value) AS octets, CASE WHEN json_valid(value) THEN CASE
+            WHEN json_extract(value, '$.version') IS NOT ?2 THEN NULL
+            WHEN json_extract(value, '$.mode') IS NOT 'enforce' OR json_extract(value, '$.expires_at') < ?1
+                THEN CAST(json_extract(value, '$.last_used') / 86400 AS INTEGER)
+            WHEN json_extract(value, '$.last_used') <= ?3
+                THEN CAST(json_extract(value, '$.last_used') / 86400 + 365e6 AS INTEGER)
+        END END AS rank
+        FROM policies WHERE rowid > ?4 ORDER BY rowid LIMIT ?5
     )
 """
+DELETE = "DELETE FROM policies WHERE rowid IN (SELECT value FROM json_each(?1))"
 ALL = "SELECT CAST(key AS BLOB), CAST(value AS BLOB) FROM policies ORDER BY key"
 NEXT = "SELECT rowid, CAST(key AS BLOB), CAST(value AS BLOB) FROM policies WHERE rowid > ? ORDER BY rowid LIMIT 1"
 BEFORE = (

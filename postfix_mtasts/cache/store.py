@@ -241,10 +241,12 @@ class Store:
             for domain, (entry, stays) in batch.items()
             if stays and entry.cached
         ]
-        if refused := await self._call(self._database.put, rows, now):
-            self._complain(
-                DatabaseError(f"full of policies in use; policies of new domains, {refused} now, are not kept")
-            )
+        room = self._database.make_room(rows, now)
+        while not await self._call(next, room, True):  # Domains are read in between.
+            pass
+        if refused := await self._call(self._database.put, rows):
+            why = f"full of policies in use; policies of new domains, {refused} now, are not kept"
+            self._complain(DatabaseError(why))
         for domain, (entry, stays) in batch.items():
             if not stays:
                 await self._call(self._database.forget, domain.name, entry.last_used)

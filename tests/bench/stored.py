@@ -24,6 +24,6 @@ def database(folder: Path, count: int) -> Path:
         row = print_row(fetched(now))
         rows = Database(str(file))
         rows.open()
-        rows.put([Write(domain, row, now, now) for domain in names("policy", count)], now)
+        rows.put([Write(domain, row, now, now) for domain in names("policy", count)])
         rows.close()
     return file

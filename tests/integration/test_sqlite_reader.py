@@ -62,7 +62,7 @@ except (DatabaseError, PublishedError) as error:
 
 def policies(path: Path, numbers: range) -> None:
     database = Database(str(path))
-    database.put([Write(f"{number}.example", "x" * 500, -1e300, 1e300) for number in numbers], 0.0)
+    database.put([Write(f"{number}.example", "x" * 500, -1e300, 1e300) for number in numbers])
     database.close()
 
 

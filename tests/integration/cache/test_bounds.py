@@ -98,6 +98,33 @@ async def test_rows_of_another_version_are_not_deleted(path: Path) -> None:
     assert rows(path)["later.test"] == later
 
 
+async def test_domains_are_read_while_room_is_made(path: Path) -> None:
+    """Those go that were used last the longest ago, and only as many as needed."""
+    unused = {
+        PolicyDomain(f"{number}.test"): replace(ENTRY, last_used=NOW - (40 + number // 1000) * DAY)
+        for number in range(2000)
+    }
+    await put(path, unused)
+    new, bound = large("new"), path.stat().st_size
+    async with opened(path, bound / 4) as store:
+        store.put(PolicyDomain("new.test"), new)
+        done: list[str] = []
+        writing = asyncio.create_task(store.flush())
+        writing.add_done_callback(lambda _: done.append("written"))
+        await asyncio.sleep(0)
+        for number in range(3):
+            await store.get(PolicyDomain(f"{number}.test"))
+            done.append("read")
+        assert await writing
+        await asyncio.sleep(0)
+    assert done == ["read", "read", "read", "written"]
+    left = rows(path).keys()
+    gone = [len(print_row(entry)) for domain, entry in unused.items() if domain.name not in left]
+    first_day = [f"{number}.test" for number in range(1000, 2000)]
+    assert left == {"new.test", *(domain.name for domain in unused)} - set(first_day[: len(gone)])
+    assert sum(gone[:-1]) < len(print_row(new)) + bound / 8 <= sum(gone)
+
+
 async def test_what_waits_is_bounded_in_octets(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     entry = large("a")
     async with opened(path, 4 * 10 * octets(entry)) as store:
@@ -184,9 +211,9 @@ async def test_a_batch_is_bounded_in_octets(path: Path, monkeypatch: pytest.Monk
     batches: list[int] = []
     original = Database.put
 
-    def count(self: Database, rows: Sequence[Write], now: float) -> int:
+    def count(self: Database, rows: Sequence[Write]) -> int:
         batches.append(sum(len(row.row) for row in rows))
-        return original(self, rows, now)
+        return original(self, rows)
 
     monkeypatch.setattr(Database, "put", count)
     async with opened(path, 64 * MIB) as store:
