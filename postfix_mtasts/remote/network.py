@@ -33,8 +33,7 @@ _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # RFC 4291, 2.4; nothing el
 _NOT_GLOBAL = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv6Network("3fff::/20"))
 
 
-# Those of Postfix (smtp_tls_mandatory_ciphers = medium), but for key exchange in a finite field; see `tls_context`.
-MAIL_CIPHERS = "HIGH:MEDIUM:!aNULL:!kDHE"
+MAIL_CIPHERS = "HIGH:MEDIUM:!aNULL"  # Those of Postfix (smtp_tls_mandatory_ciphers = medium).
 
 # What OpenSSL calls some errors, and what an administrator should read.
 _NO_ISSUER = ("unable to get local issuer certificate", "unable to verify the first certificate")
@@ -83,7 +82,7 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION  # A host could ask for one handshake after the other.
     context.hostname_checks_common_name = False  # Only a DNS name in the SAN counts (RFC 8461, 3.3).
-    # The host would choose the finite field, and one of 10,000 bits takes a second. Browsers do not offer it either.
+    # The host would choose the finite field for the key exchange. Browsers do not offer it either.
     context.set_ciphers(":".join(cipher["name"] for cipher in context.get_ciphers() if cipher["kea"] != "kx-dhe"))
     if ca_file is None:
         return context

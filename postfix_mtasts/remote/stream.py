@@ -8,6 +8,7 @@ has cut (RFC 8446, 6.1).
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 from collections.abc import Callable
@@ -24,6 +25,10 @@ MAX_RECEIVED = 524_288
 # Records of TLS of one connection. A KeyUpdate in one costs OpenSSL as much as a policy, and has 27 octets.
 _MAX_RECORDS = 1000
 _HANDSHAKE, _RECORD_HEADER = 22, 5  # The type of a TLS record, and octets before its content (RFC 8446, 5.1).
+# Types of handshake messages, and octets before their content (RFC 5246, 7.4).
+_SERVER_HELLO, _SERVER_KEY_EXCHANGE, _MESSAGE_HEADER = 2, 12, 4
+# Bits of a finite field for the key exchange: OpenSSL works in it for 30 ms, in one of 10,000 bits for a second.
+_MAX_FIELD = 4096
 # What makes a ServerHello a HelloRetryRequest (RFC 8446, 4.1.3); and its key_share, if it names a finite field (4.2.7).
 RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 _FINITE_FIELD = bytes.fromhex("0033 0002 01")
@@ -40,14 +45,17 @@ class NetworkError(Exception):
 class Records:
     """Sees the records of TLS that come. `count` says how many there were.
 
-    And it sees whether a host wants key exchange in a finite field, before OpenSSL works in one, for a tenth of a
-    second. TLS 1.3 offers fields of up to 8,192 bits, and Python's ssl cannot leave them out.
+    And it sees in which finite field a host wants the key exchange, before OpenSSL works in it: `refused` is why it
+    must not. TLS 1.3 offers fields of up to 8,192 bits, and Python's ssl cannot leave them out. In TLS 1.2, where they
+    are offered to MX hosts as by Postfix, the host chooses any.
     """
 
     def __init__(self) -> None:
         self.count = 0
+        self.refused = ""
         self._header, self._left = bytearray(), 0  # Of the record that is coming: its header, and octets to come.
-        self._messages = bytearray()
+        self._messages = bytearray()  # Of the handshake: those that are not complete.
+        self._cipher = 0
 
     def take(self, data: bytes) -> None:
         """Take the next octets of the connection."""
@@ -57,7 +65,7 @@ class Records:
                 part = data[at : at + self._left]
                 self._left -= len(part)
                 if self._header[0] == _HANDSHAKE:
-                    self._messages += part
+                    self._collect(part)
             else:
                 if len(self._header) == _RECORD_HEADER:
                     self._header.clear()
@@ -68,13 +76,34 @@ class Records:
                     self._left = int.from_bytes(self._header[3:])
             at += len(part)
 
-    def want_finite_field(self) -> bool:
-        """Whether a request for one is in the messages of the handshake so far."""
-        begin = self._messages.find(RETRY)
-        if begin < 0:
-            del self._messages[: -len(RETRY)]
-            return False
-        return self._messages.find(_FINITE_FIELD, begin) >= 0
+    def _collect(self, part: bytes) -> None:
+        self._messages += part
+        while len(self._messages) >= _MESSAGE_HEADER:
+            end = _MESSAGE_HEADER + int.from_bytes(self._messages[1:_MESSAGE_HEADER])
+            if len(self._messages) < end:
+                break
+            self._look_at(self._messages[0], bytes(self._messages[_MESSAGE_HEADER:end]))
+            del self._messages[:end]
+
+    def _look_at(self, kind: int, content: bytes) -> None:
+        if kind == _SERVER_HELLO:
+            _, random, rest = content[:2], content[2:34], content[34:]
+            at = 1 + int.from_bytes(rest[:1])  # Behind the session id.
+            self._cipher = int.from_bytes(rest[at : at + 2])
+            if random == RETRY and _FINITE_FIELD in rest:
+                self.refused = "the host wants a finite field for the key exchange (ffdhe)"
+        elif kind == _SERVER_KEY_EXCHANGE and self._cipher in _dhe():
+            bits = 8 * int.from_bytes(content[:2])  # Of its prime, which comes first (RFC 5246, 7.4.3).
+            if bits > _MAX_FIELD:
+                self.refused = f"the host wants a finite field of {bits} bits for the key exchange (DHE)"
+
+
+@functools.cache
+def _dhe() -> frozenset[int]:
+    """The ciphers of TLS 1.2 whose key exchange is in a finite field."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_ciphers("kDHE:@SECLEVEL=0")
+    return frozenset(cipher["id"] & 0xFFFF for cipher in context.get_ciphers())
 
 
 class Stream:
@@ -142,8 +171,8 @@ class Stream:
         self._records.take(data)
         if self._records.count > _MAX_RECORDS:
             raise NetworkError(f"the host sent more than {_MAX_RECORDS} records of TLS without an end")
-        if not self.tls and self._records.want_finite_field():
-            raise NetworkError("the host wants a finite field for the key exchange (ffdhe)")
+        if self._records.refused:
+            raise NetworkError(self._records.refused)
         if data:
             self._incoming.write(data)
         else:

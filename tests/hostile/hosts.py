@@ -112,7 +112,7 @@ HANDSHAKES = [
     _tls("such a retry octet by octet", retry_with_large_field(size=1), FFDHE, octets=8 * KIB),
     _flood("such a retry behind others", retry_with_large_field(bytes.fromhex(HELLO_REQUEST) * 500), FFDHE),
     _tls("a curve that takes a retry", on_curve("secp521r1"), SECURE),
-    _tls("a field of 10,000 bits", tls(kind="RSA", only=TLS1_2, large_field=True), _alert("handshake failure")),
+    _tls("a field of 10,000 bits", tls(kind="RSA", only=TLS1_2, field=10_000), _alert("handshake failure")),
     _tls("TLS 1.0", tls(only=TLS1), NO_COMMON_VERSION),
     _tls("TLS 1.1", tls(only=TLS1_1), NO_COMMON_VERSION),
     _tls("TLS 1.2", tls(only=TLS1_2), SECURE),

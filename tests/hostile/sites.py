@@ -16,7 +16,6 @@ TLS13 = bytes.fromhex("002b 0002 0304")  # Its extension.
 _KEY_SHARE = b"\x00\x33"
 _HANDSHAKE = b"\x16\x03\x03"
 _FFDHE8192 = b"\x01\x04"
-_FIELD = 3**6309  # Of 10,000 bits; OpenSSL takes no larger one, and does not see that this is no prime.
 
 
 def at(*addresses: str) -> Site:
@@ -50,10 +49,13 @@ def sealed(*contents: bytes) -> Site:
 
 
 def tls(
-    *names: str, kind: Kind = "good", only: ssl.TLSVersion | None = None, ciphers: str = "", large_field: bool = False
+    *names: str, kind: Kind = "good", only: ssl.TLSVersion | None = None, ciphers: str = "", field: int = 0
 ) -> Site:
-    """A good answer, in TLS that differs so. {} among the names of the certificate stands for the policy host."""
-    context = partial(_context, names=names or ("{}",), kind=kind, only=only, ciphers=ciphers, large_field=large_field)
+    """A good answer, in TLS that differs so. {} among the names of the certificate stands for the policy host.
+
+    With `field`, the key exchange is in a finite field of so many bits. OpenSSL takes no more than 10,000.
+    """
+    context = partial(_context, names=names or ("{}",), kind=kind, only=only, ciphers=ciphers, field=field)
     return Site([ANSWER], context)
 
 
@@ -122,18 +124,19 @@ def _context(
     kind: Kind = "good",
     only: ssl.TLSVersion | None = None,
     ciphers: str = "",
-    large_field: bool = False,
+    field: int = 0,
 ) -> ssl.SSLContext:
     issued = ca.issue(*(name.format(host) for name in names), kind=kind)
     oldest = ssl.TLSVersion.TLSv1 if kind == "weak key" else ssl.TLSVersion.TLSv1_2  # OpenSSL takes the key then.
     context = issued.server_context(only or oldest, only or ssl.TLSVersion.MAXIMUM_SUPPORTED)
     if ciphers:
         context.set_ciphers(ciphers)
-    if large_field:
+    if field:
         context.set_ciphers("DHE")
         file = issued.file.with_suffix(".dh")
-        field = _der(2, _FIELD.to_bytes(1251, "big")) + _der(2, b"\x02")
-        file.write_text(ssl.DER_cert_to_PEM_cert(_der(48, field)).replace("CERTIFICATE", "DH PARAMETERS"))
+        prime = 2**field - 1  # It is none, and OpenSSL does not see that.
+        content = _der(2, prime.to_bytes(field // 8 + 1, "big")) + _der(2, b"\x02")
+        file.write_text(ssl.DER_cert_to_PEM_cert(_der(48, content)).replace("CERTIFICATE", "DH PARAMETERS"))
         context.load_dh_params(str(file))
     return context
 

@@ -26,21 +26,30 @@ async def test_a_reply_octet_by_octet_costs_no_more_than_to_read_it(monkeypatch:
 
 
 @pytest.mark.usefixtures("namespace")
-async def test_a_host_whose_certificate_is_only_shown_does_not_choose_what_the_handshake_costs(tmp_path: Path) -> None:
-    """In a finite field of 10,000 bits, each handshake would take a second, in which no query is answered."""
-    site = tls(kind="RSA", only=ssl.TLSVersion.TLSv1_2, large_field=True)
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("bits", [2048, 4096, 4104, 10_000])
+async def test_key_exchange_in_a_finite_field(tmp_path: Path, bits: int, known: bool) -> None:
+    """The host chooses it. In one of 10,000 bits, a handshake would take a second, in which no query is answered.
+
+    Whether the CA is known or the certificate is only shown, Postfix connects to all of them.
+    """
+    site = tls(kind="RSA", only=ssl.TLSVersion.TLSv1_2, field=bits)
     assert site.tls
     trusted, other = (tmp_path / name for name in ("trusted", "other"))
     for folder in (trusted, other):
         folder.mkdir()
-    context = mail_tls_context("", "", str(Ca(trusted).file))
-    prober = probe.Prober(RESOLVER, context, "client.example")
-    with SmtpServer("127.0.1.1", context=site.tls(Ca(other), "mx.example.com")):
+    ours = Ca(trusted)
+    prober = probe.Prober(RESOLVER, mail_tls_context("", "", str(ours.file)), "client.example")
+    with SmtpServer("127.0.1.1", context=site.tls(ours if known else Ca(other), "mx.example.com")):
         begun = time.thread_time()
         found = await prober.probe("mx.example.com", "127.0.1.1", 25)
         assert time.thread_time() - begun < 0.3
-    assert found.problem == "the host sent TLS alert 'handshake failure'"
-    assert found.certificate == b""
+    if bits > 4096:
+        assert found.unclear == f"the host wants a finite field of {bits} bits for the key exchange (DHE)"
+        assert (found.problem, found.certificate, found.tls) == (None, b"", "")
+    else:
+        assert (found.unclear, bool(found.problem), bool(found.certificate)) == (None, not known, True)
+        assert found.tls == ("TLSv1.2 DHE-RSA-AES256-GCM-SHA384" if known else "")
 
 
 async def test_no_more_connections_are_open_at_once_than_that(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ def test_what_looks_like_many_retries_costs_as_much_as_one() -> None:
     begin = time.process_time()
     for at in range(0, len(sent), SMALLEST):
         records.take(sent[at : at + SMALLEST])
-        assert not records.want_finite_field()
+        assert not records.refused
     assert records.count == len(sent) // (5 + len(content))
     assert time.process_time() - begin < 2  # Some milliseconds; each with each would be many seconds.
 
