@@ -39,6 +39,8 @@ from postfix_mtasts.sts.observation import Asked, Due
 # At most so many known policies are looked up again at once; the next query will, when DNS is well again. New domains,
 # which may all hang, do not count, so that they do not keep known policies from being checked.
 MAX_BEHIND = 100
+# Of them, those of one owner, whose nameservers may hang: by labels at the end of domains, what may be under way.
+_MAX_OF_OWNER = {2: 50, 3: 25}
 _MINUTES = 10  # For which the results of discoveries are counted.
 
 
@@ -199,11 +201,19 @@ class Lookup:
 
     def _begin_behind(self, domain: PolicyDomain, decision: Decision) -> None:
         """Perform the action of a decision, unless enough is under way behind answers."""
-        if domain in self._behind or len(self._behind) >= MAX_BEHIND:
+        if domain in self._behind or not self._has_place(domain):
             return
         self._behind.add(domain)
         task = self._discoveries.begin(domain, lambda: self._run(domain, decision))
         task.add_done_callback(lambda _: self._behind.discard(domain))
+
+    def _has_place(self, domain: PolicyDomain) -> bool:
+        if len(self._behind) < min(_MAX_OF_OWNER.values()):
+            return True
+        return len(self._behind) < MAX_BEHIND and all(
+            sum(other.end(labels) == domain.end(labels) for other in self._behind) < most
+            for labels, most in _MAX_OF_OWNER.items()
+        )
 
     async def _beside_dane(self, hop: NextHop, answer: Answer, until: float) -> tuple[Answer, float]:
         """What DANE leaves of an answer that holds until some time; and until when that holds."""

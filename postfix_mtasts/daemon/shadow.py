@@ -20,7 +20,6 @@ from postfix_mtasts.cache.withheld import Gathered, WithheldError
 from postfix_mtasts.config import Config
 from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.daemon.lookup import Lookup
-from postfix_mtasts.daemon.refresh import owner
 from postfix_mtasts.delivery.fate import Fate
 from postfix_mtasts.delivery.hosts import Attempt
 from postfix_mtasts.delivery.mx import Rules
@@ -39,6 +38,7 @@ from postfix_mtasts.sts.policy import Mode, Policy
 PAUSE = 1.0  # Seconds between two domains.
 DEADLINE = 30.0  # Seconds for one domain: DNS, and three MX hosts that hang or many that answer.
 CONCURRENCY = 30  # Domains under way: one a second for as long as each may take.
+_OWNER_LABELS = 2  # At the end of a domain.
 _SAVE = 60.0  # Seconds between two writes of the file.
 
 JSON = dict[str, Any]
@@ -272,13 +272,13 @@ class _Queue:
     """Next hops that are due, each once; the owners of domains take turns."""
 
     def __init__(self) -> None:
-        self._owners: OrderedDict[tuple[str, ...], deque[NextHop]] = OrderedDict()
+        self._owners: OrderedDict[str, deque[NextHop]] = OrderedDict()
         self._hops: set[NextHop] = set()
 
     def put(self, hop: NextHop) -> None:
         """Put a next hop at the end of its owner's, unless it is there."""
         if hop not in self._hops and len(self._hops) < withheld.MAX_HOPS:
-            self._owners.setdefault(owner(hop.domain), deque()).append(hop)
+            self._owners.setdefault(hop.domain.end(_OWNER_LABELS), deque()).append(hop)
             self._hops.add(hop)
 
     def pop(self) -> NextHop | None:

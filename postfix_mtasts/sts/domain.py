@@ -44,6 +44,10 @@ class PolicyDomain:
         """The host that serves its policy (RFC 8461, 3.3)."""
         return _HOST_LABEL + self.name
 
+    def end(self, labels: int) -> str:
+        """Its last labels. By two of them its owner is told, near enough: example.com, but all of co.uk too."""
+        return ".".join(self.name.rsplit(".", labels)[-labels:])
+
     def __str__(self) -> str:
         return self.name
 

@@ -69,7 +69,7 @@ class Service:
             allow_addresses=[ipaddress.ip_network("127.0.0.0/8")],
             port=self.https.port,
         )
-        store = Store(str(folder / "policies.sqlite"), clock)
+        self.store = store = Store(str(folder / "policies.sqlite"), clock)
         await store.open()
         memory, dane = Memory(policies=10, notes=notes, clock=clock), Dane(resolver, 10, clock)
         self.exceptions = Exceptions(folder / "exceptions.json", clock)
@@ -298,6 +298,26 @@ async def test_known_policies_are_looked_up_again_though_new_domains_hang(world:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("hanging", "other", "most"),
+    [("x{}.bad.test", "good.test", 50), ("x{}.bad.co.test", "good.co.test", 25)],
+)
+async def test_an_owner_whose_nameservers_hang_leaves_places_to_others(
+    world: Service, tmp_path: Path, hanging: str, other: str, most: int
+) -> None:
+    known = Entry(CachedPolicy(parse(POLICY.encode())[0], POLICY, "1", START), checked_at=START - 301, last_used=START)
+    domains = [*(hanging.format(number) for number in range(2 * MAX_BEHIND)), other]
+    async with world.running(tmp_path):
+        for name in domains:
+            world.dns.set_behaviour(f"_mta-sts.{name}", Behaviour(silent=True))
+            world.store.put(PolicyDomain(name), known)
+        for name in domains:
+            assert await world.ask(name) == [(None, SECURE)]
+        while f"_mta-sts.{other}" not in (asked := {query.name for query in world.dns.queries}):
+            await asyncio.sleep(0.01)
+    assert asked == {f"_mta-sts.{name}" for name in (*domains[:most], other)}
 
 
 class Exhausted(Resolver):

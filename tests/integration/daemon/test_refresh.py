@@ -146,6 +146,16 @@ async def test_who_hangs_holds_up_a_place_for_seconds_only(
             ["1.bad.test", "a.test", "x.b.test", "2.bad.test", "bad.test", "3.bad.test"],
             id="one that has many takes turns",
         ),
+        pytest.param(
+            ["1.bad.co.test", "2.bad.co.test", "3.bad.co.test", "other.co.test", "a.test", "x.last.co.test"],
+            ["1.bad.co.test", "a.test", "other.co.test", "x.last.co.test", "2.bad.co.test", "3.bad.co.test"],
+            id="many owners below one name take turns too",
+        ),
+        pytest.param(
+            ["a.b.1.bad.c.co.test", "a.b.2.bad.c.co.test", "3.bad.c.co.test", "good.c.co.test"],
+            ["a.b.1.bad.c.co.test", "good.c.co.test", "a.b.2.bad.c.co.test", "3.bad.c.co.test"],
+            id="by four labels at most",
+        ),
     ],
 )
 def test_owners_take_turns(due: list[str], turns: list[str]) -> None:
