@@ -53,7 +53,7 @@ class Others:
         """Have what others tell of domains learned from now on, and tell them the policies at hand if they need it."""
 
         async def changed(domain: PolicyDomain) -> None:
-            theirs = await self._fleet.look(domain)
+            theirs = await self._fleet.look(domain, within=TURN)  # Nobody waits for it.
             if theirs and theirs.entry:
                 await learn(domain, KnownElsewhere(theirs.entry))
 
@@ -87,7 +87,7 @@ class Turn:
         clock = asyncio.get_running_loop().time
         end, pause, token = clock() + self._seconds, _FIRST_PAUSE, ""
         while decision.action:
-            theirs = await self._fleet.look(self._domain, token, max(_LAST_LOOK, min(end - clock(), WITHIN)))
+            theirs = await self._fleet.look(self._domain, token, max(_LAST_LOOK, end - clock()))
             if not theirs:
                 return decision
             if theirs.is_ours:

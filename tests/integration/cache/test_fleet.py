@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from postfix_mtasts.cache.fleet import WITHIN, Fleet
-from postfix_mtasts.cache.fleet_jobs import FleetError, Theirs
+from postfix_mtasts.cache.fleet_jobs import FleetError, Job, Seen, Theirs
 from postfix_mtasts.cache.fleet_server import FleetServer
 from postfix_mtasts.config_fleet import FleetPlace
+from postfix_mtasts.daemon.together import Others
 from postfix_mtasts.sts.domain import PolicyDomain
+from postfix_mtasts.sts.elsewhere import ForgottenElsewhere, KnownElsewhere
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch, NoPolicy, Note
 from postfix_mtasts.sts.observation import Failure, Stage
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
@@ -197,13 +199,6 @@ async def test_a_value_of_another_domain_or_of_a_later_version_is_unknown(
     ]
 
 
-async def test_a_turn_that_never_ends_is_nobody_s(server: Shared) -> None:
-    async with relay(server.place) as one:
-        with server.admin() as admin:
-            admin.set("mtasts:l:example.com", "for ever")
-        assert await looked(one, DOMAIN, one.token()) == Theirs(None, is_ours=False, is_theirs=False)
-
-
 async def without(fleet: Fleet) -> float:
     """Ask a fleet whose server fails, twice: it is not there. The seconds that both took."""
     begun = time.monotonic()
@@ -263,7 +258,7 @@ def _answers(*answers: bytes) -> Iterator[FleetPlace]:
 async def test_a_reply_that_is_cut_or_none_is_not_taken(reply: bytes) -> None:
     now = f"{time.time():.0f}".encode()
     clock = b"*2\r\n$10\r\n" + now + b"\r\n$1\r\n0\r\n"
-    with _answers(clock, b"*0\r\n:1\r\n:0\r\n:0\r\n$-1\r\n$1\r\n0\r\n*0\r\n", reply) as place:
+    with _answers(clock, b"*0\r\n:1\r\n:0\r\n:0\r\n$-1\r\n$14\r\n1700000000.000\r\n*0\r\n", reply) as place:
         async with relay(place) as one:
             assert one.status()["works"], one.status()
             assert await without(one) < WITHIN + 1
@@ -355,3 +350,32 @@ async def test_news_is_heard(server: Shared) -> None:
         name, at = await heard.get()
         assert (name, at is not None and abs(at - time.time()) < 60) == ("example.com", True)
         work.cancel()
+
+
+class Late(FleetServer):
+    """A server, or a machine, that takes longer than a domain may wait for it."""
+
+    def do(self, jobs: Sequence[Job]) -> list[Seen]:
+        time.sleep(2 * WITHIN)
+        return super().do(jobs)
+
+
+async def test_news_is_looked_at_though_the_server_is_late(server: Shared) -> None:
+    learned = []
+
+    async def learn(domain: PolicyDomain, told: KnownElsewhere | ForgottenElsewhere) -> None:
+        learned.append((domain, told))
+
+    fleet = Fleet(Late(server.place), str(server.place))
+    Others(fleet).follow(learn, list)
+    try:
+        async with relay(server.place) as other:
+            await shared(other, DOMAIN, entry := known(time.time()))
+        while not learned:
+            await fleet.beat()  # Again if this machine was too busy for the server.
+            failures = fleet.status()["failures"]
+            await fleet.on_changed(DOMAIN)
+            assert learned or fleet.status()["failures"] > failures
+        assert learned == [(DOMAIN, KnownElsewhere(entry))]
+    finally:
+        await fleet.aclose()
