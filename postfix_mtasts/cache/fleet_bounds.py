@@ -23,6 +23,10 @@ _PIECE = 2**14  # Octets that are sent in one step.
 PARSER: Any = vars(redis.connection).get("_RESP2Parser") or vars(redis.connection)["PythonParser"]
 
 
+class TooLongError(redis.ConnectionError):
+    """An answer has more octets or lines than any that this program asks for."""
+
+
 class BoundedSocket:
     """A socket of which no more is read than that, until something else is sent. `seconds` are for a round trip."""
 
@@ -57,7 +61,7 @@ class BoundedSocket:
         self.octets += len(data)
         self._lines += data.count(b"\n")
         if self.octets > self._most or self._lines > MAX_LINES:
-            raise redis.ConnectionError("an answer that is too long")
+            raise TooLongError("an answer that is too long")
         return data
 
     def _check_time(self) -> None:

@@ -34,7 +34,7 @@ def errors() -> Iterator[None]:
     except FleetError:
         raise
     except Exception as error:
-        raise FleetError(ascii(str(error)[:_MAX_REASON])[1:-1] or type(error).__name__) from error
+        raise FleetError(ascii(str(error)[:_MAX_REASON])[1:-1].rstrip(".") or type(error).__name__) from error
 
 
 def connect(place: FleetPlace, timeout: float = TIMEOUT) -> Any:

@@ -14,6 +14,7 @@ Only a daemon with [fleet] imports this module, and so redis-py.
 
 import contextlib
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,7 @@ from postfix_mtasts.cache.fleet_jobs import (
 )
 from postfix_mtasts.cache.shared import MAX_VALUE
 from postfix_mtasts.config_fleet import FleetPlace
+from postfix_mtasts.sts.elsewhere import MAX_SKEW
 
 _GONE_AFTER = 60.0  # Seconds after which a relay that was not seen counts as gone.
 _REMEMBERED = 86400.0  # Seconds for which it is remembered that a domain was forgotten.
@@ -69,13 +71,18 @@ _RELEASE = "if redis.pcall('GET', KEYS[1]) == ARGV[1] then return redis.call('DE
 
 
 class FleetServer:
-    """The server at a place. Each method but `listen` is called in one and the same thread, and raises FleetError."""
+    """The server at a place. Each method but `listen` is called in one and the same thread, and raises FleetError.
 
-    def __init__(self, place: FleetPlace) -> None:
+    Each step may take `timeout` seconds.
+    """
+
+    def __init__(self, place: FleetPlace, timeout: float = TIMEOUT) -> None:
         self._place = place
+        self._timeout = timeout
         self._prefix = place.prefix
         self._client: Any = None
         self._beaten_at = 0.0  # By the server's clock.
+        self._endless: set[str] = set()  # Keys of turns that never end, which are none of ours.
 
     def do(self, jobs: Sequence[Job]) -> list[Seen]:
         """Do jobs in one round trip; what each `Look` saw, in their order."""
@@ -84,11 +91,15 @@ class FleetServer:
             for job in jobs:
                 self._queue(pipe, job)
             replies = iter(pipe.execute(raise_on_error=False))
-            return [self._seen(job, replies) for job in jobs if not self._skip(job, replies)]
+            seen = [self._seen(job, replies) for job in jobs if not self._skip(job, replies)]
+            endless, self._endless = self._endless, set()
+            if endless:
+                self._connected().delete(*endless)
+            return seen
 
     def beat(self, name: str, since: float = 0.0) -> Here:
         """Say that we are there; the server's clock, and what was forgotten after a time, the earliest first."""
-        with self._errors():
+        with self._mending():
             client = self._connected()
             seconds, micro = client.time()
             now = seconds + micro / 1e6
@@ -101,6 +112,11 @@ class FleetServer:
             pipe.get(self._key("since"))
             pipe.zrangebyscore(self._key("forgotten"), f"({since!r}", "+inf", 0, MAX_FORGOTTEN, withscores=True)
             latest, *_, begun, names = pipe.execute()
+            if _time(begun) is None:
+                client.delete(self._key("since"))  # The next beat sets it.
+            for key, scored in (("relays", latest), ("forgotten", names)):
+                if scored and scored[-1][1] > now + MAX_SKEW:  # It would stay for ever.
+                    client.zremrangebyscore(self._key(key), now + MAX_SKEW, "+inf")
             # Whoever was seen last, it was not before our last beat.
             remembered = float(latest[0][1]) if latest else 0.0
             restored = remembered if remembered < self._beaten_at else None
@@ -110,7 +126,7 @@ class FleetServer:
     def forget(self, domain: str, now: float) -> int:
         """Delete what is known of a domain, and tell all relays; how many were listening."""
         news = json.dumps({"forget": domain, "at": now})
-        with self._errors():
+        with self._mending():
             pipe = self._connected().pipeline(transaction=True)
             pipe.delete(self._key(f"d:{domain}"))
             pipe.zadd(self._key("forgotten"), {domain: now})
@@ -124,11 +140,11 @@ class FleetServer:
 
     def relays(self) -> tuple[list[tuple[bytes, float]], float | None]:
         """The relays that are there, each with when it was last seen; and since when there is what is shared."""
-        with self._errors():
+        with self._mending():
             client = self._connected()
             since = client.get(self._key("since"))
             relays = client.zrange(self._key("relays"), 0, MAX_RELAYS - 1, withscores=True)
-            return list(relays), float(since) if since else None
+            return list(relays), _time(since)
 
     def count(self, cursor: int) -> tuple[int, int]:
         """From a cursor on, at first 0: the next one, 0 at the end, and how many domains are shared up to there."""
@@ -200,13 +216,14 @@ class FleetServer:
         if isinstance(job, Look) and job.token:
             taken, left = _raise(next(replies)), _raise(next(replies))
             is_ours = bool(taken)
+            if left == -1 or left > TURN * 1000:
+                self._endless.add(self._key(f"l:{job.domain}"))
         value = next(replies)
         if isinstance(value, redis.ResponseError) and str(value).startswith("WRONGTYPE"):
             value = b"\0"  # It is something else, which nobody of us has written.
         value = _raise(value) or None
         if not isinstance(value, bytes | None):
             raise TypeError("a reply to something else than was asked")
-        # A turn that never ends is none of ours.
         return Seen(value, is_ours, not is_ours and 0 <= left <= TURN * 1000)
 
     def _key(self, name: str) -> str:
@@ -214,8 +231,22 @@ class FleetServer:
 
     def _connected(self) -> Any:
         if self._client is None:
-            self._client = connect(self._place)
+            self._client = connect(self._place, self._timeout)
         return self._client
+
+    @contextmanager
+    def _mending(self) -> Iterator[None]:
+        """If somebody else has written to a key that is no domain's, delete all of these, and raise FleetError once."""
+        with self._errors():
+            try:
+                yield
+            except (redis.ResponseError, fleet_bounds.TooLongError) as error:
+                if isinstance(error, redis.ResponseError) and "WRONGTYPE" not in str(error):
+                    raise
+                self.close()
+                keys = [self._key(name) for name in ("relays", "forgotten", "since")]
+                self._connected().delete(*keys)
+                raise FleetError(f"somebody else has written to {' or '.join(keys)}, which were deleted") from error
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -225,6 +256,11 @@ class FleetServer:
         except FleetError:
             self.close()  # A reply that comes late must not be taken for the next one.
             raise
+
+
+def _time(text: bytes | None) -> float | None:
+    """A time as `beat` stores it, in seconds since the epoch; None if it is none."""
+    return float(text) if text and re.fullmatch(rb"[0-9]{1,12}\.[0-9]{3}", text) else None
 
 
 def _raise(reply: Any) -> Any:
