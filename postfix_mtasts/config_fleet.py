@@ -15,7 +15,10 @@ _MAX_CREDENTIALS = 1024  # Octets of the file.
 
 @dataclass(frozen=True, slots=True)
 class FleetPlace:
-    """A server by its host and port or its socket, or sentinels that know it by a name; and how to speak to it."""
+    """A server by its host and port or its socket, or sentinels that know it by a name; and how to speak to it.
+
+    `user` and `password` are what the file `credentials` had at the start, if there is one.
+    """
 
     server: tuple[str, int] | UnixEndpoint | None
     sentinels: tuple[tuple[str, int], ...] = ()
@@ -25,6 +28,7 @@ class FleetPlace:
     database: int = 0
     user: str = ""
     password: str = field(default="", repr=False)
+    credentials: str = ""
     prefix: str = "mtasts:"
 
     def __str__(self) -> str:
@@ -53,10 +57,11 @@ def read_fleet(fleet: Fleet) -> FleetPlace | None:
     if fleet.credentials:
         if user or password:
             raise ConfigError("fleet.credentials: fleet.url has credentials too: remove them there")
-        user, password = _read_credentials(fleet.credentials)
+        user, password = read_credentials(fleet.credentials)
     if fleet.ca_file:
         _check_ca_file(fleet.ca_file)
-    common: dict[str, Any] = {"ca_file": fleet.ca_file, "user": user, "password": password, "prefix": fleet.prefix}
+    common: dict[str, Any] = {"ca_file": fleet.ca_file, "user": user, "password": password}
+    common |= {"credentials": fleet.credentials, "prefix": fleet.prefix}
     if not url:
         places = tuple((one.host, one.port) for one in sentinels)
         return FleetPlace(None, places, fleet.name, schemes == {"rediss"}, **common)
@@ -73,7 +78,8 @@ def _check_ca_file(name: str) -> None:
         raise ConfigError(f'fleet.ca_file = "{name}": {why}') from error
 
 
-def _read_credentials(name: str) -> tuple[str, str]:
+def read_credentials(name: str) -> tuple[str, str]:
+    """The user and the password in a file. Raises ConfigError."""
     path = pathlib.Path(name)
     try:
         with path.open("rb") as file:

@@ -6,7 +6,7 @@ Each step takes `timeout` seconds at most. Nothing is tried a second time: what 
 import inspect
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import redis
@@ -15,8 +15,8 @@ from redis.retry import Retry
 
 from postfix_mtasts.cache import fleet_bounds
 from postfix_mtasts.cache.fleet_jobs import FleetError
-from postfix_mtasts.config import UnixEndpoint
-from postfix_mtasts.config_fleet import FleetPlace
+from postfix_mtasts.config import ConfigError, UnixEndpoint
+from postfix_mtasts.config_fleet import FleetPlace, read_credentials
 from postfix_mtasts.config_fleet_values import is_loopback
 
 TIMEOUT = 0.2  # Seconds for one step of the daemon: to connect, to send, to receive.
@@ -118,7 +118,12 @@ def _client(kind: Any, place: FleetPlace, at: At, timeout: float, own: dict[str,
 
 
 def _credentials(place: FleetPlace) -> dict[str, Any]:
-    return {"username": place.user or None, "password": place.password or None}
+    """As the file has them now: they may be changed while the daemon runs."""
+    user, password = place.user, place.password
+    if place.credentials:
+        with suppress(ConfigError):
+            user, password = read_credentials(place.credentials)
+    return {"username": user or None, "password": password or None}
 
 
 def _options(timeout: float) -> dict[str, Any]:

@@ -21,6 +21,7 @@ _WITHOUT = "policies are found without it, and are not shared"
 _FOR_ITSELF = "this relay finds all policies for itself"
 # What to do about what redis-py, TLS or the server says, by a part of that in lower case. The first that fits counts.
 _REMEDIES = (
+    ("certificate has expired", "renew its certificate"),
     ("certificate verify failed", "its certificate must be for the host that is named, and from a CA in fleet.ca_file"),
     ("username-password", "compare fleet.credentials with the hash of that user in users.acl of the server"),
     ("wrongpass", "compare fleet.credentials with the hash of that user in users.acl of the server"),

@@ -14,6 +14,7 @@ import pytest
 
 from postfix_mtasts.cache.fleet import WITHIN, Fleet
 from postfix_mtasts.cache.fleet_jobs import FleetError, Job, Seen, Theirs
+from postfix_mtasts.cache.fleet_rights import acl_line
 from postfix_mtasts.cache.fleet_server import FleetServer
 from postfix_mtasts.config_fleet import FleetPlace
 from postfix_mtasts.daemon.together import Others
@@ -292,6 +293,21 @@ async def test_wrong_credentials_and_an_unknown_ca_are_trouble(server: Shared, t
         assert "certificate verify failed" in one.status()["trouble"].lower()
     async with relay(replace(server.place, server=("localhost.localdomain", server.port))) as one:
         assert not one.status()["works"]
+
+
+async def test_credentials_that_are_changed_while_a_relay_runs(server: Shared, tmp_path: Path) -> None:
+    file = tmp_path / "credentials"
+    place = replace(server.place, user="changes", password="first", credentials=str(file))
+    with server.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", "changes", "on", ">first", *acl_line(place).split()[4:])
+        async with relay(place) as one:  # Where the file cannot be read, what it had at the start counts.
+            await seen(one)
+            file.write_text("changes:second\n")
+            file.chmod(0o600)
+            admin.execute_command("ACL", "SETUSER", "changes", "resetpass", ">second")
+            admin.client_kill_filter(user="changes")
+            await seen(one)
+            assert one.status()["works"]
 
 
 async def test_the_user_may_use_no_other_keys(server: Shared) -> None:

@@ -25,6 +25,7 @@ from postfix_mtasts.query.running.client import Running
 from tests.world.ca import Ca
 from tests.world.daemon import toml
 from tests.world.fleet import ACL, HERE, PASSWORD, Shared, valkey
+from tests.world.https import HttpsServer
 
 WITHOUT = "policies are found without it, and are not shared"
 HASH = hashlib.sha256(PASSWORD.encode()).hexdigest()
@@ -147,6 +148,16 @@ async def test_a_server_that_cannot_be_used(
     (one,) = await found(tmp_path, fleet)
     assert (one.check, one.status, one.why) == ("fleet", Status.WARNING, f"{WITHOUT}; {remedy}")
     assert re.fullmatch(f"the fleet's server {what.replace('PORT', str(server.port))}", one.what)
+
+
+async def test_a_certificate_that_has_expired(tmp_path: Path) -> None:
+    ca = Ca(tmp_path)
+    with HttpsServer() as https:
+        https.policy("localhost", "", ca.issue("localhost", kind="expired").server_context())
+        url = f"rediss://localhost:{https.port}"
+        (one,) = await found(tmp_path, {"url": url, "ca_file": str(ca.file)})
+    assert (one.check, one.status, one.why) == ("fleet", Status.WARNING, f"{WITHOUT}; renew its certificate")
+    assert f"{url}: Error 1 connecting to localhost:{https.port}." in one.what
 
 
 async def test_rights(server: Shared, tmp_path: Path) -> None:
