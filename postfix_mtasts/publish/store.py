@@ -203,6 +203,9 @@ class Store:
         except (sqlite3.Error, OSError) as error:
             hint = "" if pathlib.Path(self._path).parent.is_dir() else " (its folder does not exist)"
             reason = f"{in_words(error)}{hint}"
-            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CANTOPEN:  # SQLite does not say why.
+            code = getattr(error, "sqlite_errorcode", 0)
+            if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # SQLite says "disk I/O error".
+                reason = os.strerror(errno.ENOSPC).lower()
+            if code == sqlite3.SQLITE_CANTOPEN:  # SQLite does not say why.
                 reason = in_the_way(pathlib.Path(self._path), write=not os.access(self._path, os.F_OK)) or reason
             raise StoreError(f"{self._path}: {reason}") from error

@@ -175,4 +175,6 @@ class Store:
             hint = ""
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
                 hint = "move it away, with its -wal and -shm; then `replay` takes in the mails that are still there"
-            raise StoreError(f"{self._path}: {error}", hint) from error
+            is_full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE
+            reason = os.strerror(errno.ENOSPC).lower() if is_full else str(error)  # SQLite says "disk I/O error".
+            raise StoreError(f"{self._path}: {reason}", hint) from error

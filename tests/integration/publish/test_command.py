@@ -416,6 +416,19 @@ def test_a_full_disk_loses_nothing(place: Place) -> None:
         assert place.served(DOMAIN) == TESTING.replace("testing", "enforce")
 
 
+def test_a_full_disk_is_called_so(place: Place) -> None:
+    disk = place.folder / "disk"
+    disk.mkdir()
+    database = disk / "publish.sqlite"
+    place.configure(path=str(database))
+    with mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs", disk):
+        assert place.run("list").returncode == 0
+        with filled(disk):
+            done = place.run("remove", DOMAIN)
+            said = f"postfix-mtasts-publish: error: {database}: no space left on device\n"
+            assert (done.returncode, done.stderr) == (69, said)
+
+
 def test_a_database_that_cannot_be_used(place: Place) -> None:
     place.configure(path=str(place.folder / "missing/publish.sqlite"))
     done = place.run("list")

@@ -281,6 +281,8 @@ def test_a_full_disk(namespace: None, tmp_path: Path, dns: DnsServer, signer: Si
             assert "the mail could not be saved: [Errno 28]" in done.stderr
             assert (desk.mails("tmp"), desk.mails("new")) == ([], [])
             assert desk.sessions() == COUNTED
+            said = f"postfix-mtasts-reports: error: {desk.database}: no space left on device\n"
+            assert [desk.run(*words).stderr for words in (("hide", ORG), ("replay",))] == [said, said]
         assert desk.receive(signed(signer, report(2))) == STORED
 
 
