@@ -51,16 +51,16 @@ _NOT_SAID = _Group("")
 
 
 def write(store: Store, message: Message, report: Report | None, now: int) -> tuple[State, list[str]]:
-    """Store a message with what it reports, in place of what was stored of it before.
+    """Store a message with what it reports, in place of what was stored of it before. It keeps its number.
 
     Return its state and the keys of the reports that are new. Those that are known from another message are left out,
     and if all of them are, its state is DUPLICATE.
     """
-    remove(store, message.name)
     identifier = store.execute(
-        "INSERT INTO messages (name, digest, octets, received, tried, state, reason, dkim, signer, dkim_reason,"
-        " accepted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO messages (id, name, digest, octets, received, tried, state, reason, dkim, signer, dkim_reason,"
+        " accepted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
+            remove(store, message.name),
             message.name,
             message.digest,
             message.octets,
@@ -85,13 +85,14 @@ def write(store: Store, message: Message, report: Report | None, now: int) -> tu
     return State.DUPLICATE, []
 
 
-def remove(store: Store, name: str) -> None:
-    """Forget a message and what it reports."""
+def remove(store: Store, name: str) -> int | None:
+    """Forget a message and what it reports. Return its number, if it was known."""
     found = store.one("SELECT id FROM messages WHERE name = ?", (name,))
     if found:
         for (report,) in store.select("SELECT id FROM reports WHERE message = ?", found):
             _remove_report(store, report)
         store.execute("DELETE FROM messages WHERE id = ?", found)
+    return int(found[0]) if found else None
 
 
 def forget_details(store: Store, report: int) -> int:

@@ -20,7 +20,7 @@ VERSION = 1
 
 CREATE = """
 CREATE TABLE IF NOT EXISTS messages (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, -- An administrator types it: it must never be that of another message.
     name TEXT NOT NULL UNIQUE,
     digest TEXT NOT NULL,
     octets INTEGER NOT NULL,

@@ -167,6 +167,8 @@ def test_quarantine(tmp_path: Path, dns: DnsServer, signer: Signer) -> None:
     document = json.loads(desk.run("quarantine", "show", f"{foreign}", "--json").stdout)
     assert (document["id"], document["reason"]) == (foreign, "about example.net: not in reports.domains")
     assert Path(document["file"]).read_bytes() == contents[0]
+    desk.run("replay")
+    assert [number for number, _ in desk.quarantine()] == [foreign, no_report, dropped]
     gone = desk.run("quarantine", "drop", f"{dropped}", "99")
     assert (gone.returncode, gone.stdout) == (2, f"{dropped}: dropped\n")
     assert gone.stderr == "postfix-mtasts-reports: error: there is no message 99 in quarantine\n"
@@ -183,6 +185,8 @@ def test_quarantine(tmp_path: Path, dns: DnsServer, signer: Signer) -> None:
         assert [reason for _, reason in desk.quarantine()] == ["no report in this mail"]
         # What was accepted stays so in a replay, and what was dropped is gone.
         assert desk.json("replay") == {"stored": 1, "duplicate": 0, "waiting": 0, "quarantined": 1}
+    desk.receive(b"From: a@b\r\n\r\nanother")
+    assert [number for number, _ in desk.quarantine()] == [no_report, dropped + 1]  # No number comes back.
 
 
 def test_import(tmp_path: Path, dns: DnsServer, signer: Signer) -> None:
