@@ -19,7 +19,8 @@ from postfix_mtasts.reports.views import day_of
 _MAX_GROUPS = 200  # Of failures of a report, that the sums tell apart. Its policy domains share them,
 _MIN_GROUPS = 4  # and each has so many.
 _MAX_CODE = 100  # Characters of a code that the sums tell apart.
-_MAX_UNVERIFIED = 1000  # Failures that are stored of a report whose sender is not verified.
+# Failures that are stored of a report whose sender is not verified. A tenth of all that `upkeep` keeps may be such.
+_MAX_UNVERIFIED = 100
 _MAX_INTEGER = 2**63 - 1  # In SQLite.
 _KEY = 20  # Hex digits of a report's key: nobody can make a report that has the key of another's.
 

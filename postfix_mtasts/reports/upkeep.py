@@ -39,6 +39,7 @@ _USED = """
 SELECT (p.page_count - f.freelist_count) * s.page_size
 FROM pragma_page_count p, pragma_freelist_count f, pragma_page_size s
 """
+# Not less than the number of rows, and much faster than to count them.
 _SPAN = "SELECT COALESCE(MAX(id) - MIN(id) + 1, 0) FROM"
 # The reports with the oldest failures.
 _DETAILED = """
@@ -60,14 +61,14 @@ def tidy(spool: Spool, store: Store, settings: config.Reports, now: int, bounds:
     ]
     too_many = _number(store, f"SELECT COUNT(*) {_OF_ANYBODY}") - bounds.unverified
     messages += _names(store, f"SELECT name {_OF_ANYBODY} ORDER BY received LIMIT ?", min(max(too_many, 0), at_once))
-    too_many = _number(store, f"{_SPAN} messages") - bounds.messages
+    too_many = _count(store, "messages", bounds.messages) - bounds.messages
     messages += _names(store, "SELECT name FROM messages ORDER BY id LIMIT ?", min(max(too_many, 0), at_once))
     with store.transaction():
         for name in mails:
             store.execute(_WITHOUT_MAIL, (name,))
         for name in messages:
             remove(store, name)
-        if _number(store, f"{_SPAN} failures") > bounds.failures:
+        if _count(store, "failures", bounds.failures) > bounds.failures:
             for (report,) in store.select(_DETAILED, (bounds.failures_at_once,)):
                 forget_details(store, report)
         messages += _shrink(store, bounds)
@@ -85,6 +86,15 @@ def _shrink(store: Store, bounds: Bounds) -> list[str]:
             if _number(store, _USED) <= bounds.database:
                 break
     return deleted
+
+
+def _count(store: Store, table: str, most: int) -> float:
+    """How many rows a table has. They are counted only if there may be more than `most`.
+
+    What anybody has sent is deleted soon, and leaves gaps, however far what is to stay goes back.
+    """
+    span = _number(store, f"{_SPAN} {table}")
+    return span if span <= most else _number(store, f"SELECT COUNT(*) FROM {table}")  # noqa: S608 - ours
 
 
 def _number(store: Store, statement: str) -> float:

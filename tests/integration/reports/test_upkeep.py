@@ -41,11 +41,12 @@ class Shelf:
         state: State = State.STORED,
         octets: int = 10,
         failures: int = 1,
+        information: str | None = None,
     ) -> None:
         """Add a message that came so many days ago, with its mail."""
         (self.spool.path(name)).write_bytes(b"")
         message = Message(name, name, octets, NOW - age * DAY, state, "", dkim, False)
-        found = (Failure("x", 1, None, None, None, None, None),) * failures
+        found = (Failure("x", 1, None, None, None, None, information),) * failures
         report = Report("Org", name, TIME, TIME, (Policy("a.example", "sts", None, 0, failures, found),))
         with self.store.transaction():
             write(self.store, message, report, NOW)
@@ -133,10 +134,21 @@ def test_failures_have_a_number_and_their_sums_stay(shelf: Shelf) -> None:
     assert facts(shelf.store, span, None, LONG, unverified=False) == before
 
 
+def test_what_anybody_sent_and_is_gone_counts_no_more(shelf: Shelf) -> None:
+    """Nobody makes room for himself: many of his mails are deleted soon, and a few of them may have many failures."""
+    shelf.add("verified", failures=10)
+    for number in range(30):
+        shelf.add(f"{number:02}", dkim=ANYBODY, failures=1000)
+        shelf.tidy(unverified=5, messages=20, failures=5000)
+    assert shelf.messages() == [*(f"{number}" for number in range(25, 30)), "verified"]
+    details = "SELECT COUNT(*) FROM failures f JOIN policies p ON p.id = f.policy JOIN reports r ON r.id = p.report"
+    assert shelf.store.one(f"{details} WHERE r.verified") == (10,)
+
+
 def test_the_database_has_a_size(shelf: Shelf) -> None:
     """What anybody may have sent goes first, the older before, and no more than has to."""
     for name, dkim in (("a", VERIFIED), ("b", ANYBODY), ("c", ANYBODY), ("d", VERIFIED)):
-        shelf.add(name, dkim=dkim, failures=1000)
+        shelf.add(name, dkim=dkim, failures=100, information=1000 * "x")
     size = shelf.used()
     for expected in (["a", "c", "d"], ["a", "d"], ["d"]):
         shelf.tidy(database=size, at_once=1)
