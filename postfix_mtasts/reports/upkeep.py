@@ -13,7 +13,7 @@ class Bounds:
     """How much is kept, and how much one call deletes."""
 
     mails: int = 2 * 2**30  # Octets of raw mails. A report has some kilobytes.
-    unverified: int = 5000  # Messages that anybody may have sent, of which the last ones stay.
+    anybody: int = 5000  # Messages that anybody may have sent, forged or again, of which the last ones stay.
     messages: int = 2_000_000
     failures: int = 5_000_000  # Rows. What the views sum is kept apart from them.
     database: int = 4 * 2**30  # Octets that are in use. Usual reports take less, with as many rows as there may be.
@@ -25,10 +25,14 @@ _DAY = 86400
 
 _OLD_MAILS = "SELECT name FROM messages WHERE octets > 0 AND received < ? ORDER BY received LIMIT ?"
 _OCTETS = "SELECT TOTAL(octets) FROM messages WHERE octets > 0"
-# The mails of verified senders are deleted last.
-_ANY_MAILS = "SELECT name FROM messages WHERE octets > 0 ORDER BY dkim = 'verified', received LIMIT ?"
+# The mails of verified senders are deleted last, and the largest first: anybody can verify mails of his own domain, and
+# a hundred of 20 MB would take the room of all others.
+_ANY_MAILS = "SELECT name FROM messages WHERE octets > 0 ORDER BY dkim = 'verified', octets DESC, received LIMIT ?"
 _OLD_MESSAGES = "SELECT name FROM messages WHERE received < ? ORDER BY received LIMIT ?"
-_OF_ANYBODY = "FROM messages WHERE dkim IN ('none', 'other-domain', 'invalid', 'unknown')"
+_OF_ANYBODY = (
+    "FROM messages WHERE dkim IN ('none', 'other-domain', 'invalid', 'unknown')",
+    "FROM messages WHERE state = 'duplicate'",
+)
 # Without its mail, a message waits in vain for a key.
 _WITHOUT_MAIL = """
 UPDATE messages SET octets = 0, state = CASE state WHEN 'waiting' THEN 'stored' ELSE state END WHERE name = ?
@@ -59,8 +63,9 @@ def tidy(spool: Spool, store: Store, settings: config.Reports, now: int, bounds:
     messages += [
         name for name in mails if store.one("SELECT 1 FROM messages WHERE name = ? AND state = 'quarantined'", (name,))
     ]
-    too_many = _number(store, f"SELECT COUNT(*) {_OF_ANYBODY}") - bounds.unverified
-    messages += _names(store, f"SELECT name {_OF_ANYBODY} ORDER BY received LIMIT ?", min(max(too_many, 0), at_once))
+    for of_kind in _OF_ANYBODY:
+        too_many = _number(store, f"SELECT COUNT(*) {of_kind}") - bounds.anybody
+        messages += _names(store, f"SELECT name {of_kind} ORDER BY received LIMIT ?", min(max(too_many, 0), at_once))
     too_many = _count(store, "messages", bounds.messages) - bounds.messages
     messages += _names(store, "SELECT name FROM messages ORDER BY id LIMIT ?", min(max(too_many, 0), at_once))
     with store.transaction():

@@ -108,11 +108,29 @@ def test_mails_have_a_size(shelf: Shelf) -> None:
     assert shelf.messages() == ["a", "b", "c"]
 
 
+def test_large_mails_take_the_room_of_no_others(shelf: Shelf) -> None:
+    shelf.add("old", 20)
+    for number in range(3):
+        shelf.add(f"large{number}", octets=100 + number)
+    for left in (["large0", "large1", "old"], ["large0", "old"], ["old"], ["old"]):
+        shelf.tidy(mails=50, at_once=1)
+        assert shelf.mails() == left
+
+
 def test_senders_that_are_not_verified_have_a_number(shelf: Shelf) -> None:
     shelf.add("verified", 9)
     for age in range(4):
         shelf.add(f"{age}", age, ANYBODY if age % 2 else Dkim(DkimState.OTHER_DOMAIN, "x.example"))
-    shelf.tidy(unverified=2)
+    shelf.tidy(anybody=2)
+    assert shelf.messages() == shelf.mails() == ["0", "1", "verified"]
+
+
+def test_mails_that_come_again_have_a_number(shelf: Shelf) -> None:
+    """Whoever has a verified mail can send it as often as he likes."""
+    shelf.add("verified", 9)
+    for age in range(4):
+        shelf.add(f"{age}", age, state=State.DUPLICATE)
+    shelf.tidy(anybody=2)
     assert shelf.messages() == shelf.mails() == ["0", "1", "verified"]
 
 
@@ -139,7 +157,7 @@ def test_what_anybody_sent_and_is_gone_counts_no_more(shelf: Shelf) -> None:
     shelf.add("verified", failures=10)
     for number in range(30):
         shelf.add(f"{number:02}", dkim=ANYBODY, failures=1000)
-        shelf.tidy(unverified=5, messages=20, failures=5000)
+        shelf.tidy(anybody=5, messages=20, failures=5000)
     assert shelf.messages() == [*(f"{number}" for number in range(25, 30)), "verified"]
     details = "SELECT COUNT(*) FROM failures f JOIN policies p ON p.id = f.policy JOIN reports r ON r.id = p.report"
     assert shelf.store.one(f"{details} WHERE r.verified") == (10,)
