@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, NoReturn
 import sqlitedict
 
 from postfix_mtasts.cache import room, salvage, statements
+from postfix_mtasts.cache.brief import Brief
 from postfix_mtasts.cache.counts import Counts
 from postfix_mtasts.cache.row import VERSION
 from postfix_mtasts.sqlite_reader import Reader, WrittenToError
@@ -180,6 +181,12 @@ class Database:
         with self._errors():
             found = json.loads(self._do(statements.PAGE, after, limit).decode("utf-8", "replace"))
             return [(key, row or "") for key, row in found]
+
+    def briefs(self, now: float, after: str, limit: int) -> list[Brief]:
+        """At most `limit` domains behind one, in their order, in brief. Those that are not known have no mode."""
+        with self._errors():
+            found = json.loads(self._do(statements.BRIEF, now, VERSION, after, limit).decode("utf-8", "replace"))
+            return [Brief(urgency, key, mode or "") for urgency, key, mode in found]
 
     def count(self, now: float, after: int, limit: int) -> tuple[int | None, Counts]:
         """Of at most `limit` rows behind one: how many can be understood. The number is that of the last row."""

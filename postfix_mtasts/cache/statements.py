@@ -48,6 +48,25 @@ PAGE = """
         WHERE typeof(key) = 'text' AND key > ?1 ORDER BY key LIMIT ?2
     )
 """
+# ?1 is the time, ?2 the version. Of ?4 rows behind the key ?3, in the order of their keys: each in brief
+# (`cache.brief`); without a mode if it is not known.
+BRIEF = """
+    SELECT CAST(json_group_array(json_array(
+        CASE WHEN lives THEN CASE WHEN renewal_fails THEN 1 ELSE 2 END WHEN failed THEN 0 ELSE 2 END, key,
+        CASE WHEN NOT lives THEN 'expired' ELSE mode END
+    )) AS BLOB) FROM (
+        SELECT
+            key, CASE WHEN is_known THEN json_extract(value, '$.expires_at') >= ?1 END AS lives,
+            CASE WHEN is_known THEN json_extract(value, '$.renewal_fails') END AS renewal_fails,
+            CASE WHEN is_known THEN json_array_length(value, '$.failed') END AS failed,
+            CASE WHEN is_known THEN json_extract(value, '$.mode') END AS mode
+        FROM (
+            SELECT
+                key, value, CASE WHEN json_valid(value) THEN json_extract(value, '$.version') = ?2 END AS is_known
+            FROM policies WHERE typeof(key) = 'text' AND key > ?3 ORDER BY key LIMIT ?4
+        )
+    )
+"""
 # ?1 is the time, ?2 the version. Of ?4 rows behind the one with the number ?3: the number of the last, and counts.
 COUNT = """
     SELECT CAST(json_array(

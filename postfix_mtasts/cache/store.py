@@ -2,8 +2,7 @@
 
 While one batch is written, the next one gathers. `get` finds an entry that waits as if it were written. An entry that
 could not be written goes on waiting, so a full disk or a locked database loses nothing while the daemon runs. The log
-hears of trouble once a minute. Reads gather too: handing a call to the thread costs much more than finding out that a
-domain is not stored.
+hears of trouble once a minute. Reads gather too.
 """
 
 import asyncio
@@ -14,8 +13,10 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from postfix_mtasts.cache.brief import Brief, brief
 from postfix_mtasts.cache.counts import Counts, StoreStatus
 from postfix_mtasts.cache.database import Database, DatabaseError, Write
+from postfix_mtasts.cache.gather import Reads
 from postfix_mtasts.cache.memory import WAITING, octets
 from postfix_mtasts.cache.row import RowError, is_key, parse_row, print_row
 from postfix_mtasts.log import events
@@ -29,7 +30,6 @@ BATCH = 1000  # Entries in one transaction.
 _BATCH_OCTETS = 2**20  # Of them. To make the rows of a megabyte takes some milliseconds, in which nobody is answered.
 GATHER_WRITES = 0.05  # Seconds after one transaction until the next.
 SYNC = 1.0  # Seconds after what was written was synced, until it is again: a power cut costs no more than that.
-GATHER_READS = 0.001  # Seconds that reads gather, if several came at once before.
 RETRY_AFTER = 60.0  # Seconds after a write that failed.
 _ROWS = 4  # Times `cache.memory`, of rows in the database.
 _COUNTED = 1000  # Rows counted at once: some milliseconds.
@@ -40,14 +40,6 @@ _MAX_IGNORED = 1000  # Rows that cannot be understood, of which the log hears.
 
 class StoreError(Exception):
     """The database, or the row of a domain, could not be read, so that what it holds is unknown; says why."""
-
-
-class _Read:
-    """Keys that are read together, and their rows once they have been read."""
-
-    def __init__(self) -> None:
-        self.keys: set[str] = set()
-        self.rows: dict[str, bytes] | None = None
 
 
 class Store:
@@ -65,9 +57,7 @@ class Store:
         self._waiting_octets = 0
         self._has_waiting = asyncio.Event()
         self._is_unsynced = asyncio.Event()
-        self._next_read = _Read()
-        self._reading = asyncio.Lock()
-        self._many_read = False  # Whether the last reading was of several keys.
+        self._reads = Reads(lambda keys: self._call(self._database.get_all, keys))
         self._complained_at = -_COMPLAIN_AFTER
         self._forgotten = 0  # How many domains were, so far.
         self._ignored: set[PolicyDomain] = set()  # Of these, the log has heard that their rows cannot be understood.
@@ -94,7 +84,7 @@ class Store:
         while not (waiting := self._waiting.get(domain)) and forgotten != self._forgotten:
             forgotten = self._forgotten
             try:
-                row = await self._row(domain.name)
+                row = await self._reads.row(domain.name)
             except DatabaseError as error:
                 self._complain(error)
                 raise StoreError(str(error)) from error
@@ -138,12 +128,26 @@ class Store:
         for domain, entry in told.items():
             yield domain, print_row(entry)
         key = ""
-        while page := await self._page(key):
+        while page := await self._page(self._database.page, key, _PAGE):
             for key, row in page:
                 domain = PolicyDomain(key)
-                _, stays = self._waiting.get(domain, (None, True))
-                if stays and domain not in told and is_key(key):
+                if domain not in told and self._may_show(domain) and is_key(key):
                     yield domain, row
+
+    async def briefs(self, now: float) -> AsyncIterator[list[Brief]]:
+        """All stored domains in brief, in no order, in pages. Raises StoreError."""
+        told = {domain.name: entry for domain, (entry, stays) in self._waiting.items() if stays}
+        yield [brief(name, entry, now) for name, entry in told.items()]
+        key = ""
+        while page := await self._page(self._database.briefs, now, key, _COUNTED):
+            key = page[-1].domain
+            behind = (one for one in page if one.mode and one.domain not in told)
+            yield [one for one in behind if self._may_show(PolicyDomain(one.domain))]
+
+    def _may_show(self, domain: PolicyDomain) -> bool:
+        """Whether what the database has of a domain is not about to be deleted."""
+        _, stays = self._waiting.get(domain, (None, True))
+        return stays
 
     @property
     def has_trouble(self) -> bool:
@@ -214,22 +218,9 @@ class Store:
         self._waiting[domain] = (entry, stays)
         self._has_waiting.set()
 
-    async def _row(self, key: str) -> bytes | None:
-        read = self._next_read
-        read.keys.add(key)
-        async with self._reading:
-            if read.rows is None:
-                if self._many_read:
-                    await asyncio.sleep(GATHER_READS)
-                if read is self._next_read:
-                    self._next_read = _Read()
-                self._many_read = len(read.keys) > 1
-                read.rows = await self._call(self._database.get_all, list(read.keys))
-        return read.rows.get(key)
-
-    async def _page(self, after: str) -> list[tuple[str, str]]:
+    async def _page(self, read: Callable[..., _T], *args: object) -> _T:
         try:
-            return await self._call(self._database.page, after, _PAGE)
+            return await self._call(read, *args)
         except DatabaseError as error:
             self._complain(error)
             raise StoreError(f"cache.path: {error}") from error

@@ -3,7 +3,7 @@
 The daemon's user, root and the group `server.control_group` can connect to it. The group may only look.
 
     request  one JSON object on one line of at most 4096 bytes, one per connection:
-             {"request": "list" | "status" | "exceptions" | "shadow"}, or
+             {"request": "list" | "brief" | "status" | "exceptions" | "shadow"}, or
              {"request": "show" | "explain" | "forget" | "refresh", "domain": "example.com"}, or
              {"request": "except", "domain", "until": "2026-12-31", "reason", "level", "dane"}, where the last two may
              be left out, or {"request": "unexcept", "domain"}
@@ -12,6 +12,9 @@ The daemon's user, root and the group `server.control_group` can connect to it. 
 
     list     for each policy, in any order: {"domain", "row"}, with the row as in the database (`cache.row`); and for
              each domain in memory whose policy could not be fetched, as for show
+    brief    {"domains", "modes"}: how many domains `list` has, and how many of their policies are in each mode, or
+             `expired`. Then, as for list, those that could not be fetched or renewed, the most urgent first, and others
+             in their order: 100 of each at most
     show     {"domain", "row" or null, "checked_at", "failed", "note" or null, "unread", "withheld", "dane",
              "exception" or null}
     explain  what the daemon answers from, for postfix-mtasts-query (`daemon.explain`). Nothing is looked up or noted.
@@ -39,7 +42,6 @@ Times are seconds since the epoch. A client that neither sends nor reads for 30 
 """
 
 import asyncio
-import itertools
 import json
 import os
 import socket
@@ -51,13 +53,13 @@ from postfix_mtasts import __version__
 from postfix_mtasts.cache.fleet import Fleet
 from postfix_mtasts.cache.fleet_jobs import FleetError
 from postfix_mtasts.cache.memory import Memory
-from postfix_mtasts.cache.row import print_row
 from postfix_mtasts.cache.store import Store, StoreError
 from postfix_mtasts.config import Endpoint, ExceptionSetting
 from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.daemon.exceptions import RefusedError
 from postfix_mtasts.daemon.explain import print_explanation
 from postfix_mtasts.daemon.known import print_exceptions, print_holding, print_known
+from postfix_mtasts.daemon.listing import Listing
 from postfix_mtasts.daemon.lookup import Lookup
 from postfix_mtasts.daemon.request import MAX_REQUEST, About, RequestError, parse_request
 from postfix_mtasts.daemon.shadow import Shadow
@@ -70,7 +72,6 @@ MODE = 0o600  # The mode of the socket. Whoever makes the daemon forget a policy
 GROUP_MODE = 0o660  # Its mode if a group may use it.
 _TIMEOUT = 30.0  # Seconds for a client to send its request, or to read one line of the reply.
 _CHANGES = ("forget", "forget everywhere", "refresh", "refresh everywhere", "except", "unexcept")
-_ROWS_AT_ONCE = 10  # Rows that are sent before other tasks may run. The largest take two milliseconds each.
 
 JSON = dict[str, Any]
 Send = Callable[[JSON], Awaitable[None]]
@@ -99,6 +100,7 @@ class Control:
         self._store = store
         self._memory = memory
         self._dane = dane
+        self._listing = Listing(memory, store, self._document)
         self._started_at = clock()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -191,33 +193,17 @@ class Control:
             case "shadow", None:
                 for document in self._shadow.documents():
                     await send(document)
+            case "brief", None:
+                async for document in self._listing.in_brief():
+                    await send(document)
             case _:
-                await self._list(send)
+                async for document in self._listing.everything():
+                    await send(document)
 
     def _the_fleet(self) -> Fleet:
         if not self._fleet:
             raise RequestError("the daemon's configuration has no [fleet]")
         return self._fleet
-
-    async def _list(self, send: Send) -> None:
-        numbers = itertools.count()
-
-        async def rest() -> None:
-            if next(numbers) % _ROWS_AT_ONCE == 0:
-                await asyncio.sleep(0)
-
-        at_hand = dict(self._memory.policies())
-        for domain, entry in at_hand.items():
-            await send({"domain": domain.name, "row": print_row(entry)})
-            await rest()
-        for domain, entry in self._memory.notes():
-            if entry.failed or (entry.note and isinstance(entry.note.answer, Unavailable)):
-                await send(self._document(domain, entry))
-            await rest()
-        async for domain, row in self._store.rows():
-            if domain not in at_hand:
-                await send({"domain": domain.name, "row": row})
-            await rest()
 
     async def _refresh(self, domain: PolicyDomain) -> JSON:
         answer = await self._lookup.refresh(domain)

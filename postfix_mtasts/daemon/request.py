@@ -23,7 +23,7 @@ def parse_request(line: bytes) -> tuple[str, About]:
     except (ValueError, RecursionError) as error:
         raise RequestError(f"expected a JSON object on one line of at most {MAX_REQUEST} bytes") from error
     match request:
-        case {"request": "list" | "status" | "exceptions" | "shadow" | "fleet" as name}:
+        case {"request": "list" | "brief" | "status" | "exceptions" | "shadow" | "fleet" as name}:
             return name, None
         case {"request": "except" as name}:
             return name, _exception({key: value for key, value in request.items() if key != "request"})
@@ -33,7 +33,7 @@ def parse_request(line: bytes) -> tuple[str, About]:
             return name, _domain(domain)
         case {"request": "show" | "explain" | "forget" | "refresh" as name, "domain": str(domain)}:
             return name, _domain(domain)
-    alone = '"list", "status", "exceptions", "shadow" or "fleet"'
+    alone = '"list", "brief", "status", "exceptions", "shadow" or "fleet"'
     with_domain = '"show", "explain", "forget", "refresh", "except" or "unexcept" with a "domain"'
     raise RequestError(f'expected "request" to be {alone}, or {with_domain}')
 

@@ -1,10 +1,11 @@
 """What pages show of the sending side: what the running daemon has cached, and what could not be renewed."""
 
+import contextlib
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from postfix_mtasts.cache.brief import EXPIRED
 from postfix_mtasts.cache.row import RowError
 from postfix_mtasts.config import Config
 from postfix_mtasts.query.output import JSON, QueryError, Status
@@ -13,8 +14,9 @@ from postfix_mtasts.query.running.render import Known, ago, failures, parse_know
 from postfix_mtasts.query.running.shadow import TABLES, ordered
 from postfix_mtasts.sts.exception import names_for
 
-MAX_READ = 20_000  # Domains that the daemon is asked for. All that is known of them is in memory for a moment.
-MAX_LISTED = 100
+MAX_LISTED = 100  # Exceptions, and domains of shadow mode. The daemon lists as many domains of each kind.
+_MODES = ("enforce", "testing", "none", EXPIRED)
+_TROUBLE = (Status.ERROR, Status.WARNING)
 _PATIENCE = 5.0  # Seconds, for an answer from memory.
 
 
@@ -57,13 +59,12 @@ class Shadowed:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the daemon has. `modes` are how many policies are in each mode. `more` are domains that are not listed."""
+    """What the daemon has: how many policies of each mode live, or have expired; some domains, and how many `more`."""
 
     modes: tuple[tuple[str, int], ...]
     troubled: tuple[Line, ...]
     others: tuple[Line, ...]
     more: int
-    all_read: bool
     exceptions: tuple[Exempt, ...] = ()
     shadow: tuple[Shadowed, ...] | None = None  # None: policies are enforced.
 
@@ -76,18 +77,16 @@ class Held:
 def held(settings: Config) -> Held:
     """Ask the running daemon. Raises QueryError."""
     try:
-        documents = ask(settings.server.control, {"request": "list"}, _PATIENCE)
-        known, all_read = _read(documents)
+        counts, *domains = ask(settings.server.control, {"request": "brief"}, _PATIENCE)
         exceptions = list(ask(settings.server.control, {"request": "exceptions"}, _PATIENCE))
-        counts, *domains = ask(settings.server.control, {"request": "shadow"}, _PATIENCE)
+        since, *withheld = ask(settings.server.control, {"request": "shadow"}, _PATIENCE)
     except NoDaemon as error:
         raise QueryError(f"the daemon cannot be reached: {error}", error.remedy) from error
     now = time.time()
-    found = arranged(known, now, all_read=all_read)
     return replace(
-        found,
+        arranged(counts, domains, now),
         exceptions=tuple(exempt(one, now) for one in exceptions[:MAX_LISTED]),
-        shadow=None if counts["since"] is None else shadowed(domains, now),
+        shadow=None if since["since"] is None else shadowed(withheld, now),
     )
 
 
@@ -114,33 +113,25 @@ def exempt(document: JSON, now: float) -> Exempt:
     )
 
 
-def _read(documents: Iterable[JSON]) -> tuple[list[Known], bool]:
-    known: list[Known] = []
-    for number, one in enumerate(documents):
-        if number == MAX_READ:
-            return known, False
-        try:
-            known.append(parse_known(one))
-        except RowError:
-            continue  # `cache list` says which.
-    return known, True
+def arranged(counts: JSON, domains: Iterable[JSON], now: float) -> Held:
+    """What a page shows of domains: those that could not be renewed first, the most serious at the top.
 
-
-def arranged(known: Iterable[Known], now: float, *, all_read: bool = True) -> Held:
-    """What a page shows of domains: those that could not be renewed first, the most serious at the top."""
-    found = sorted(known, key=lambda one: one.domain)
-    modes = Counter(one.entry.cached.policy.mode.value for one in found if one.entry.cached)
-    troubled = [one for one in found if one.status(now) in (Status.ERROR, Status.WARNING)]
-    troubled.sort(key=lambda one: one.status(now) is not Status.ERROR)
-    others = [one for one in found if one.status(now) not in (Status.ERROR, Status.WARNING)]
-    shown = [*troubled[:MAX_LISTED], *others[:MAX_LISTED]]
+    `counts` and `domains` are as the daemon tells them (`brief` in `daemon.control`).
+    """
+    known = list(_understood(domains))
+    troubled = [one for one in known if one.status(now) in _TROUBLE]
     return Held(
-        tuple(sorted(modes.items())),
-        tuple(_line(one, now) for one in troubled[:MAX_LISTED]),
-        tuple(_line(one, now) for one in others[:MAX_LISTED]),
-        len(found) - len(shown),
-        all_read,
+        tuple((mode, counts["modes"][mode]) for mode in _MODES if mode in counts["modes"]),
+        tuple(_line(one, now) for one in troubled),
+        tuple(_line(one, now) for one in known if one.status(now) not in _TROUBLE),
+        max(0, counts["domains"] - len(known)),
     )
+
+
+def _understood(domains: Iterable[JSON]) -> Iterator[Known]:
+    for one in domains:
+        with contextlib.suppress(RowError):  # `cache list` says which.
+            yield parse_known(one)
 
 
 def _line(one: Known, now: float) -> Line:

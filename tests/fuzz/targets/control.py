@@ -7,7 +7,7 @@ from postfix_mtasts.daemon.request import RequestError, parse_request
 from postfix_mtasts.sts.domain import PolicyDomain
 from tests.fuzz.targets import cases
 
-ALONE = ("list", "status", "exceptions", "shadow", "fleet")
+ALONE = ("list", "brief", "status", "exceptions", "shadow", "fleet")
 
 
 def seeds() -> Iterator[bytes]:

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from postfix_mtasts.cache.brief import brief
 from postfix_mtasts.cache.counts import Counts, StoreStatus
 from postfix_mtasts.cache.row import parse_row, print_row
 from postfix_mtasts.cache.store import BATCH, Store, StoreError
@@ -1066,6 +1067,28 @@ async def test_the_rows_of_many_pages(path: Path, count: int) -> None:
     async with opened(path) as store:
         found = [(domain, parse_row(row)) async for domain, row in store.rows()]
     assert (len(found), dict(found)) == (count, entries)
+
+
+async def test_domains_in_brief_are_those_on_disk_and_those_that_wait(path: Path) -> None:
+    """SQL has the rule a second time."""
+    over = replace(ENTRY, cached=replace(CACHED, fetched_at=NOW - 90000.0))
+    kinds = (ENTRY, NEWER, NONE, over, replace(over, failed=()))
+    entries = {PolicyDomain(f"{number:04}.example"): kinds[number % 5] for number in range(2500)}
+    first, second, third = list(entries)[:3]
+    await put(path, entries)
+    with sqlite(path) as connection:
+        for key, row in (("bad.example", "no JSON"), ("later.example", '{"version": 99}'), ("none.example", None)):
+            connection.execute("INSERT INTO policies VALUES (?, ?)", (key, row))
+    async with opened(path) as store:
+        store.put(first, NEWER)
+        store.put(DOMAIN, NONE)
+        store.forget(second, NEWER)
+        store.forget(third, NONE)
+        pages = [page async for page in store.briefs(NOW)]
+    shown = {**entries, first: NEWER, DOMAIN: NONE}
+    wanted = {brief(domain.name, entry, NOW) for domain, entry in shown.items() if domain not in (second, third)}
+    found = [one for page in pages for one in page]
+    assert (len(found), set(found), max(map(len, pages))) == (2499, wanted, 1000)
 
 
 async def test_rows_that_cannot_be_read_are_an_error(path: Path) -> None:

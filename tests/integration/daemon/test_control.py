@@ -172,6 +172,31 @@ def test_a_row_that_cannot_be_understood_is_listed_too(world: World, tmp_path: P
     assert (rows["bad.test"], rows["empty.test"]) == ("\ufffd{", "")
 
 
+def test_of_many_domains_those_that_matter_are_listed_in_brief(world: World, tmp_path: Path) -> None:
+    """Whoever looks at thousands has two hundred to read, whether they are in memory or in the database."""
+    entries = {f"well{number:04}.test": fetched(policy(f"well{number:04}.test")) for number in range(1200)}
+    entries |= {f"late{number:04}.test": failing(f"late{number:04}.test", age=70_000) for number in range(150)}
+    entries |= {f"over{number:04}.test": failing(f"over{number:04}.test", age=90_000) for number in range(20)}
+    store_entries(tmp_path / "policies.sqlite", entries)
+    with closing(sqlite3.connect(tmp_path / "policies.sqlite", isolation_level=None)) as connection:
+        # Its fields say nothing of its policy, which cannot be understood.
+        broken = print_row(fetched(policy("a.test"))).replace("mx.a.test", "?")
+        connection.execute("INSERT INTO policies VALUES (?, ?)", ("a.test", broken))
+    world.announce("unknown.test")
+    serve(world, "unknown.test", answer(status=404))
+    with Daemon(tmp_path, world.configuration(tmp_path)) as daemon:
+        assert ask(endpoint(daemon), "unknown.test") == "NOTFOUND "
+        assert ask(endpoint(daemon), "well0001.test") == secure("well0001.test")
+        counts, *shown = told(daemon, "brief")
+        everything = told(daemon, "list")
+    assert counts == {"domains": 1372, "modes": {"enforce": 1351, "expired": 20}}
+    names = [*(f"over{number:04}.test" for number in range(20)), "unknown.test"]
+    names += [f"late{number:04}.test" for number in range(79)] + [f"well{number:04}.test" for number in range(99)]
+    assert [one["domain"] for one in shown] == names
+    listed = {one["domain"]: one for one in everything}
+    assert shown == [listed[one["domain"]] for one in shown]
+
+
 def test_what_is_known_of_a_domain_without_a_policy(world: World, daemon: Daemon) -> None:
     before = time.time()
     assert told(daemon, "show", "unseen.test") == [{"domain": "unseen.test"} | NOTHING]
@@ -538,8 +563,8 @@ def test_the_status_tells_of_a_lock_that_nothing_waits_for(daemon: Daemon) -> No
 
 NO_OBJECT = {"error": "expected a JSON object on one line of at most 4096 bytes"}
 NO_REQUEST = {
-    "error": 'expected "request" to be "list", "status", "exceptions", "shadow" or "fleet", or "show", "explain", '
-    '"forget", "refresh", "except" or "unexcept" with a "domain"'
+    "error": 'expected "request" to be "list", "brief", "status", "exceptions", "shadow" or "fleet", or "show", '
+    '"explain", "forget", "refresh", "except" or "unexcept" with a "domain"'
 }
 
 

@@ -86,7 +86,7 @@ def test_a_wrong_exception(members: dict[str, object], error: str) -> None:
 
 _of_exceptions = ["except", "unexcept", "exceptions", "until", "reason", "level", "2026-12-31", "may"]
 _words = st.sampled_from(
-    ["list", "show", "forget", "refresh", "status", "domain", "request", "a.test", "localhost", *_of_exceptions]
+    ["list", "brief", "show", "forget", "refresh", "status", "domain", "request", "a.test", *_of_exceptions]
 )
 _json = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text() | _words,
@@ -102,7 +102,7 @@ def test_any_octets_are_a_request_or_our_error(line: bytes) -> None:
         case str(error):
             assert error.isprintable()
         case name, domain:
-            assert (name in ("list", "status", "exceptions")) == (domain is None)
+            assert (name in ("list", "brief", "status", "exceptions")) == (domain is None)
 
 
 def _parsed(line: bytes) -> tuple[str, About] | str:
@@ -112,7 +112,8 @@ def _parsed(line: bytes) -> tuple[str, About] | str:
         return str(error)
 
 
-async def test_others_are_answered_between_the_rows_of_a_list(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("request_", "sent"), [("list", 150), ("brief", 101)])
+async def test_others_are_answered_between_the_rows_of_a_list(tmp_path: Path, request_: str, sent: int) -> None:
     """The owner of a domain chooses how long its row is: the longest takes two milliseconds."""
     resolver, memory = Resolver(timeout=1), Memory(policies=100, notes=100)
     store, dane = Store(str(tmp_path / "policies.sqlite")), Dane(resolver, 1)
@@ -140,7 +141,7 @@ async def test_others_are_answered_between_the_rows_of_a_list(tmp_path: Path) ->
         rows[rounds] += 1
 
     counting = asyncio.create_task(count_rounds())
-    await control._fulfil("list", None, send)
+    await control._fulfil(request_, None, send)
     counting.cancel()
     await store.aclose()
-    assert (rows.total(), max(rows.values())) == (150, 10)
+    assert (rows.total(), max(rows.values())) == (sent, 10)

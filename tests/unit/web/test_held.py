@@ -4,15 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from postfix_mtasts.query.output import Status
+from postfix_mtasts.cache.row import print_failed, print_row
+from postfix_mtasts.query.output import JSON, Status
 from postfix_mtasts.query.running.render import Known
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
 from postfix_mtasts.sts.observation import Failure, Stage
 from postfix_mtasts.sts.policy import parse
-from postfix_mtasts.web.held import MAX_LISTED, Exempt, Line, Shadowed, arranged, exempt, shadowed
+from postfix_mtasts.web.held import Exempt, Held, Line, Shadowed, arranged, exempt, shadowed
 
 NOW = 1_800_000_000.0
 DAY = 86_400
+FAILED = "10 minutes ago: HTTP response: status 404"
 
 
 def known(domain: str, mode: str = "enforce", *, failed: bool = False, age: float = 3600) -> Known:
@@ -22,25 +24,30 @@ def known(domain: str, mode: str = "enforce", *, failed: bool = False, age: floa
     return Known(domain, Entry(cached, failed=(failure,) if failed else (), checked_at=NOW - 60, last_used=NOW))
 
 
-def test_those_not_renewed_come_first_and_all_count() -> None:
-    unknown = Known("c.example", Entry(failed=known("x.example", failed=True).entry.failed, checked_at=NOW))
-    found = arranged([known("b.example", failed=True, age=3 * DAY), known("a.example", "testing"), unknown], NOW)
-    assert found.modes == (("enforce", 1), ("testing", 1))
-    assert [(one.domain, one.status) for one in found.troubled] == [
-        ("c.example", Status.ERROR), ("b.example", Status.WARNING),
-    ]  # fmt: skip
-    assert found.troubled[1].troubles == ("failed 3 times, last 10 minutes ago: HTTP response: status 404",)
-    well = Line("a.example", Status.OK, "mode testing, expires in 30 days", "60 minutes ago", NOW - 3600, ())
-    assert found.others == (well,)
-    assert (found.more, found.all_read) == (0, True)
+def told(one: Known) -> JSON:
+    cached = one.entry.cached
+    nothing = {"row": None, "checked_at": 0.0, "failed": [print_failed(failed) for failed in one.entry.failed]}
+    return {"domain": one.domain} | ({"row": print_row(one.entry)} if cached else nothing)
 
 
-def test_no_more_are_listed_than_a_page_holds() -> None:
-    made = [known(f"{number:04}.example", failed=number % 2 == 0, age=3 * DAY) for number in range(4 * MAX_LISTED)]
-    found = arranged(made, NOW, all_read=False)
-    assert (len(found.troubled), len(found.others), found.more) == (MAX_LISTED, MAX_LISTED, 2 * MAX_LISTED)
-    assert found.modes == (("enforce", 4 * MAX_LISTED),)
-    assert not found.all_read
+def test_those_with_trouble_are_apart() -> None:
+    unknown = Known("c.example", Entry(failed=known("x.example", failed=True).entry.failed))
+    listed = [unknown, known("b.example", failed=True, age=3 * DAY), known("a.example", "testing")]
+    foreign = {"domain": "d.example", "row": '{"version": 99}'}
+    counts = {"domains": 9, "modes": {"expired": 1, "testing": 5, "enforce": 2}}
+    found = arranged(counts, [*map(told, listed), foreign], NOW)
+    assert found == Held(
+        (("enforce", 2), ("testing", 5), ("expired", 1)),
+        (
+            Line("c.example", Status.ERROR, "nothing is cached", "never", 0.0, (f"failed 3 times, last {FAILED}",)),
+            Line(
+                "b.example", Status.WARNING, "mode enforce, expires in 27 days", "3 days ago", NOW - 3 * DAY,
+                (f"failed 3 times, last {FAILED}",),
+            ),
+        ),
+        (Line("a.example", Status.OK, "mode testing, expires in 30 days", "60 minutes ago", NOW - 3600, ()),),
+        6,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -60,7 +67,7 @@ def test_an_exception_that_holds_is_in_place_of_a_policy() -> None:
         return Exempt(domain, "2027-01-31", "known", "none", True, holds, 0, "never")
 
     exceptions = (made("a.example"), made("*.b.example"), made("c.example", holds=False))
-    found = replace(arranged([], NOW), exceptions=exceptions)
+    found = replace(arranged({"domains": 0, "modes": {}}, [], NOW), exceptions=exceptions)
     names = ("a.example", "x.a.example", "b.example", "x.b.example", "xb.example", "c.example")
     assert [name for name in names if found.is_exempt(name)] == ["a.example", "x.b.example"]
 
