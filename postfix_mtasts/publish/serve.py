@@ -10,17 +10,15 @@ minute at most. Strangers choose the names that are asked for, so a name that is
 import argparse
 import asyncio
 import contextlib
-import os
-import pathlib
 import signal
-import socket
 import time
 import urllib.parse
 from collections.abc import Callable
 
 import h11
 
-from postfix_mtasts.config import Config, UnixEndpoint
+from postfix_mtasts.config import Config
+from postfix_mtasts.daemon.listen import ListenError, listen, remove_file
 from postfix_mtasts.daemon.service import notify
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.publish.change import Publisher
@@ -28,15 +26,14 @@ from postfix_mtasts.publish.follows import follows
 from postfix_mtasts.publish.look import look_whether_it_leads_here
 from postfix_mtasts.publish.store import StoreError
 from postfix_mtasts.query.output import Output, QueryError, Status
-from postfix_mtasts.remote.network import in_words
-from postfix_mtasts.sts.domain import PolicyDomain, PolicyDomainError, next_hop
+from postfix_mtasts.sts.domain import PolicyDomain, domain_of_policy_host
 
 MAX_REQUEST = 4096  # Octets of a request. A name has 253.
 DEADLINE = 10.0  # Seconds for a connection. Caddy waits as long.
 MAX_CONNECTIONS = 100  # At once; a further one is closed. Caddy has one for each handshake with an unknown name.
 LOOK_AGAIN_AFTER = 60.0  # Seconds.
 MAX_LOOKS = 10_000  # Domains whose last look is remembered.
-_HOST_LABEL = "mta-sts."
+SOCKET_MODE = 0o660  # Of a Unix socket: only this user and its group reach it.
 
 
 class Answerer:
@@ -51,7 +48,7 @@ class Answerer:
 
     async def may_have_certificate(self, host: str) -> bool:
         """Whether a host may have a certificate. Raises StoreError."""
-        domain = _domain_of(host)
+        domain = domain_of_policy_host(host)
         state = self._store.get(domain) if domain else None
         if not state or not domain:
             return False
@@ -130,21 +127,17 @@ async def serve(_: argparse.Namespace, settings: Config, output: Output) -> Stat
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     endpoint = settings.publish.ask
     try:
-        if isinstance(endpoint, UnixEndpoint):
-            listening = await asyncio.start_server(server.converse, sock=_unix_socket(endpoint.path), limit=MAX_REQUEST)
+        listener = listen(endpoint, SOCKET_MODE)
+    except ListenError as error:
+        raise QueryError(f'publish.ask = "{endpoint}": {error}', status=Status.UNAVAILABLE) from error
+    async with await asyncio.start_server(server.converse, sock=listener, limit=MAX_REQUEST):
+        notify("READY=1")
+        if output.json:
+            output.document({"listens": str(endpoint)})
         else:
-            listening = await asyncio.start_server(server.converse, endpoint.host, endpoint.port, limit=MAX_REQUEST)
-    except OSError as error:
-        raise QueryError(f'publish.ask = "{endpoint}": {in_words(error)}', status=Status.UNAVAILABLE) from error
-    notify("READY=1")
-    if output.json:
-        output.document({"listens": str(endpoint)})
-    else:
-        output.text(f"ready: answers at {endpoint}")
-    async with listening:
+            output.text(f"ready: answers at {endpoint}")
         await ended.wait()
-    if isinstance(endpoint, UnixEndpoint):
-        pathlib.Path(endpoint.path).unlink(missing_ok=True)  # noqa: ASYNC240 - it ends here
+        remove_file(listener)
     return Status.OK
 
 
@@ -158,32 +151,3 @@ async def _target(connection: h11.Connection, reader: asyncio.StreamReader) -> b
             return event.target if event.method == b"GET" else None
         else:
             return None
-
-
-def _domain_of(host: str) -> PolicyDomain | None:
-    """The domain whose policy host this is."""
-    name = host.lower()
-    try:
-        domain = next_hop(name.removeprefix(_HOST_LABEL).encode("utf-8", "replace")).domain
-    except PolicyDomainError:
-        return None
-    return domain if domain.policy_host() == name else None
-
-
-def _unix_socket(path: str) -> socket.socket:
-    """A socket that only this user and its group reach; one that a crash left is replaced."""
-    made = socket.socket(socket.AF_UNIX)
-    try:
-        with contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
-            made.connect(path)
-            raise FileExistsError(17, os.strerror(17))  # Another one answers there.
-        pathlib.Path(path).unlink(missing_ok=True)
-        before = os.umask(0o117)
-        try:
-            made.bind(path)
-        finally:
-            os.umask(before)
-    except OSError:
-        made.close()
-        raise
-    return made

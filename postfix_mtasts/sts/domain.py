@@ -110,6 +110,16 @@ def next_hop(key: bytes) -> NextHop:
     return NextHop(PolicyDomain(name), mx, port)
 
 
+def domain_of_policy_host(host: str) -> PolicyDomain | None:
+    """The domain whose policy host this is, or None."""
+    name = host.lower()
+    try:
+        domain = next_hop(name.removeprefix(_HOST_LABEL).encode("utf-8", "replace")).domain
+    except PolicyDomainError:
+        return None
+    return domain if domain.policy_host() == name else None
+
+
 def _parts(text: str) -> tuple[str, bool, str]:
     """Split `[host]`, `[host]:port`, `host` or `host:port` into the host, whether MX records are used, and the port.
 

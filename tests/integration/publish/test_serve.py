@@ -198,9 +198,18 @@ def test_over_a_unix_socket_also_after_a_crash(added: Place) -> None:
     assert path.exists()
     with process(added):
         assert oct(path.stat().st_mode & 0o777) == "0o660"
-        assert "file exists" in added.run("serve").stderr
+        assert f'publish.ask = "unix:{path}": another process is listening there' in added.run("serve").stderr
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             client.sendall(GOOD)
             assert client.recv(100).startswith(b"HTTP/1.1 200 ")
     assert not path.exists()
+
+
+def test_a_file_of_somebody_else_in_the_place_of_the_socket_stays(added: Place) -> None:
+    path = added.folder / "ask"
+    path.write_text("theirs")
+    added.configure(ask=f"unix:{path}")
+    refused = added.run("serve")
+    assert (refused.returncode, path.read_text()) == (69, "theirs")
+    assert f'publish.ask = "unix:{path}": a file with this name exists, and is not a socket' in refused.stderr
