@@ -18,7 +18,6 @@ import asyncio
 import pathlib
 import sys
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
 
 from postfix_mtasts import __version__, config
 from postfix_mtasts.config import Config, ConfigError
@@ -29,7 +28,8 @@ from postfix_mtasts.publish.change import who
 from postfix_mtasts.publish.events import RefusedError
 from postfix_mtasts.publish.files import FileError
 from postfix_mtasts.publish.store import StoreError
-from postfix_mtasts.query.output import Output, QueryError, Status
+from postfix_mtasts.query.arguments import Parser
+from postfix_mtasts.query.output import Output, QueryError, Status, fail
 from postfix_mtasts.rights import become_owner
 from postfix_mtasts.sts.policy import MAX_AGE_LIMIT, Mode
 
@@ -55,15 +55,15 @@ def run(words: list[str]) -> Status:
         action: Action = arguments.action
         return asyncio.run(_run(action, arguments, settings))
     except RefusedError as error:
-        return _fail(words, f"{arguments.domain}: {error}", error.hint, Status.ERROR)
+        return fail(PROGRAM, words, f"{arguments.domain}: {error}", error.hint, Status.ERROR)
     except QueryError as error:
-        return _fail(words, str(error), error.hint, error.status)
+        return fail(PROGRAM, words, str(error), error.hint, error.status)
     except FileError as error:
-        return _fail(words, str(error), PUBLISHES_LATER, Status.UNAVAILABLE)
+        return fail(PROGRAM, words, str(error), PUBLISHES_LATER, Status.UNAVAILABLE)
     except StoreError as error:
-        return _fail(words, str(error), "", Status.UNAVAILABLE)
+        return fail(PROGRAM, words, str(error), "", Status.UNAVAILABLE)
     except ConfigError as error:
-        return _fail(words, str(error), "", Status.CONFIG)
+        return fail(PROGRAM, words, str(error), "", Status.CONFIG)
     except KeyboardInterrupt:
         return Status.INTERRUPTED
     except BrokenPipeError:
@@ -77,7 +77,7 @@ async def _run(action: Action, arguments: argparse.Namespace, settings: Config) 
 
 def parser() -> argparse.ArgumentParser:
     """The argument parser of the command."""
-    made = _Parser(PROGRAM, description="Publish MTA-STS policies (RFC 8461).", allow_abbrev=False)
+    made = Parser(PROGRAM, description="Publish MTA-STS policies (RFC 8461).", allow_abbrev=False)
     made.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     subcommands = made.add_subparsers(metavar="SUBCOMMAND", required=True)
     add = _subcommand(subcommands, "add", act.add, domain="DOMAIN")
@@ -105,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _subcommand(
-    subcommands: "argparse._SubParsersAction[_Parser]", name: str, action: Action, domain: str = ""
+    subcommands: "argparse._SubParsersAction[Parser]", name: str, action: Action, domain: str = ""
 ) -> argparse.ArgumentParser:
     """Add a subcommand. The first line of its action's documentation is its help."""
     described = (action.__doc__ or "").partition("\n")[0].rstrip(".")
@@ -119,19 +119,3 @@ def _subcommand(
     )
     made.set_defaults(action=action, user="")  # Who runs it.
     return made
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Tell the error in one line with a hint, and not the whole usage."""
-        raise QueryError(message, f"{self.prog} --help", Status.USAGE)
-
-
-def _fail(words: list[str], reason: str, hint: str, status: Status) -> Status:
-    """Tell an error, with --json also as a document."""
-    if "--json" in words:
-        Output(json=True).document({"error": {"kind": status.name.lower(), "text": reason, "hint": hint or None}})
-    print(f"{PROGRAM}: error: {reason}", file=sys.stderr)  # noqa: T201 - this is the output
-    if hint:
-        print(f"hint: {hint}", file=sys.stderr)  # noqa: T201 - this is the output
-    return status

@@ -1,9 +1,19 @@
-"""Domains as the command line has them."""
+"""What command lines share: an error is told in one line, and domains are written as in Postfix's tables."""
 
+import argparse
 import os
+from typing import NoReturn
 
 from postfix_mtasts.query.output import QueryError, Status
 from postfix_mtasts.sts.domain import NextHop, PolicyDomainError, next_hop
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises QueryError with one line and a hint, instead of printing the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """The command line is wrong."""
+        raise QueryError(message, f"{self.prog} --help", Status.USAGE)
 
 
 def next_hop_of(word: str) -> NextHop:

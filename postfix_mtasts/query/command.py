@@ -21,14 +21,14 @@ import errno
 import logging
 import sys
 from types import ModuleType
-from typing import NoReturn
 
 from postfix_mtasts import __version__, config
 from postfix_mtasts.config import ConfigError
 from postfix_mtasts.query import exceptions
+from postfix_mtasts.query.arguments import Parser
 from postfix_mtasts.query.doctor import doctor
 from postfix_mtasts.query.domain import domains
-from postfix_mtasts.query.output import PROGRAM, Output, QueryError, Status, say
+from postfix_mtasts.query.output import PROGRAM, Output, QueryError, Status, fail
 from postfix_mtasts.query.running import cache, fleet, health, shadow, warm
 from postfix_mtasts.remote.network import in_words
 
@@ -50,9 +50,9 @@ def run(words: list[str]) -> Status:
     try:
         return _run(words)
     except QueryError as error:
-        return _fail(words, str(error), error.hint, error.status)
+        return fail(PROGRAM, words, str(error), error.hint, error.status)
     except ConfigError as error:
-        return _fail(words, str(error), "", Status.CONFIG)
+        return fail(PROGRAM, words, str(error), "", Status.CONFIG)
     except BrokenPipeError:
         sys.stderr.close()  # Otherwise Python prints the error again at exit.
         return Status.UNAVAILABLE
@@ -62,7 +62,7 @@ def run(words: list[str]) -> Status:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             raise
         reason = f"{in_words(error)}: raise the limit, for example with `ulimit -n 1024`"
-        return _fail(words, reason, "", Status.UNAVAILABLE)
+        return fail(PROGRAM, words, reason, "", Status.UNAVAILABLE)
 
 
 def parser(name: str | None) -> argparse.ArgumentParser:
@@ -71,7 +71,7 @@ def parser(name: str | None) -> argparse.ArgumentParser:
     module = SUBCOMMANDS[name] if name else domains
     described = (module.__doc__ or "").partition("\n")[0]
     subcommands = "" if name else f"subcommands: {', '.join(SUBCOMMANDS)}; see {PROGRAM} SUBCOMMAND --help"
-    made = _Parser(words, description=described, epilog=subcommands, allow_abbrev=False)
+    made = Parser(words, description=described, epilog=subcommands, allow_abbrev=False)
     module.arguments(made)
     _add_common(made)
     made.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
@@ -90,7 +90,7 @@ def _run(words: list[str]) -> Status:
 
 def _subcommand(words: list[str]) -> str | None:
     """The subcommand, if there is one. Options may come before it."""
-    common = _Parser(PROGRAM, add_help=False, allow_abbrev=False)
+    common = Parser(PROGRAM, add_help=False, allow_abbrev=False)
     _add_common(common)
     _, rest = common.parse_known_args(words)
     if not rest or rest[0] in SUBCOMMANDS:
@@ -106,23 +106,3 @@ def _add_common(made: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE", help=f"the daemon's configuration (default: {config.DEFAULT_PATH}, if it exists)"
     )
     made.add_argument("--json", action="store_true", help="print JSON, one document per line")
-
-
-def _fail(words: list[str], reason: str, hint: str, status: Status) -> Status:
-    """Tell an error, with --json also as a document."""
-    if "--json" in words:
-        Output(json=True).document({"error": {"kind": status.name.lower(), "text": reason, "hint": hint or None}})
-    _complain(reason, hint)
-    return status
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Tell the error in one line with a hint, and not the whole usage."""
-        raise QueryError(message, f"{self.prog} --help", Status.USAGE)
-
-
-def _complain(reason: str, hint: str = "") -> None:
-    say(f"error: {reason}")
-    if hint:
-        print(f"hint: {hint}", file=sys.stderr)  # noqa: T201 - this is the output

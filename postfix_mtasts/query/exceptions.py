@@ -30,7 +30,7 @@ from postfix_mtasts.query.arguments import next_hop_of
 from postfix_mtasts.query.domain.at_hand import AtHand, at_hand
 from postfix_mtasts.query.domain.domains import running_daemon
 from postfix_mtasts.query.domain.examine import Examiner, Options, RunningDaemon
-from postfix_mtasts.query.output import JSON, PROGRAM, Output, QueryError, Status
+from postfix_mtasts.query.output import JSON, PROGRAM, WIDTH, Output, QueryError, Status
 from postfix_mtasts.query.running.client import NoDaemon, ask
 from postfix_mtasts.query.running.render import ago, exception_document, iso
 from postfix_mtasts.sts.entry import Entry
@@ -39,7 +39,6 @@ from postfix_mtasts.sts.exception import PolicyException
 _PATIENCE = 10.0  # Seconds, for an answer of the daemon, which may have to wait for its disk.
 AT_ONCE = 8  # Domains that are looked at.
 _WITHIN = 60.0  # Seconds for all of them.
-_WIDTH = 80  # Columns.
 _HINT = "is it running, and do you have permission to use its socket?"
 
 
@@ -150,7 +149,7 @@ async def _list(settings: Config, output: Output) -> Status:
             continue
         for number, (line, status) in enumerate(describe(exception, use, seen, now)):
             margin = "    " if number else ""
-            for part in textwrap.wrap(line, _WIDTH, initial_indent=margin, subsequent_indent=margin + "  "):
+            for part in textwrap.wrap(line, WIDTH, initial_indent=margin, subsequent_indent=margin + "  "):
                 output.text(part, status)
     if not exceptions and not output.json:
         output.text("there are no exceptions")

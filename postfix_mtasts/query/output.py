@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 PROGRAM = "postfix-mtasts-query"
+WIDTH = 80  # Columns of a line.
 
 JSON = Mapping[str, Any]
 
@@ -54,6 +55,16 @@ class QueryError(Exception):
 def say(line: str) -> None:
     """Print a line on standard error."""
     print(f"{PROGRAM}: {line}", file=sys.stderr)  # noqa: T201 - this is the output
+
+
+def fail(program: str, words: list[str], reason: str, hint: str, status: Status) -> Status:
+    """Tell the error of a command that has these arguments, with --json also as a document. Return the exit status."""
+    if "--json" in words:
+        Output(json=True).document({"error": {"kind": status.name.lower(), "text": reason, "hint": hint or None}})
+    print(f"{program}: error: {reason}", file=sys.stderr)  # noqa: T201 - this is the output
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)  # noqa: T201 - this is the output
+    return status
 
 
 def printable(text: str) -> str:

@@ -3,10 +3,9 @@
 import textwrap
 from collections.abc import Iterator
 
-from postfix_mtasts.query.output import JSON, Output, Status, printable, to_json
+from postfix_mtasts.query.output import JSON, WIDTH, Output, Status, printable, to_json
 from postfix_mtasts.reports.report import DkimState, Failure, Policy, Reading, Report
 
-_WIDTH = 80
 _MARGIN = 11
 
 
@@ -80,5 +79,5 @@ def _print(name: str, text: str, output: Output, status: Status | None = None) -
     """Print a line with its name before it, in as many lines as it takes."""
     indent = " " * _MARGIN + " " * (len(text) - len(text.lstrip()))
     first = f"  {name:{_MARGIN - 2}}{indent[_MARGIN:]}"
-    for line in textwrap.wrap(printable(text), _WIDTH, initial_indent=first, subsequent_indent=f"{indent}  "):
+    for line in textwrap.wrap(printable(text), WIDTH, initial_indent=first, subsequent_indent=f"{indent}  "):
         output.text(line, status)

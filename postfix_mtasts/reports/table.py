@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 
 from postfix_mtasts.counting import counted
-from postfix_mtasts.query.output import Output, Status, printable
+from postfix_mtasts.query.output import WIDTH, Output, Status, printable
 from postfix_mtasts.reports.views import (
     Day,
     FailureGroup,
@@ -17,7 +17,6 @@ from postfix_mtasts.reports.views import (
     Window,
 )
 
-_WIDTH = 80
 _TREND = 14  # Characters of a trend. Each stands for the same number of days.
 _FEW = 3  # Failures, policies and reports of a row that are printed without --all.
 _NOT_SAID = "not said"
@@ -145,7 +144,7 @@ def _first(name: str, width: int, output: Output, status: Status) -> str:
     shown = printable(name)
     if len(shown) <= width:
         return f"{shown:{width}}"
-    for line in textwrap.wrap(shown, _WIDTH):
+    for line in textwrap.wrap(shown, WIDTH):
         output.text(line, status)
     return " " * width
 
@@ -182,5 +181,5 @@ def _print_left_out(left_out: LeftOut, output: Output) -> None:
 
 def wrap(text: str, output: Output, indent: str = "", hanging: str = "") -> None:
     """Print a text in as many lines as it takes."""
-    for line in textwrap.wrap(printable(text), _WIDTH, initial_indent=indent, subsequent_indent=indent + hanging):
+    for line in textwrap.wrap(printable(text), WIDTH, initial_indent=indent, subsequent_indent=indent + hanging):
         output.text(line)

@@ -20,10 +20,9 @@ from postfix_mtasts.query.domain.report import (
     RunningReport,
     TlsrptReport,
 )
-from postfix_mtasts.query.output import SEVERITIES, Output, Status, printable
+from postfix_mtasts.query.output import SEVERITIES, WIDTH, Output, Status, printable
 
 _Line = tuple[str, Status | None]
-_WIDTH = 80
 _NO_BREAK = "\u00a0"  # A number stays with its unit.
 _MARGIN = 10
 _MOST = 10  # Items of a list.
@@ -78,7 +77,7 @@ class Text:
         hanging = " " * len(margin) + own + "  "
         parts = textwrap.wrap(
             line.lstrip(" ").replace(" s)", f"{_NO_BREAK}s)"),
-            _WIDTH,
+            WIDTH,
             initial_indent=margin + own,
             subsequent_indent=hanging,
             break_on_hyphens=False,

@@ -27,14 +27,13 @@ from postfix_mtasts.cache.row import parse_failed, parse_row, print_failed
 from postfix_mtasts.counting import times
 from postfix_mtasts.daemon.explain import parse_exception, print_exception
 from postfix_mtasts.log.events import span
-from postfix_mtasts.query.output import JSON, Status
+from postfix_mtasts.query.output import JSON, WIDTH, Status
 from postfix_mtasts.sts.entry import CachedPolicy, Entry, FailedFetch
 from postfix_mtasts.sts.exception import PolicyException
 from postfix_mtasts.sts.schedule import refresh_at, renewal_fails, urgent_at
 
 _LAST_TIME = 253402300799.0  # The end of the year 9999.
 _COLUMNS = ("domain", "mode", "mx", "fetched", "expires")
-_WIDTH = 80  # Columns.
 _DOMAIN = 36  # Columns of a domain.
 
 
@@ -100,7 +99,7 @@ def table(all_known: Sequence[Known], now: float) -> Iterator[tuple[str, Status 
         cells = [domain, *cells]
         yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip(), status
         for line in failures(one, now) if one else ():
-            for part in textwrap.wrap(line, _WIDTH, initial_indent="    ", subsequent_indent="      "):
+            for part in textwrap.wrap(line, WIDTH, initial_indent="    ", subsequent_indent="      "):
                 yield part, status
 
 

@@ -24,13 +24,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from postfix_mtasts.config_file import read_config
 from postfix_mtasts.log.events import span
-from postfix_mtasts.query.output import JSON, Output, QueryError, Status
+from postfix_mtasts.query.output import JSON, WIDTH, Output, QueryError, Status
 from postfix_mtasts.query.running.client import NoDaemon, ask
 from postfix_mtasts.query.running.pager import paged
 from postfix_mtasts.query.running.render import ago, iso
 
 _PATIENCE = 10.0  # Seconds, for an answer from memory.
-_WIDTH = 80  # Columns.
 _DOMAIN = 52  # Columns of a domain.
 _MOST = 50  # Domains of each table, unless all are wanted.
 # The counts that add up to the domains with a policy in mode enforce, and what they mean.
@@ -95,7 +94,7 @@ def lines(counts: JSON, domains: Sequence[JSON], now: float, most: int) -> Itera
     for state, words in _COUNTS.items():
         if counts[state]:
             status = {"delivered": Status.OK, "deferred": Status.ERROR}.get(state)
-            first, *rest = textwrap.wrap(words, _WIDTH - 10)
+            first, *rest = textwrap.wrap(words, WIDTH - 10)
             yield f"{counts[state]:>8}  {first}", status
             yield from ((f"{'':10}{line}", status) for line in rest)
     for state, heading in TABLES.items():
@@ -128,7 +127,7 @@ def _table(heading: str, domains: Sequence[JSON], now: float, most: int) -> Iter
 
 
 def _wrapped(text: str, margin: str = "") -> Iterator[tuple[str, None]]:
-    for line in textwrap.wrap(text, _WIDTH, initial_indent=margin, subsequent_indent=margin):
+    for line in textwrap.wrap(text, WIDTH, initial_indent=margin, subsequent_indent=margin):
         yield line, None
 
 
