@@ -2,11 +2,10 @@
 
 import os
 import pathlib
-import stat
 from dataclasses import dataclass, field
 
 from postfix_mtasts.config import DEFAULT_PATH, Config, ConfigError, Fetch, ProxyUrl, parse
-from postfix_mtasts.rights import in_the_way
+from postfix_mtasts.rights import in_the_way, read_secret
 
 _MAX_CREDENTIALS = 1024  # Octets of the file.
 _MAX_EACH = 255  # Octets of a user's name, and of a password (RFC 1929, 2).
@@ -50,11 +49,7 @@ def read_proxy(fetch: Fetch) -> Proxy | None:
 
 def _credentials(path: pathlib.Path) -> tuple[str, str]:
     """User and password in a file. Raises OSError, and ValueError with what is wrong."""
-    with path.open("rb") as file:
-        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & stat.S_IRWXO:
-            raise ValueError(f"every user of this machine may read it or write to it; run: chmod o= {path}")
-        data = file.read(_MAX_CREDENTIALS + 1)
-    text = data.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "replace")
+    text = read_secret(path, _MAX_CREDENTIALS).removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "replace")
     user, colon, password = text.partition(":")
     sizes = [len(part.encode()) for part in (user, password)]
     if not colon or not text.isprintable() or "\ufffd" in text or not user or max(sizes) > _MAX_EACH:

@@ -3,12 +3,11 @@
 import os
 import pathlib
 import ssl
-import stat
 from dataclasses import dataclass, field
 from typing import Any
 
 from postfix_mtasts.config import ConfigError, Fleet, UnixEndpoint
-from postfix_mtasts.rights import in_the_way
+from postfix_mtasts.rights import in_the_way, read_secret
 
 _MAX_CREDENTIALS = 1024  # Octets of the file.
 
@@ -82,10 +81,7 @@ def read_credentials(name: str) -> tuple[str, str]:
     """The user and the password in a file. Raises ConfigError."""
     path = pathlib.Path(name)
     try:
-        with path.open("rb") as file:
-            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & stat.S_IRWXO:
-                raise ValueError(f"every user of this machine may read it or write to it; run: chmod o= {path}")
-            text = file.read(_MAX_CREDENTIALS + 1).decode("utf-8").removesuffix("\n")
+        text = read_secret(path, _MAX_CREDENTIALS).decode("utf-8").removesuffix("\n")
         user, colon, password = text.partition(":")
         if not colon or not password or not text.isprintable() or len(text.encode()) > _MAX_CREDENTIALS:
             raise ValueError("must be one line, USER:PASSWORD, or :PASSWORD without a user")

@@ -45,6 +45,17 @@ def this_user() -> str:
         return f"user {os.geteuid()}"
 
 
+def read_secret(path: pathlib.Path, most: int) -> bytes:
+    """What is in a file with a secret, but at most one octet more than `most`.
+
+    Raises OSError, and ValueError if every user of this machine may read it or write to it.
+    """
+    with path.open("rb") as file:
+        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & stat.S_IRWXO:
+            raise ValueError(f"every user of this machine may read it or write to it; run: chmod o= {path}")
+        return file.read(most + 1)
+
+
 def give_to_owner(folder: pathlib.Path, made: pathlib.Path | int) -> None:
     """As root, give a file or folder that this process has made in a folder to the owner of that folder.
 

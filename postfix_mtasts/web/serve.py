@@ -23,7 +23,7 @@ from postfix_mtasts.config import Config, Endpoint, UnixEndpoint
 from postfix_mtasts.config import Web as Settings
 from postfix_mtasts.daemon.listen import ListenError, close, listen
 from postfix_mtasts.daemon.service import notify
-from postfix_mtasts.rights import in_the_way, user_of
+from postfix_mtasts.rights import in_the_way, read_secret, user_of
 from postfix_mtasts.web.app import application
 from postfix_mtasts.web.helper import Hands
 
@@ -171,13 +171,12 @@ def _token(settings: Settings) -> bytes:
         return b""
     file = pathlib.Path(settings.token_file)
     try:
-        with file.open("rb") as opened:
-            if os.fstat(opened.fileno()).st_mode & 0o007:
-                raise StartError(f'web.token_file = "{file}": everybody may read it: run chmod o= {file}')
-            token = opened.read(MAX_TOKEN + 1).strip()
+        token = read_secret(file, MAX_TOKEN).strip()
     except OSError as error:
         reason = in_the_way(file) or os.strerror(error.errno or 0).lower()
         raise StartError(f'web.token_file = "{file}": {reason}') from error
+    except ValueError as error:
+        raise StartError(f'web.token_file = "{file}": {error}') from error
     if not MIN_TOKEN <= len(token) <= MAX_TOKEN or not token.isascii() or not token.decode().isprintable():
         allowed = f"one line of {MIN_TOKEN} to {MAX_TOKEN} printable characters, such as `openssl rand -hex 32` prints"
         raise StartError(f'web.token_file = "{file}": must have {allowed}')

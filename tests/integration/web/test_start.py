@@ -67,7 +67,7 @@ def test_the_version() -> None:
     ("content", "mode", "why"),
     [
         (None, 0o600, "there is no such file"),
-        (f"{TOKEN}\n", 0o604, "everybody may read it: run chmod o= {}"),
+        (f"{TOKEN}\n", 0o604, "every user of this machine may read it or write to it; run: chmod o= {}"),
         ("short\n", 0o600, "must have one line of 20 to 1000 printable characters"),
         ("x" * 1001, 0o600, "must have one line of 20 to 1000 printable characters"),
         (f"{TOKEN}\n{TOKEN}\n", 0o600, "must have one line of 20 to 1000 printable characters"),
