@@ -253,7 +253,7 @@ async def _start_control(
 ) -> None:
     if not listener:
         return
-    await control.start(listener)
-    stack.push_async_callback(control.aclose)
+    await control.connections.start(listener)
+    stack.push_async_callback(control.connections.aclose)
     if listener is not passed.control:
         stack.callback(remove_file, listener)

@@ -44,7 +44,6 @@ Times are seconds since the epoch. A client that neither sends nor reads for 30 
 import asyncio
 import json
 import os
-import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -63,7 +62,7 @@ from postfix_mtasts.daemon.listing import Listing
 from postfix_mtasts.daemon.lookup import Lookup
 from postfix_mtasts.daemon.request import MAX_REQUEST, About, RequestError, parse_request
 from postfix_mtasts.daemon.shadow import Shadow
-from postfix_mtasts.log import events
+from postfix_mtasts.daemon.work import Connections
 from postfix_mtasts.rights import user_of
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import Apply, Entry, NoPolicy, Unavailable
@@ -102,37 +101,12 @@ class Control:
         self._dane = dane
         self._listing = Listing(memory, store, self._document)
         self._started_at = clock()
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.connections = Connections(self._serve, MAX_REQUEST)
 
     def chosen(self, why_style: str, why_dane: str) -> None:
         """Note that `lookup.rules` were chosen just now, and why."""
         self._why_style, self._why_dane = why_style, why_dane
         self._configured_at = self._clock()
-
-    async def start(self, listener: socket.socket) -> None:
-        """Start to accept connections on `listener`."""
-        # start_unix_server would remove the file at the end (since Python 3.13), but it may belong to systemd.
-        self._server = await asyncio.start_server(self._connected, sock=listener, limit=MAX_REQUEST)
-
-    async def aclose(self) -> None:
-        """Stop, and close all connections."""
-        if self._server:
-            self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error:
-            events.internal_error(error)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.set_write_buffer_limits(0)  # So that `drain` waits until the kernel has all data.

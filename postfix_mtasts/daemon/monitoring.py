@@ -56,7 +56,7 @@ async def serve_metrics(
 
     sources = Sources(answers, exceptions, lambda: shadow.since, lambda: fleet.status() if fleet else None)
     scrape = Scrape(Metrics(lookup, store, sources).text, CONTENT_TYPE)
-    await scrape.start(listener)
-    stack.push_async_callback(scrape.aclose)
+    await scrape.connections.start(listener)
+    stack.push_async_callback(scrape.connections.aclose)
     if listener is not passed:
         stack.callback(remove_file, listener)

@@ -2,13 +2,12 @@
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Awaitable, Callable
 
 import h11
 
 from postfix_mtasts import __version__
-from postfix_mtasts.log import events
+from postfix_mtasts.daemon.work import Connections
 
 PATH = b"/metrics"
 MAX_REQUEST = 8192  # Octets of a request. That of Prometheus has less than 500.
@@ -22,34 +21,7 @@ class Scrape:
     def __init__(self, text: Callable[[], Awaitable[bytes]], content_type: str) -> None:
         self._text = text
         self._content_type = content_type
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def start(self, listener: socket.socket) -> None:
-        """Start to accept connections on `listener`, which is closed at the end; its file belongs to the caller."""
-        self._server = await asyncio.start_server(self._connected, sock=listener, limit=MAX_REQUEST)
-
-    async def aclose(self) -> None:
-        """Stop, and close all connections."""
-        if self._server:
-            self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._tasks) >= MAX_CONNECTIONS:
-            writer.transport.abort()
-            return
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error:
-            events.internal_error(error)
+        self.connections = Connections(self._serve, MAX_REQUEST, MAX_CONNECTIONS)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -1,13 +1,17 @@
-"""Runs one task at a time for each key, and counts how tasks ended."""
+"""Runs one task at a time for each key, or one for each connection, and counts how tasks ended."""
 
 import asyncio
 import collections
+import socket
 import time
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
+from postfix_mtasts.log import events
+
 _K = TypeVar("_K", bound=Hashable)
 _T = TypeVar("_T")
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
 
 class SingleFlight(Generic[_K, _T]):
@@ -43,6 +47,44 @@ class SingleFlight(Generic[_K, _T]):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Connections:
+    """Serves each connection to a listener in a task of its own: `most` at once, and a further one is closed."""
+
+    def __init__(self, serve: Serve, limit: int, most: int | None = None) -> None:
+        self._serve = serve
+        self._limit = limit  # Octets of a request.
+        self._most = most
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, listener: socket.socket) -> None:
+        """Start to accept connections on `listener`, which is closed at the end; its file belongs to the caller."""
+        # start_unix_server would remove the file at the end (since Python 3.13), but it may belong to systemd.
+        self._server = await asyncio.start_server(self._connected, sock=listener, limit=self._limit)
+
+    async def aclose(self) -> None:
+        """Stop, and close all connections."""
+        if self._server:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._most is not None and len(self._tasks) >= self._most:
+            writer.transport.abort()
+            return
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error:
+            events.internal_error(error)
 
 
 class Recent:
