@@ -67,7 +67,7 @@ class Shadow:
         self._gathered: Gathered | None = None  # If it is off.
         self._is_changed = False
         self._attempt: Attempt | None = None  # If it is off, or there are no CAs.
-        self._checks_patterns = False
+        self._client = Client("")  # Until it is on.
         self._due = _Queue()
         self._has_due = asyncio.Event()
         self._slots = asyncio.Semaphore(CONCURRENCY)
@@ -87,10 +87,9 @@ class Shadow:
             await self._begin()
 
     async def _begin(self) -> None:
-        client = client_of(await settings_of(CLIENT_SETTINGS))
-        prober = self._prober(client)
+        self._client = client_of(await settings_of(CLIENT_SETTINGS))
+        prober = self._prober(self._client)
         self._attempt = Attempt(self._resolver, prober) if prober else None
-        self._checks_patterns = client.checks_patterns is not False
         if not self._gathered:
             self._gathered = await self._read() or Gathered(self._clock())
             for hop, known in self._gathered.hops.items():
@@ -263,9 +262,8 @@ class Shadow:
             return Fate("dane")
         if told.status is not Status.OK:
             return Fate("deferred", told.text)
-        by_hostname = style is Style.TLSRPT and self._checks_patterns
         hosts = answer.hosts if isinstance(answer, YieldToDane) else ()
-        return await attempt.make(hop, Rules(policy, by_hostname), hosts)
+        return await attempt.make(hop, Rules(policy, self._client.judges_by_hostname(style)), hosts)
 
 
 class _Queue:

@@ -81,6 +81,13 @@ class Client:
     ca_path: str = ""
     checks_patterns: bool | None = None  # Whether it checks MX names against the patterns that it is sent.
 
+    def judges_by_hostname(self, style: Style) -> bool:
+        """Whether a certificate must be for the MX host's own name, if the policy is answered in this style.
+
+        Otherwise it must be for a name in the policy. A Postfix of which nothing is known is taken for one that checks.
+        """
+        return style is Style.TLSRPT and self.checks_patterns is not False
+
 
 def client_of(values: Mapping[str, str]) -> Client:
     """The client that these values of `CLIENT_SETTINGS` make."""

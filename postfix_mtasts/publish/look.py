@@ -14,6 +14,7 @@ from postfix_mtasts.daemon.explain import Explanation
 from postfix_mtasts.dns import tlsa
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver
+from postfix_mtasts.postfix.installation import Client
 from postfix_mtasts.postfix.reply import ReplyRules, Style
 from postfix_mtasts.publish.events import Looked
 from postfix_mtasts.publish.records import leads_here
@@ -56,7 +57,7 @@ class Looker:
     def __init__(self, settings: Config, output: Output) -> None:
         self._settings = settings
         self._output = output
-        self._found = AtHand(socket.getfqdn(), checks_patterns=True)  # Senders compare the MX host's own name.
+        self._found = AtHand(Client(socket.getfqdn(), checks_patterns=True))  # Senders compare the MX host's own name.
         self._resolver = Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
         self._examiner = self._made(Options(probe=True, patient=True, record=str(_RECORD)))
         self._rules = ReplyRules(Style.TLSRPT)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from postfix_mtasts.config import Endpoint, UnixEndpoint
-from postfix_mtasts.postfix.installation import CLIENT_SETTINGS, PATH, client_of, run, settings
+from postfix_mtasts.postfix.installation import CLIENT_SETTINGS, PATH, Client, client_of, run, settings
 from postfix_mtasts.postfix.tables import Table, is_same, tables
 from postfix_mtasts.query.domain.report import ExceptionReport
 
@@ -20,12 +20,9 @@ _NAMES = ("queue_directory", "smtp_tls_policy_maps", *CLIENT_SETTINGS)
 
 @dataclass(frozen=True, slots=True)
 class AtHand:
-    """What main.cf says. Without a Postfix, `helo` is this machine's name, and the rest is empty."""
+    """What main.cf says. Without a Postfix, nothing but `client` and `path`."""
 
-    helo: str
-    ca_file: str = ""
-    ca_path: str = ""
-    checks_patterns: bool | None = None  # Whether it checks MX names against the patterns that it is sent.
+    client: Client
     tables: tuple[Table, ...] = ()  # Of smtp_tls_policy_maps.
     queue: pathlib.Path | None = None
     path: str = PATH
@@ -69,7 +66,6 @@ class AtHand:
 async def at_hand(path: str = PATH) -> AtHand:
     """Ask the first postconf(1) in the folders of `path`. A Postfix that does not answer is taken for none."""
     values = await settings(_NAMES, path)
-    client = client_of(values)
     queue = pathlib.Path(values["queue_directory"]) if values.get("queue_directory") else None
     listed = tables(values.get("smtp_tls_policy_maps", ""))
-    return AtHand(client.helo, client.ca_file, client.ca_path, client.checks_patterns, listed, queue, path)
+    return AtHand(client_of(values), listed, queue, path)

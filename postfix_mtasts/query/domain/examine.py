@@ -16,7 +16,7 @@ from postfix_mtasts.delivery.hosts import MAX_HOSTS, probe_host
 from postfix_mtasts.delivery.mx import MxReport, ProbeReport, Rules, unprobed
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Pinned, Resolver
-from postfix_mtasts.postfix.reply import Style
+from postfix_mtasts.postfix.installation import Client
 from postfix_mtasts.query.domain import asked, describe, unpublished
 from postfix_mtasts.query.domain.asked import Outcome
 from postfix_mtasts.query.domain.at_hand import AtHand
@@ -95,9 +95,10 @@ class Examiner:
         self._tls = _tls(settings.fetch.ca_file)
         self._resolver = Resolver(settings.dns.nameservers, timeout=settings.dns.timeout)
         # Without --probe, Postfix's CAs do not matter.
-        mail_tls = _mail_tls(found if options.probe else AtHand(found.helo), settings.fetch.ca_file)
+        client = found.client if options.probe else Client(found.client.helo)
+        mail_tls = _mail_tls(client, settings.fetch.ca_file)
         self._proxy = _proxy(settings.fetch)
-        self._prober = Prober(self._resolver, mail_tls, found.helo, settings.fetch.allow_addresses, self._proxy)
+        self._prober = Prober(self._resolver, mail_tls, client.helo, settings.fetch.allow_addresses, self._proxy)
 
     async def examine(self, hop: NextHop, asking: Awaitable[RunningDaemon]) -> Examined:
         """Examine a domain, while the daemon is being asked about it."""
@@ -204,7 +205,7 @@ class Examiner:
     ) -> tuple[tuple[MxReport, ...], Rules]:
         fresh = seen.fresh.fetched.policy if isinstance(seen.fresh.fetched, PolicyFetched) else None
         in_force = outcome.answer.policy if isinstance(outcome.answer, Apply) else fresh
-        by_hostname = known.rules.style is Style.TLSRPT and self._found.checks_patterns is not False
+        by_hostname = self._found.client.judges_by_hostname(known.rules.style)
         is_cached = isinstance(outcome.answer, Apply) and not outcome.waits
         rules = Rules(in_force, by_hostname, "the cached policy" if is_cached else "the policy")
         names = (
@@ -250,9 +251,9 @@ def _tls(ours: str) -> ssl.SSLContext:
         raise QueryError(f'fetch.ca_file = "{ours}": {error}', status=Status.CONFIG) from error
 
 
-def _mail_tls(found: AtHand, ours: str) -> ssl.SSLContext:
+def _mail_tls(client: Client, ours: str) -> ssl.SSLContext:
     try:
-        return mail_tls_context(found.ca_file, found.ca_path, ours)
+        return mail_tls_context(client.ca_file, client.ca_path, ours)
     except CaError as error:
         raise QueryError(str(error), status=Status.CONFIG) from error
 

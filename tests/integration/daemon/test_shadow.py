@@ -23,7 +23,7 @@ from postfix_mtasts.daemon.lookup import Lookup
 from postfix_mtasts.daemon.shadow import CONCURRENCY, Shadow
 from postfix_mtasts.delivery.hosts import MAX_ADDRESSES, MAX_HOSTS
 from postfix_mtasts.dns.resolver import Resolver
-from postfix_mtasts.postfix.installation import CLIENT_SETTINGS, client_of, settings
+from postfix_mtasts.postfix.installation import CLIENT_SETTINGS, Client, client_of, settings
 from postfix_mtasts.postfix.reply import ReplyRules, Style
 from postfix_mtasts.postfix.socketmap import Request
 from postfix_mtasts.remote.fetcher import Fetcher
@@ -208,7 +208,7 @@ async def test_names_are_judged_as_the_style_in_force_has_it(scene: Scene) -> No
             await scene.lookup.reply(Request(name, b"style.test"))
         scene.now += DAY
         async with Running(scene.shadow()) as shadow:  # It is due, and goes by the style of the last query.
-            shadow._checks_patterns = checks
+            shadow._client = Client("", checks_patterns=checks)
             await soon(lambda: (one := result(shadow, "style.test")) and one.at == scene.now)
             found.append(await probed(shadow, "style.test"))
     reason = "its MX mx.style.test: its certificate is for other.style.test, not for mx.style.test"

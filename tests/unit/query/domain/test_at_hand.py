@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from postfix_mtasts.config import Endpoint, InetEndpoint, UnixEndpoint
+from postfix_mtasts.postfix.installation import Client
 from postfix_mtasts.postfix.tables import tables
 from postfix_mtasts.query.domain.at_hand import AtHand, at_hand
 
@@ -31,9 +32,9 @@ def install(folder: Path, text: str) -> str:
     [
         (
             f"{HELO}\n{CAS}\nsmtp_tls_policy_maps = {MAPS}\nsmtp_tls_enforce_sts_mx_patterns = yes",
-            AtHand("mail.example.com", "/ca.pem", "/cas", checks_patterns=True, tables=tables(MAPS)),
+            AtHand(Client("mail.example.com", "/ca.pem", "/cas", checks_patterns=True), tables(MAPS)),
         ),
-        (f"{HELO}\nsmtp_tls_CAfile =", AtHand("mail.example.com", checks_patterns=False)),
+        (f"{HELO}\nsmtp_tls_CAfile =", AtHand(Client("mail.example.com", checks_patterns=False))),
     ],
 )
 async def test_main_cf(printed: str, expected: AtHand, tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ async def test_main_cf(printed: str, expected: AtHand, tmp_path: Path) -> None:
 
 
 async def test_no_postfix(tmp_path: Path) -> None:
-    assert await at_hand(str(tmp_path)) == AtHand(socket.gethostname(), path=str(tmp_path))
+    assert await at_hand(str(tmp_path)) == AtHand(Client(socket.gethostname()), path=str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -69,4 +70,4 @@ async def test_no_postfix(tmp_path: Path) -> None:
     ],
 )
 def test_where_postfix_asks(maps: str, served: Endpoint, expected: object) -> None:
-    assert AtHand("x", tables=tables(maps), queue=Path("/queue")).asks([served]) == expected
+    assert AtHand(Client("x"), tables(maps), queue=Path("/queue")).asks([served]) == expected
