@@ -4,8 +4,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from postfix_mtasts.reports.pages import WINDOWS
 from postfix_mtasts.reports.site import write_pages
+from postfix_mtasts.reports.views import WINDOWS
 from tests.demo_web import shown
 from tests.unit.reports.made import NOW, made, views
 from tests.world.browser import browser, missing

@@ -43,7 +43,7 @@ from postfix_mtasts.sts.elsewhere import MAX_SKEW
 
 _GONE_AFTER = 60.0  # Seconds after which a relay that was not seen counts as gone.
 _REMEMBERED = 86400.0  # Seconds for which it is remembered that a domain was forgotten.
-MAX_RELAYS = 1000
+MAX_RELAYS = 1000  # That are listed.
 _KEYS_AT_ONCE = 1000  # Of those that are counted.
 _NEWS_RATE = 2**18  # Octets that are listened to in a second: some thousands of messages.
 _LISTEN_AGAIN = 5.0  # Seconds until it is tried again to listen.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from postfix_mtasts.sts.domain import PolicyDomain
 
-_MAX_REPLIES = 20_000
+_MAX_REPLIES = 20_000  # When there are so many, all are dropped.
 _MAX_OCTETS = 1_200  # Of a request and its reply; a larger one is made anew each time.
 _EACH = 400  # Octets that Python takes for a reply and its places, besides the texts.
 

@@ -14,10 +14,10 @@ from postfix_mtasts.cache.store import Store
 from postfix_mtasts.daemon.lookup import Lookup
 from postfix_mtasts.sts.domain import PolicyDomain
 
-TICK = 60.0  # Seconds.
+TICK = 60.0  # Seconds between two rounds.
 SHARE = 1 / 180  # Of the domains that are due, for each round. So all of them are done in three hours.
 AT_LEAST = 10  # Domains for each round.
-CONCURRENCY = 4
+CONCURRENCY = 4  # Domains at once.
 PATIENCE = 15.0  # Seconds for a domain; the fetch goes on behind.
 # Labels at the end of domains by which they take turns: all of co.uk as if it were one owner's, and its owners among
 # themselves; so up to those of city.kawasaki.jp.

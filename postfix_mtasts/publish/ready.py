@@ -12,10 +12,10 @@ from postfix_mtasts.publish.follows import forbidden_but_cached
 from postfix_mtasts.publish.state import DAY, PARTING_AFTER, State
 from postfix_mtasts.sts.policy import Mode
 
-UNCHANGED_FOR = 14 * DAY
-REPORTERS = 2
+UNCHANGED_FOR = 14 * DAY  # Of the present policy. Spans are in seconds.
+REPORTERS = 2  # Verified senders that have reported.
 DAYS_WITH_REPORTS = 10
-SESSIONS = 100
+SESSIONS = 100  # In reports.
 WITHOUT_FAILURE_FOR = 7 * DAY
 CHECKED_WITHIN = DAY
 # A domain that would need longer than this gets too little mail: nobody should wait for it.

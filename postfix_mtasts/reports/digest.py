@@ -9,7 +9,7 @@ from postfix_mtasts.reports.viewing import Limits
 from postfix_mtasts.reports.views import LeftOut, Result, ResultsView, Source, SourcesView
 from postfix_mtasts.reports.wording import share
 
-DAYS = 7
+DAYS = 7  # That `summary` looks at.
 LIMITS = Limits(rows=10, failures=0, reports=1, policies=0, mx=3)
 _NOT_SAID = "failures without a type"
 

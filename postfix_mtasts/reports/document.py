@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from postfix_mtasts.reports.report import ReportError
 
-MAX_DEPTH = 20
+MAX_DEPTH = 20  # Levels of arrays and objects. A report has five.
 # A report of 10,000 failures with all their members has 330,000 quotes and 110,000 brackets and commas.
 _MAX_QUOTES = 350_000
 _MAX_BACKSLASHES = 200_000

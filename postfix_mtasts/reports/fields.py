@@ -14,7 +14,7 @@ from postfix_mtasts.counting import counted
 from postfix_mtasts.reports.document import load
 from postfix_mtasts.reports.report import ReportError
 
-MAX_PROBLEMS = 20
+MAX_PROBLEMS = 20  # Of a report, that are listed.
 MAX_TEXT = 1000  # Characters that are kept of a text that explains something.
 MAX_NAME = 255  # Characters that are kept of another text. A hostname has 253.
 _MAX_COUNT = 2**53 - 1  # The largest integer that I-JSON is sure of (RFC 7493, 2.2).

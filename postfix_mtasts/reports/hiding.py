@@ -12,10 +12,11 @@ from typing import Any
 
 from postfix_mtasts.reports.report import Report
 from postfix_mtasts.reports.store import Store
+from postfix_mtasts.reports.views import WINDOWS
 
-SPAN = 90  # Days: the longest window that pages show. Of mails that are taken in again, none is much older.
-MORE = 2
-LEAST = 10
+SPAN = max(WINDOWS)  # Days. Of mails that are taken in again, none is much older.
+MORE = 2  # Times the failed sessions of the worst day before.
+LEAST = 10  # Failed sessions more than on that day.
 MAX_HIDDEN = 200  # Sources. A page names them.
 MAX_KNOWN = 1000  # Policies, and result types, of a source: it may make up any number. What is new beyond is a change.
 

@@ -24,11 +24,10 @@ from postfix_mtasts.reports.facts import Stored
 from postfix_mtasts.reports.meaning import meaning
 from postfix_mtasts.reports.report import Dkim, DkimState, Report
 from postfix_mtasts.reports.viewing import Facts, Limits, by_result, by_source
-from postfix_mtasts.reports.views import DAYS, ResultsView, Sender, SourcesView, Window
+from postfix_mtasts.reports.views import WINDOWS, ResultsView, Sender, SourcesView, Window
 from postfix_mtasts.reports.wording import SIGNS, TONES, WORDS, moment, number, share, shown
 
 INDEX = "index.html"
-WINDOWS = (2, DAYS, 90)  # Days. The pages of reports go back as far as the longest.
 # What a view lists. With the longest texts everywhere, its page has 4 MB; usual ones have a tenth of a megabyte.
 LIMITS = Limits(rows=50, failures=20, reports=30, policies=20, mx=20)
 MAX_FAILURES = 100  # Of one report, that its page lists. Its JSON has all.

@@ -9,8 +9,8 @@ from postfix_mtasts.reports.fields import MAX_TEXT, Object, Problems
 from postfix_mtasts.reports.report import Failure, Policy, Report, ReportError
 from postfix_mtasts.sts.domain import HostnameError, hostname
 
-MAX_POLICIES = 100
-MAX_FAILURES = 10_000
+MAX_POLICIES = 100  # Of a report.
+MAX_FAILURES = 10_000  # Of all its policies.
 _TYPES = ("sts", "tlsa", "no-policy-found")
 RESULTS = (
     "starttls-not-supported",

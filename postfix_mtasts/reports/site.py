@@ -9,11 +9,11 @@ from pathlib import Path
 from postfix_mtasts.reports.facts import Stored, facts, stored_of
 from postfix_mtasts.reports.folder import Folder
 from postfix_mtasts.reports.hiding import hidden
-from postfix_mtasts.reports.pages import INDEX, LIMITS, WINDOWS, Links, Listed, Pages, Views, listed, sender_of, views
+from postfix_mtasts.reports.pages import INDEX, LIMITS, Links, Listed, Pages, Views, listed, sender_of, views
 from postfix_mtasts.reports.report import Reading
 from postfix_mtasts.reports.show import document
 from postfix_mtasts.reports.store import Store
-from postfix_mtasts.reports.views import Sender, window
+from postfix_mtasts.reports.views import WINDOWS, Sender, window
 
 MAX_REPORTS = 10_000  # That have pages: 100 a day.
 MAX_OCTETS = 64 * 1024 * 1024  # Of the pages of a sender's reports, with their JSON. Usual reports have 16 KiB.

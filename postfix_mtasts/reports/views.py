@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from postfix_mtasts.reports.meaning import Meaning, Severity
 
 DAYS = 14  # Of a window, unless another number is asked for.
-MAX_DAYS = 400
+MAX_DAYS = 400  # Of the longest window that may be asked for.
+WINDOWS = (2, DAYS, 90)  # Days, of pages. The pages of reports go back as far as the longest.
 _DAY = datetime.timedelta(days=1)
 
 

@@ -17,11 +17,10 @@ from postfix_mtasts.publish.arguments import domain_of
 from postfix_mtasts.publish.store import StoreError as PublishError
 from postfix_mtasts.query.output import JSON, QueryError, Status
 from postfix_mtasts.reports.facts import Stored
-from postfix_mtasts.reports.pages import WINDOWS
 from postfix_mtasts.reports.report import Reading
 from postfix_mtasts.reports.show import document
 from postfix_mtasts.reports.store import StoreError
-from postfix_mtasts.reports.views import DAYS
+from postfix_mtasts.reports.views import DAYS, WINDOWS
 from postfix_mtasts.web import reported
 from postfix_mtasts.web.buttons import BUTTONS, FieldError
 from postfix_mtasts.web.guard import Guard

@@ -20,9 +20,9 @@ from postfix_mtasts.config import Web as Settings
 from postfix_mtasts.web import forms
 
 MAX_FORM = 8192  # Octets. The longest field is a reason.
-MAX_FIELDS = 20
+MAX_FIELDS = 20  # Of a form.
 MAX_USER = 100  # Characters of a user's name.
-FORM_WITHIN = 10.0  # Seconds.
+FORM_WITHIN = 10.0  # Seconds for all of a form to come.
 AT_ONCE = 4  # Pages that are made, and forms that are worked on; others wait. Each may read the database of reports.
 WAIT = 30.0  # Seconds for a place.
 

@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 from postfix_mtasts.publish import words
 from postfix_mtasts.query.output import Status
-from postfix_mtasts.reports.pages import WINDOWS, Frame, Links, Pages, Views, said_by
-from postfix_mtasts.reports.views import Sender
+from postfix_mtasts.reports.pages import Frame, Links, Pages, Views, said_by
+from postfix_mtasts.reports.views import WINDOWS, Sender
 from postfix_mtasts.reports.wording import visible
 from postfix_mtasts.web.buttons import BUTTONS, Button
 from postfix_mtasts.web.held import Held

@@ -11,12 +11,12 @@ from postfix_mtasts.query.output import JSON, to_json
 from postfix_mtasts.reports.actions import Quarantined, quarantined
 from postfix_mtasts.reports.facts import Recent, Stored, facts, recent, stored
 from postfix_mtasts.reports.hiding import hidden
-from postfix_mtasts.reports.pages import WINDOWS, Views, views
+from postfix_mtasts.reports.pages import Views, views
 from postfix_mtasts.reports.reading import report_in
 from postfix_mtasts.reports.report import Dkim, DkimState, Report, ReportError
 from postfix_mtasts.reports.store import Store
 from postfix_mtasts.reports.viewing import SHORT, Limits, by_source
-from postfix_mtasts.reports.views import window
+from postfix_mtasts.reports.views import WINDOWS, window
 
 # What a view lists, so that its page has at most 200 kB of usual texts.
 LIMITS = Limits(rows=25, failures=8, reports=8, policies=8, mx=8)

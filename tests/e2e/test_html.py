@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from postfix_mtasts.reports.pages import WINDOWS
 from postfix_mtasts.reports.report import DkimState
 from postfix_mtasts.reports.site import write_pages
+from postfix_mtasts.reports.views import WINDOWS
 from tests.unit.reports.made import NOW, made, views
 from tests.unit.reports.test_pages import HOSTILE, everywhere
 from tests.world.browser import Browser, browser, missing

@@ -25,8 +25,8 @@ from postfix_mtasts.query.running.client import NoDaemon, ask, ask_as_postfix, s
 from postfix_mtasts.remote.network import in_words
 from postfix_mtasts.sts.domain import PolicyDomainError, next_hop
 
-_CONCURRENCY = 20
-_MOST = 1000
+_CONCURRENCY = 20  # Domains at once, unless another number is asked for.
+_MOST = 1000  # That may be asked for.
 _SHOWN = 20  # Domains whose lookup failed.
 _PATIENCE = 10.0  # Seconds, for an answer from memory.
 

@@ -12,14 +12,14 @@ import pytest
 
 from postfix_mtasts.reports.facts import Stored, stored_of
 from postfix_mtasts.reports.folder import LIST
-from postfix_mtasts.reports.pages import WINDOWS, Links, Pages, Views
+from postfix_mtasts.reports.pages import Links, Pages, Views
 from postfix_mtasts.reports.records import Message
 from postfix_mtasts.reports.records import write as write_report
 from postfix_mtasts.reports.report import Dkim, DkimState, Failure, Policy, ReportError
 from postfix_mtasts.reports.site import MAX_OCTETS, MAX_REPORTS, write, write_pages
 from postfix_mtasts.reports.store import Store
 from postfix_mtasts.reports.verdict import State
-from postfix_mtasts.reports.views import Window, window
+from postfix_mtasts.reports.views import WINDOWS, Window, window
 from tests.unit.reports.html import parse
 from tests.unit.reports.made import NOW, TODAY, key, made, report, stored, verified, views
 from tests.unit.reports.measure import cost
