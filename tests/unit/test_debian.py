@@ -65,6 +65,11 @@ def test_a_start_ends_when_a_service_answers() -> None:
     assert lasting == dict.fromkeys((f"{name}.service" for name in names), "notify")
 
 
+def test_what_asks_dns_by_itself_waits_for_a_resolver_of_this_machine() -> None:
+    services = ("postfix-mtasts.service", "postfix-mtasts-publish.postfix-mtasts-publish-check.service")
+    assert ["nss-lookup.target" in unit(name)["Unit"]["After"].split() for name in services] == [True, True]
+
+
 def test_every_command_is_packaged_with_its_manual() -> None:
     commands = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     manuals = {page.stem for page in (ROOT / "docs/man").iterdir()}

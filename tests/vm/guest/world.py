@@ -25,7 +25,9 @@ UNIT = f"""\
 [Unit]
 Description=DNS, HTTPS and mail servers for tests
 After=network.target
-Before=postfix.service postfix-mtasts.service
+# As unbound and named say it.
+Before=nss-lookup.target
+Wants=nss-lookup.target
 [Service]
 Type=notify
 NotifyAccess=all
