@@ -2,7 +2,7 @@
 
 SQLite takes locks if there is a write-ahead log, or if it may begin one, which stays behind. Where it has no right or
 no room for that, or shall leave nothing behind, it reads without locks. What was read then counts only if nobody has
-written to the file meanwhile.
+written to the file meanwhile. And it says why SQLite fails.
 """
 
 import contextlib
@@ -79,3 +79,10 @@ class Reader:
         """What changes when the file is written to."""
         about = self._path.stat()
         return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def reason(error: sqlite3.Error) -> str:
+    """Why SQLite fails, on one line."""
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:  # SQLite says "disk I/O error".
+        return os.strerror(errno.ENOSPC).lower()
+    return str(error)

@@ -25,7 +25,7 @@ from postfix_mtasts.cache import room, salvage, statements
 from postfix_mtasts.cache.brief import Brief
 from postfix_mtasts.cache.counts import Counts
 from postfix_mtasts.cache.row import VERSION
-from postfix_mtasts.sqlite_reader import Reader, WrittenToError
+from postfix_mtasts.sqlite_reader import Reader, WrittenToError, reason
 from postfix_mtasts.sts.policy import Mode
 
 _TABLE = "policies"
@@ -68,7 +68,7 @@ def read(path: str) -> list[tuple[str, str]]:
     except OSError as error:
         raise DatabaseError(os.strerror(error.errno or 0).lower()) from error
     except sqlite3.Error as error:
-        raise DatabaseError(str(error)) from error
+        raise DatabaseError(reason(error)) from error
 
 
 def _read(reader: Reader) -> list[tuple[str, str]]:
@@ -225,7 +225,7 @@ class Database:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code in _DAMAGED:
                 self._raise_damaged(error)
-            raise DatabaseError(str(error), is_unusable=code not in _PASSING) from error
+            raise DatabaseError(reason(error), is_unusable=code not in _PASSING) from error
 
     def _do(self, statement: str, *values: object) -> Any:
         """Execute a statement; the first column of its row, if it has one."""

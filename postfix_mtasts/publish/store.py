@@ -18,7 +18,7 @@ from postfix_mtasts.publish.row import RowError, parse_row, print_row
 from postfix_mtasts.publish.state import State
 from postfix_mtasts.remote.network import in_words
 from postfix_mtasts.rights import in_the_way
-from postfix_mtasts.sqlite_reader import Reader, WrittenToError
+from postfix_mtasts.sqlite_reader import Reader, WrittenToError, reason
 from postfix_mtasts.sts.domain import PolicyDomain
 
 WAIT = 30.0  # Seconds for another command that changes something. It writes a file and a row, so it is done in one.
@@ -202,10 +202,7 @@ class Store:
             raise StoreError(f"{self._path}: another command changed it while it was read; try it again") from error
         except (sqlite3.Error, OSError) as error:
             hint = "" if pathlib.Path(self._path).parent.is_dir() else " (its folder does not exist)"
-            reason = f"{in_words(error)}{hint}"
-            code = getattr(error, "sqlite_errorcode", 0)
-            if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # SQLite says "disk I/O error".
-                reason = os.strerror(errno.ENOSPC).lower()
-            if code == sqlite3.SQLITE_CANTOPEN:  # SQLite does not say why.
-                reason = in_the_way(pathlib.Path(self._path), write=not os.access(self._path, os.F_OK)) or reason
-            raise StoreError(f"{self._path}: {reason}") from error
+            why = f"{reason(error) if isinstance(error, sqlite3.Error) else in_words(error)}{hint}"
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CANTOPEN:  # SQLite does not say why.
+                why = in_the_way(pathlib.Path(self._path), write=not os.access(self._path, os.F_OK)) or why
+            raise StoreError(f"{self._path}: {why}") from error

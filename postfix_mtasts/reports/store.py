@@ -13,7 +13,7 @@ from typing import Any
 
 from postfix_mtasts.reports import schema
 from postfix_mtasts.rights import give_to_owner
-from postfix_mtasts.sqlite_reader import Reader, WrittenToError
+from postfix_mtasts.sqlite_reader import Reader, WrittenToError, reason
 
 _BUSY_TIMEOUT = 10.0  # Seconds to wait for other processes. Postfix allows pipe(8) a thousand.
 _CACHE = 2 * 2**10  # KiB of pages that are kept in memory.
@@ -175,6 +175,4 @@ class Store:
             hint = ""
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
                 hint = "move it away, with its -wal and -shm; then `replay` takes in the mails that are still there"
-            is_full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE
-            reason = os.strerror(errno.ENOSPC).lower() if is_full else str(error)  # SQLite says "disk I/O error".
-            raise StoreError(f"{self._path}: {reason}", hint) from error
+            raise StoreError(f"{self._path}: {reason(error)}", hint) from error
