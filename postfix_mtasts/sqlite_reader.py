@@ -9,8 +9,12 @@ import contextlib
 import errno
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+_STEP = 20_000_000  # Nanoseconds, in which a file's time may stay the same: the kernel's clock goes on by ten at most.
+_TRIES = 5
 
 
 class WrittenToError(Exception):
@@ -40,7 +44,7 @@ class Reader:
                     raise
             else:
                 return
-        self._before = self._state()
+        self._before = self._settled()
         if self._has_log():
             raise WrittenToError
         self.connection = self._open("mode=ro&immutable=1", timeout)
@@ -74,6 +78,15 @@ class Reader:
             return self._log.stat().st_size > 0
         except FileNotFoundError:
             return False
+
+    def _settled(self) -> tuple[int, ...]:
+        """The state of the file once it has been left alone for so long that the next write to it changes that."""
+        for _ in range(_TRIES):
+            state = self._state()
+            if abs(time.time_ns() - state[-1]) > _STEP:
+                return state
+            time.sleep(_STEP / 1e9)
+        raise WrittenToError
 
     def _state(self) -> tuple[int, ...]:
         """What changes when the file is written to."""

@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from postfix_mtasts.publish.events import Added
 from postfix_mtasts.publish.rules import decide
 from postfix_mtasts.publish.store import Store as Published
 from postfix_mtasts.reports.store import Store as Reports
+from postfix_mtasts.sqlite_reader import Reader, WrittenToError
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
 from tests.world.postfix import unfit
@@ -133,3 +136,15 @@ def test_who_may_have_locks_reads_what_is_right(path: Path, write: Callable[[Pat
     logs = [Path(f"{path}{suffix}") for suffix in ("-wal", "-shm")]
     assert [(log.stat().st_uid, log.stat().st_mode & 0o777) for log in logs] == [(NOBODY, 0o640)] * 2
     assert logs[0].stat().st_size == 0
+
+
+def test_who_begins_to_read_without_locks_sees_every_later_write(path: Path) -> None:
+    """A file's time goes on in steps. What is written in the step of the write before would not show."""
+    policies(path, range(100))
+    os.utime(path)
+    written = path.stat().st_mtime_ns
+    reader = Reader(path, 0.0, leaves_nothing=True)
+    begun = time.time_ns()
+    with closing(reader.connection), pytest.raises(WrittenToError), reader.reading():
+        os.utime(path)
+    assert begun - written > 10_000_000  # Nanoseconds: the longest step of a kernel.
