@@ -1,5 +1,6 @@
 """What Postfix is answered if it asks now: by the daemon's own rules, from what it knows and what DNS and HTTPS say."""
 
+import math
 from dataclasses import dataclass, replace
 
 from postfix_mtasts.daemon.explain import Explanation
@@ -21,13 +22,17 @@ from postfix_mtasts.sts.schedule import holds_off
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """What a fresh discovery observed, and after how many seconds. `complete` is false if it was given up."""
+    """What a fresh discovery observed, and after how many seconds. `complete` is false if it was given up.
+
+    What DNS says of DANE came after `dane_seconds`, infinity if that was given up.
+    """
 
     record: RecordObservation
     fetched: FetchObservation | None
     dane: DaneObservation
     seconds: float
     complete: bool = True
+    dane_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,8 @@ class Outcome:
 
     `answer` is the answer, and `policy_answer` the one without DANE and without an exception. If `waits`, Postfix waits
     until the discovery is done, or until it is `late`. `next` is the answer to the next query, or None if that is
-    unknown. `held` is the failed fetch because of which the policy is not fetched yet.
+    unknown. `held` is the failed fetch because of which the policy is not fetched yet. `awaits_dane`: Postfix waits
+    until the daemon knows whether DANE decides.
     """
 
     answer: Answer
@@ -45,6 +51,7 @@ class Outcome:
     late: bool
     next: Answer | None
     held: FailedFetch | None = None
+    awaits_dane: bool = False
 
 
 def ask(known: Explanation, hop: NextHop, fresh: Fresh, now: float) -> Outcome:
@@ -56,25 +63,22 @@ def ask(known: Explanation, hop: NextHop, fresh: Fresh, now: float) -> Outcome:
     found = decision.answer
     if not found:
         raise AssertionError("neither an answer nor an action")
-    dane = known.dane.get(str(hop), fresh.dane)
+    later = _then(found, known, hop, fresh) if fresh.complete else None
     if at_once:
-        later = found if fresh.complete else None
-        return Outcome(_left(at_once, known, dane), at_once, False, False, later and _left(later, known, dane))
-    late = not fresh.complete or fresh.seconds >= known.answer_within
-    left = _left(found, known, dane)
-    if late:
+        left = _now(at_once, known, hop, fresh)
+        return Outcome(left, at_once, False, False, later, awaits_dane=_awaits_dane(at_once, known, hop))
+    if not fresh.complete or fresh.seconds >= known.answer_within:
         answer = too_late(known.answer_within, defer=known.entry.unread)
-        at_last = _left(answer, known, dane) if known.exception else answer
-        return Outcome(at_last, answer, True, True, left if fresh.complete else None)
+        return Outcome(_now(answer, known, hop, fresh) if known.exception else answer, answer, True, True, later)
     seen = fresh.record
     held = holds_off(known.entry, seen.record.id, now) if isinstance(seen, RecordFound) else None
-    return Outcome(left, found, True, False, left, held)
+    return Outcome(_now(found, known, hop, fresh), found, True, False, later, held)
 
 
 def if_enforced(outcome: Outcome, known: Explanation, hop: NextHop, fresh: Fresh) -> Outcome:
     """The same, if an enforced policy were not withheld: DANE may decide then."""
     enforcing = replace(known, rules=replace(known.rules, enforce=True))
-    return replace(outcome, answer=_left(outcome.policy_answer, enforcing, known.dane.get(str(hop), fresh.dane)))
+    return replace(outcome, answer=_now(outcome.policy_answer, enforcing, hop, fresh))
 
 
 def reply(answer: Answer, known: Explanation, hop: NextHop) -> str:
@@ -90,7 +94,23 @@ def _perform(decision: Decision, fresh: Fresh, now: float) -> Decision:
     return decide(decision.entry, seen, now)
 
 
-def _left(answer: Answer, known: Explanation, dane: DaneObservation) -> Answer:
-    if known.exception:
-        answer = Exempt(known.exception)
-    return beside_dane(answer, dane) if known.rules.heeds_dane(answer) else answer
+def _now(answer: Answer, known: Explanation, hop: NextHop, fresh: Fresh) -> Answer:
+    """What Postfix is answered, for as long as it waits."""
+    if _awaits_dane(answer, known, hop) and fresh.dane_seconds >= known.answer_within:
+        return too_late(known.answer_within, defer=True)
+    return _left(answer, known, hop, fresh)
+
+
+def _then(answer: Answer, known: Explanation, hop: NextHop, fresh: Fresh) -> Answer | None:
+    is_unknown = _awaits_dane(answer, known, hop) and math.isinf(fresh.dane_seconds)
+    return None if is_unknown else _left(answer, known, hop, fresh)
+
+
+def _left(answer: Answer, known: Explanation, hop: NextHop, fresh: Fresh) -> Answer:
+    answer = Exempt(known.exception) if known.exception else answer
+    return beside_dane(answer, known.dane.get(str(hop), fresh.dane)) if known.rules.heeds_dane(answer) else answer
+
+
+def _awaits_dane(answer: Answer, known: Explanation, hop: NextHop) -> bool:
+    answer = Exempt(known.exception) if known.exception else answer
+    return known.rules.heeds_dane(answer) and str(hop) not in known.dane

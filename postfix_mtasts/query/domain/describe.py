@@ -1,6 +1,7 @@
 """Turns what was observed into the blocks of a report."""
 
 import itertools
+import math
 from dataclasses import replace
 
 from postfix_mtasts.daemon.explain import Explanation
@@ -8,7 +9,7 @@ from postfix_mtasts.delivery import certificate
 from postfix_mtasts.delivery.certificate import Certificate
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import RRset
-from postfix_mtasts.postfix.reply import Style, beside_dane
+from postfix_mtasts.postfix.reply import Style
 from postfix_mtasts.query.domain import asked
 from postfix_mtasts.query.domain.asked import Fresh
 from postfix_mtasts.query.domain.discovery import Seen, Tried
@@ -160,14 +161,14 @@ def tlsrpt_report(hop: NextHop, found: RRset[tuple[bytes, ...]] | DnsError) -> T
 
 def answer_report(known: Explanation, hop: NextHop, fresh: Fresh, now: float) -> AnswerReport:
     """The reply in each style from a daemon that has nothing cached, and no exceptions."""
-    nothing = replace(known, entry=Entry(), dane={}, answer_within=float("inf"), exception=None)
-    outcome = asked.ask(nothing, hop, fresh, now)
+    given_up = not fresh.complete or math.isinf(fresh.dane_seconds)
+    within = known.answer_within if given_up else math.inf
+    nothing = replace(known, entry=Entry(), dane={}, answer_within=within, exception=None)
     replies = {}
     for style in Style:
-        styled = replace(known, rules=replace(known.rules, style=style))
-        heeds = styled.rules.heeds_dane(outcome.policy_answer)
-        left = beside_dane(outcome.policy_answer, fresh.dane) if heeds else outcome.policy_answer
-        replies[style] = asked.reply(left, styled, hop)
+        styled = replace(nothing, rules=replace(known.rules, style=style))
+        outcome = asked.ask(styled, hop, fresh, now)
+        replies[style] = asked.reply(outcome.answer, styled, hop)
     return AnswerReport(replies[Style.PLAIN], replies[Style.TLSRPT], why(outcome.answer))
 
 

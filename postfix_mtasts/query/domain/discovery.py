@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import math
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from postfix_mtasts.sts import tlsrpt
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
 from postfix_mtasts.sts.observation import (
     DaneFailed,
+    DaneObservation,
     DnsFailed,
     Failure,
     FetchFailed,
@@ -105,21 +107,21 @@ class Discovery:
         clock = asyncio.get_running_loop().time
         begun = clock()
         self._ends = begun + self._limit
-        resolver = self._sources.resolver
         works = asyncio.create_task(self._within("", self._resolver_works(), False))
-        dane_failed = DaneFailed(Failure(Stage.TLSA, self._too_late(), result_type=None))
         no_answer = DnsError(self._too_late())
         parts = await asyncio.gather(
             self._policy(hop.domain),
-            self._within("TLSA lookup", Dane(resolver, limit=1).of(hop), dane_failed),
+            self._dane(hop),
             self._mail(hop, no_answer),
             self._within("TLS-RPT lookup", self._tlsrpt(hop.domain), no_answer),
         )
-        (record, record_seconds, fetched, seconds, complete, tried), dane, (hosts, lacking), reports = parts
+        (record, record_seconds, fetched, seconds, complete, tried), (dane, dane_seconds), (hosts, lacking), reports = (
+            parts
+        )
         failed = isinstance(record, DnsFailed) or isinstance(hosts, DnsError)
         is_our_fault = failed and not await works
         works.cancel()
-        fresh = Fresh(record, fetched, dane, seconds, complete)
+        fresh = Fresh(record, fetched, dane, seconds, complete, dane_seconds)
         return Seen(fresh, record_seconds, tried, hosts, lacking, reports, not is_our_fault, clock() - begun)
 
     async def _policy(
@@ -172,6 +174,14 @@ class Discovery:
         if fetched is late:
             fetched = FetchFailed(Failure(trace.stage, self._too_late()), record_id, trace)
         return Tried(address, fetched, clock() - begun)
+
+    async def _dane(self, hop: NextHop) -> tuple[DaneObservation, float]:
+        """What DNS says of DANE, and after how many seconds: infinity if it was given up."""
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        late = DaneFailed(Failure(Stage.TLSA, self._too_late(), result_type=None))
+        found = await self._within("TLSA lookup", Dane(self._sources.resolver, limit=1).of(hop), late)
+        return found, math.inf if found is late else clock() - begun
 
     async def _mail(self, hop: NextHop, no_answer: DnsError) -> tuple[RRset[str] | DnsError, dict[str, str]]:
         """The MX hosts, and those of them that have no address."""

@@ -75,6 +75,8 @@ def _because(known: Explanation, hop: NextHop, outcome: Outcome, now: float) -> 
         yield f"the daemon has no policy and answers {word} until it may fetch again in {left}"
     elif outcome.waits:
         yield "the daemon has nothing valid cached: it looks the policy up while Postfix waits"
+    elif outcome.awaits_dane:
+        yield "the daemon looks up TLSA records while Postfix waits"
     else:
         yield "the daemon answers at once"
     if known.exception:

@@ -1,6 +1,7 @@
 """What the command says that Postfix gets is what Postfix gets: every time line of tests/data/cache_scenarios.txt."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -124,6 +125,29 @@ def test_dane_as_the_daemon_knows_it(at_hand: DaneObservation | None, fresh: Dan
     outcome = ask(known, HOP, seen, NOW)
     assert (outcome.answer, outcome.policy_answer) == (expected, Apply(POLICY))
     assert reply(Apply(POLICY), known, HOP) == "OK secure match=mx.example.com servername=hostname"
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["cached", "new"])
+@pytest.mark.parametrize("exception", [None, PolicyException("x", "x", NOW + 1, "x", Level.MAY)], ids=["", "excepted"])
+def test_what_dane_says_may_come_too_late(live: bool, exception: PolicyException | None) -> None:
+    """Postfix waits for it, so the first mail is deferred; whoever has it at hand answers."""
+    entry = Entry(CachedPolicy(POLICY, str(POLICY), "1", NOW - 60), checked_at=NOW - 60) if live else Entry()
+    yields = ReplyRules(Style.PLAIN, dane=DaneSetting.YIELD)
+    fetched = PolicyFetched(POLICY, str(POLICY), "1")
+    said = []
+    for at_hand, seconds in ((NO_DANE, 39.0), (None, 9.9), (None, 10.0), (None, math.inf)):
+        known = told(entry, yields, at_hand, exception)
+        outcome = ask(known, HOP, Fresh(RecordFound(Record("1")), fetched, NO_DANE, 0.1, dane_seconds=seconds), NOW)
+        replies = [reply(answer, known, HOP) if answer else None for answer in (outcome.answer, outcome.next)]
+        said.append((*replies, outcome.awaits_dane))
+    good = "OK may" if exception else "OK secure match=mx.example.com servername=hostname"
+    late = "TEMP discovery: no result within 10 s; it goes on"
+    assert said == [
+        (good, good, False),
+        (good, good, live),
+        (late, good, live),
+        (late, None, live),
+    ]
 
 
 def test_a_policy_that_is_withheld() -> None:
