@@ -25,11 +25,11 @@ from postfix_mtasts.cache import room, salvage, statements
 from postfix_mtasts.cache.brief import Brief
 from postfix_mtasts.cache.counts import Counts
 from postfix_mtasts.cache.row import VERSION
-from postfix_mtasts.sqlite_reader import Reader, WrittenToError, reason
+from postfix_mtasts.sqlite_reader import reason
 from postfix_mtasts.sts.policy import Mode
 
 _TABLE = "policies"
-_BUSY_TIMEOUT = 1.0  # Seconds to wait for another process that has locked the database.
+BUSY_TIMEOUT = 1.0  # Seconds to wait for another process that has locked the database.
 _NO_TIME = 1e300  # Later than any, in seconds.
 _ROOM = 1 / 8  # Of the bound, which is freed at once when it is reached.
 _FULL_FOR = 60.0  # Seconds until it is tried again to make room.
@@ -53,30 +53,6 @@ class DatabaseError(Exception):
         super().__init__(reason)
         self.is_anew = is_anew  # The next call has another file, without some of the rows that were there.
         self.is_unusable = is_unusable  # Waiting will not help.
-
-
-def read(path: str) -> list[tuple[str, str]]:
-    """All keys and rows of a database that is only looked at, while another may have it open. Raises DatabaseError."""
-    file = pathlib.Path(path)
-    try:
-        try:
-            return _read(Reader(file, _BUSY_TIMEOUT, leaves_nothing=True))
-        except WrittenToError:
-            return _read(Reader(file, _BUSY_TIMEOUT))
-    except WrittenToError as error:
-        raise DatabaseError("it was written to while it was read; try it again") from error
-    except OSError as error:
-        raise DatabaseError(os.strerror(error.errno or 0).lower()) from error
-    except sqlite3.Error as error:
-        raise DatabaseError(reason(error)) from error
-
-
-def _read(reader: Reader) -> list[tuple[str, str]]:
-    with contextlib.closing(reader.connection) as rows, reader.reading():
-        return [
-            (key.decode("utf-8", "replace"), (row or b"").decode("utf-8", "replace"))
-            for key, row in rows.execute(statements.ALL)
-        ]
 
 
 class Database:
@@ -243,7 +219,7 @@ class Database:
                 str(self._path), tablename=_TABLE, autocommit=True, journal_mode="WAL", outer_stack=False
             )
             rows.conn.select_one("PRAGMA synchronous = NORMAL")  # sqlitedict has turned it off.
-            rows.conn.select_one(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT * 1000:.0f}")
+            rows.conn.select_one(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
             self._rows = rows
             self._inodes = self._found()
             self._octets = self._path.stat().st_size
@@ -270,7 +246,7 @@ class Database:
 
     def _probe(self) -> None:
         """Use the file once where errors can be seen: sqlitedict would print them from its thread."""
-        with contextlib.closing(sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT, isolation_level=None)) as connection:
+        with contextlib.closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(statements.CREATE)
             connection.execute("BEGIN IMMEDIATE")

@@ -30,7 +30,8 @@ POLICY = Policy(Mode.TESTING, 604_800, (MxPattern("mx1.example.com"),))
 LOOK = """
 import os, sys
 from pathlib import Path
-from postfix_mtasts.cache.database import DatabaseError, read
+from postfix_mtasts.cache.database import DatabaseError
+from postfix_mtasts.cache.look import read
 from postfix_mtasts.publish.store import Store as Published, StoreError as PublishedError
 from postfix_mtasts.reports.store import Store as Reports, StoreError as ReportsError
 

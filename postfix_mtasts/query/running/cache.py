@@ -15,7 +15,8 @@ import argparse
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from postfix_mtasts.cache.database import DatabaseError, read
+from postfix_mtasts.cache.database import DatabaseError
+from postfix_mtasts.cache.look import read
 from postfix_mtasts.cache.row import RowError
 from postfix_mtasts.config import Config
 from postfix_mtasts.config_file import read_config
