@@ -47,7 +47,8 @@ MAX_RELAYS = 1000  # That are listed.
 _KEYS_AT_ONCE = 1000  # Of those that are counted.
 _NEWS_RATE = 2**18  # Octets that are listened to in a second: some thousands of messages.
 _LISTEN_AGAIN = 5.0  # Seconds until it is tried again to listen.
-_PING_EVERY = 10.0  # Seconds. Whoever listens to a server that says nothing for three times as long listens anew.
+_PING_EVERY = 10.0  # Seconds.
+_MOST_UNANSWERED = 2  # Pings. Seconds do not count: a process that was stopped for long finds what came meanwhile.
 
 # A value stays if another relay has fetched later, or has seen more of the same fetch. A policy that was fetched before
 # the fleet was made to forget the domain is not stored. Then the turn is over.
@@ -167,24 +168,22 @@ class FleetServer:
             stop.wait(_LISTEN_AGAIN)
 
     def _listen(self, told: Callable[[bytes], None], stop: threading.Event) -> None:
-        client = connect(self._place)
+        client = connect(self._place, self._timeout)
         try:
             news = client.pubsub(ignore_subscribe_messages=True)
             news.subscribe(self._key("news"))
-            heard_at = pinged_at = time.monotonic()
+            pinged_at, unanswered = time.monotonic(), 0
             while not stop.is_set():
                 news.connection.bounded.begin(fleet_bounds.NEWS_AT_ONCE)
-                message = news.get_message(timeout=TIMEOUT)
-                now = time.monotonic()
-                if message:
-                    heard_at = now
+                if message := news.get_message(timeout=TIMEOUT):
+                    unanswered = 0
                     if isinstance(message["data"], bytes) and len(message["data"]) <= MAX_TOLD:
                         told(message["data"])
-                elif now - heard_at > 3 * _PING_EVERY:  # There may be another server by now.
-                    return
                 stop.wait(news.connection.bounded.octets / _NEWS_RATE)
-                if now - pinged_at > _PING_EVERY:
-                    pinged_at = now
+                if time.monotonic() - pinged_at > _PING_EVERY:
+                    if unanswered >= _MOST_UNANSWERED:  # There may be another server by now.
+                        return
+                    pinged_at, unanswered = time.monotonic(), unanswered + 1
                     news.ping()
         finally:
             client.connection_pool.disconnect()

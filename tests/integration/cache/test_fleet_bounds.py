@@ -5,16 +5,18 @@ import contextlib
 import gc
 import itertools
 import json
+import queue
 import socket
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from postfix_mtasts.cache import fleet_server
 from postfix_mtasts.cache.fleet import Fleet
 from postfix_mtasts.cache.fleet_bounds import MAX_OCTETS, NEWS_AT_ONCE, STEPS
 from postfix_mtasts.cache.fleet_connection import TIMEOUT
@@ -165,16 +167,16 @@ async def test_arrays_in_arrays_end_no_relay() -> None:
         await fleet.aclose()
 
 
-def _listening(hostile: Hostile, heard: list[bytes]) -> tuple[threading.Thread, threading.Event]:
+def _listening(place: FleetPlace, told: Callable[[bytes], None]) -> tuple[threading.Thread, threading.Event]:
     stop = threading.Event()
-    return threading.Thread(target=FleetServer(hostile.place).listen, args=(heard.append, stop)), stop
+    return threading.Thread(target=FleetServer(place).listen, args=(told, stop)), stop
 
 
 @pytest.mark.parametrize("reply", _REPLIES.values(), ids=_REPLIES)
 def test_news_without_an_end_is_bounded(reply: tuple[bytes, bytes]) -> None:
     with Hostile(_endless(_SUBSCRIBED + reply[0], reply[1])) as hostile:
         heard: list[bytes] = []
-        thread, stop = _listening(hostile, heard)
+        thread, stop = _listening(hostile.place, heard.append)
         with _memory(2 * _MIB):
             thread.start()
             assert hostile.gone.wait(20)
@@ -190,7 +192,7 @@ def test_news_is_listened_to_no_faster_than_it_may_come() -> None:
     count = 2**19 // len(message)  # Of what comes in, 64 KiB are read at once.
     with Hostile([_SUBSCRIBED, message * count]) as hostile:
         heard: list[bytes] = []
-        thread, stop = _listening(hostile, heard)
+        thread, stop = _listening(hostile.place, heard.append)
         begun = time.monotonic()
         thread.start()
         while len(heard) < count:
@@ -199,6 +201,39 @@ def test_news_is_listened_to_no_faster_than_it_may_come() -> None:
         stop.set()
         thread.join(20)
     assert heard == [news] * count
+
+
+def test_a_server_that_answers_no_ping_is_listened_to_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_server, "_PING_EVERY", 0.2)
+    with Hostile([_SUBSCRIBED]) as hostile:
+        thread, stop = _listening(hostile.place, lambda _: None)
+        thread.start()
+        assert hostile.gone.wait(20)
+        stop.set()
+        thread.join(20)
+
+
+def test_whoever_was_stopped_for_long_listens_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(fleet_server, "_PING_EVERY", 0.2)
+    monkeypatch.setattr(fleet_server, "_LISTEN_AGAIN", 0.0)
+    heard: queue.Queue[bytes] = queue.Queue()
+
+    def told(data: bytes) -> None:
+        heard.put(data)
+        if data == b"stop":
+            time.sleep(2)
+
+    with Shared(tmp_path, Ca(tmp_path)) as server, server.admin() as admin:
+        thread, stop = _listening(server.place, told)
+        thread.start()
+        while not admin.publish("mtasts:news", "stop"):
+            time.sleep(0.01)
+        listening = admin.client_list(_type="pubsub")
+        while heard.get() != b"":  # A ping was answered after that.
+            pass
+        assert [one["id"] for one in admin.client_list(_type="pubsub")] == [one["id"] for one in listening]
+        stop.set()
+        thread.join(20)
 
 
 async def test_a_connection_that_was_not_used_for_a_while_is_used_again(tmp_path: Path) -> None:

@@ -123,8 +123,8 @@ async def told(fleet: Fleet, domain: PolicyDomain) -> int:
     ("wrong", "trouble"),
     [
         ({"name": "others"}, "sentinel 127.0.0.1 knows no server by the name others"),
-        ({"password": "wrong"}, "sentinel 127.0.0.1: (WRONGPASS )?invalid username-password pair or user is disabled."),
-        ({"password": ""}, "sentinel 127.0.0.1: Authentication required."),
+        ({"password": "wrong"}, "sentinel 127.0.0.1: (WRONGPASS )?invalid username-password pair or user is disabled"),
+        ({"password": ""}, "sentinel 127.0.0.1: Authentication required"),
         ({"ca_file": ""}, "sentinel 127.0.0.1: .*certificate verify failed"),
         ({"sentinels": (("127.0.0.1", 1),)}, "sentinel 127.0.0.1: .*Connection refused"),
     ],
