@@ -141,8 +141,8 @@ class Fleet:
         """Who is there, what is shared, and since when. Raises FleetError."""
         relays, since = await self._do(self._server.relays)
         domains, cursor = 0, 0
-        for _ in range(_MAX_PAGES):  # Others use the server in between.
-            cursor, some = await self._do(functools.partial(self._server.count, cursor))
+        for _ in range(_MAX_PAGES):  # Others use the server in between, and do so also if it cannot count.
+            cursor, some = await self._in_thread(functools.partial(self._server.count, cursor))
             domains += some
             if not cursor:
                 break
