@@ -77,15 +77,18 @@ class Theirs:
     is_theirs: bool
 
 
+def told_of(data: bytes) -> Any:
+    """The JSON that a relay tells; None if it is none, or too long for one of ours."""
+    try:
+        return json.loads(data) if len(data) <= MAX_TOLD else None
+    except (ValueError, RecursionError):
+        return None
+
+
 def relay_of(told: tuple[bytes, float]) -> dict[str, Any] | None:
     """A relay by what it says of itself, and when it was last seen; None if that is not what relays say."""
     data, seen = told
-    if len(data) > MAX_TOLD:
-        return None
-    try:
-        match json.loads(data):
-            case {"relay": str(name), "since": int(since), "version": str(version)}:
-                return {"relay": name[:255], "since": since, "version": version[:40], "seen": seen}
-    except (ValueError, RecursionError):
-        pass
+    match told_of(data):
+        case {"relay": str(name), "since": int(since), "version": str(version)}:
+            return {"relay": name[:255], "since": since, "version": version[:40], "seen": seen}
     return None

@@ -4,11 +4,10 @@ And what a relay finds itself: that the server may not have what relays know.
 """
 
 import asyncio
-import json
 import math
 from collections.abc import Awaitable, Callable
 
-from postfix_mtasts.cache.fleet_jobs import MAX_TOLD
+from postfix_mtasts.cache.fleet_jobs import told_of
 from postfix_mtasts.sts.domain import PolicyDomain, PolicyDomainError, next_hop
 
 _MAX_WAITING = 10_000  # Domains that others told of, and that wait to be looked at. More are lost.
@@ -16,16 +15,11 @@ _MAX_WAITING = 10_000  # Domains that others told of, and that wait to be looked
 
 def news_of(data: bytes) -> tuple[str, float | None] | None:
     """The domain that a relay tells of, and when it was forgotten if it was; None if that is not what relays tell."""
-    if len(data) > MAX_TOLD:
-        return None
-    try:
-        match json.loads(data):
-            case {"forget": str(name), "at": float(at)}:
-                return name, at
-            case {"change": str(name)}:
-                return name, None
-    except (ValueError, RecursionError):
-        pass
+    match told_of(data):
+        case {"forget": str(name), "at": float(at)}:
+            return name, at
+        case {"change": str(name)}:
+            return name, None
     return None
 
 

@@ -37,6 +37,7 @@ _NEEDED: Sequence[tuple[str, ...]] = (
     ("zremrangebyscore", "relays", "0", "0"),
 )
 _OF_NOBODY = (("ping",), ("time",), ("scan", "0"))  # Those without either.
+_ALSO_NEEDED = ("unsubscribe", "select", "multi", "exec")
 # What nobody needs: a key and a channel of others, and commands by which a user gets further.
 _OTHER = "of-others"  # Without our prefix, which always ends in a colon.
 _TOO_MUCH = {
@@ -47,9 +48,6 @@ _TOO_MUCH = {
     "configure the server": ("config", "get", "port"),
     "see its users": ("acl", "users"),
 }
-
-
-_ALSO_NEEDED = ("unsubscribe", "select", "multi", "exec")
 
 
 def acl_line(place: FleetPlace) -> str:
