@@ -11,11 +11,12 @@ Some work goes on behind answers, so a test that looks at what came of them lets
 
 import asyncio
 import ipaddress
-import threading
+import itertools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from postfix_mtasts.cache.fleet import WITHIN, Fleet
+from postfix_mtasts.cache.fleet_connection import TIMEOUT
 from postfix_mtasts.cache.fleet_jobs import FleetError, Here, Theirs
 from postfix_mtasts.cache.fleet_server import FleetServer
 from postfix_mtasts.cache.memory import Memory
@@ -31,27 +32,21 @@ from postfix_mtasts.postfix.reply import ReplyRules, Style
 from postfix_mtasts.remote.fetcher import Fetcher
 from postfix_mtasts.remote.network import tls_context
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
-from postfix_mtasts.sts.elsewhere import ForgottenElsewhere, KnownElsewhere
 from postfix_mtasts.sts.entry import Answer
 from tests.world.ca import Ca
 from tests.world.dns import DnsServer
 from tests.world.https import HttpsServer
 
 RULES = ReplyRules(Style.PLAIN)
-_MARK = PolicyDomain("mark.example.net")
+_MARKS = (PolicyDomain(f"{number}.mark.example.net") for number in itertools.count())
 
 
 class _Server(FleetServer):
-    """The server, by the clock of a test. It counts how often it has begun to listen."""
+    """The server, by the clock of a test."""
 
-    def __init__(self, place: FleetPlace, clock: Callable[[], float]) -> None:
-        super().__init__(place)
-        self.listened = 0
+    def __init__(self, place: FleetPlace, clock: Callable[[], float], timeout: float) -> None:
+        super().__init__(place, timeout)
         self._clock = clock
-
-    def _listen(self, told: Callable[[bytes], None], stop: threading.Event) -> None:
-        self.listened += 1
-        super()._listen(told, stop)
 
     def beat(self, name: str, since: float = 0.0) -> Here:
         return super().beat(name, since)._replace(clock=self._clock())
@@ -84,12 +79,12 @@ class Relay:
         patient: bool = True,
     ) -> None:
         self.ahead = 0.0
-        self.heard = asyncio.Event()
+        self.heard: PolicyDomain | None = None  # The last mark.
         self.memory = Memory(policies=1000, notes=1000)
         self._clock = clock
         self._store = Store(str(store), self.clock)
-        self.server = _Server(place, clock)
-        self.fleet = (_Patient if patient else Fleet)(self.server, "the fleet", self.clock)
+        server = _Server(place, clock, 20 if patient else TIMEOUT)
+        self.fleet = (_Patient if patient else Fleet)(server, "the fleet", self.clock)
         others = Others(self.fleet)
         resolver = Resolver([InetEndpoint(dns.address, dns.port)], timeout=30)
         loopback = [ipaddress.ip_network("127.0.0.0/8")]
@@ -105,7 +100,8 @@ class Relay:
             others=others,
             clock=self.clock,
         )
-        others.follow(self._learn, self.memory.policies)
+        others.follow(self.lookup.learn, self.memory.policies)
+        self._changed, self.fleet.on_changed = self.fleet.on_changed, self._hear
         self._work: asyncio.Task[None] | None = None
 
     def clock(self) -> float:
@@ -121,11 +117,11 @@ class Relay:
         """What Postfix is told."""
         return (await self.lookup.answer(NextHop(domain), RULES))[0]
 
-    async def _learn(self, domain: PolicyDomain, known: KnownElsewhere | ForgottenElsewhere) -> None:
-        if domain == _MARK:
-            self.heard.set()
+    async def _hear(self, domain: PolicyDomain) -> None:
+        if domain.name.endswith(".mark.example.net"):
+            self.heard = domain
         else:
-            await self.lookup.learn(domain, known)
+            await self._changed(domain)
 
     async def aclose(self) -> None:
         """End it."""
@@ -172,22 +168,21 @@ class Relays(list[Relay]):
     async def rest(self) -> None:
         """Wait until all work is done and all news has been heard: a mark is behind it."""
         await self.work()
-        for relay in self:
-            relay.heard.clear()
         try:
             while teller := next((relay for relay in self if relay.fleet.status()["works"]), None):
-                if await teller.fleet.forget(_MARK) == len(self) and await self._all_heard():
+                mark = next(_MARKS)  # One that was told in vain, before all listened, may be heard later.
+                if await teller.fleet.tell(mark) == len(self) and await self._all_heard(mark):
                     break
-                await asyncio.sleep(0)  # Until all listen.
+                await asyncio.sleep(0.01)  # Until all listen.
         except FleetError:
             pass  # This machine was too busy for the server, and the relay does not take part any more.
         await self.work()
 
-    async def _all_heard(self) -> bool:
+    async def _all_heard(self, mark: PolicyDomain) -> bool:
         try:
             async with asyncio.timeout(5):
-                for relay in self:
-                    await relay.heard.wait()
+                while any(relay.heard != mark for relay in self):
+                    await asyncio.sleep(0.001)
         except TimeoutError:
             return False  # One of them has just begun to listen anew.
         return True
