@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from postfix_mtasts.config import Publish
 from postfix_mtasts.publish.events import Looked
-from postfix_mtasts.publish.records import host_name, leads_here, record_name
+from postfix_mtasts.publish.records import host_name, leads_here, record_name, reports_name
 from postfix_mtasts.publish.state import Stage, State, body
 from postfix_mtasts.query.domain.remark import Remark, error, warning
 from postfix_mtasts.query.domain.report import Report
@@ -67,7 +67,7 @@ def all_remarks(
         *_record(state, sight, settings),
         *_aliases(state, sight, settings),
         *_certificate(sight, anybody, now),
-        *_reports(sight, settings),
+        *_reports(state, sight, settings),
     )
 
 
@@ -155,14 +155,16 @@ def _certificate(sight: Sight, anybody: tuple[Remark, ...], now: datetime.dateti
         )
 
 
-def _reports(sight: Sight, settings: Publish) -> Iterator[Remark]:
+def _reports(state: State, sight: Sight, settings: Publish) -> Iterator[Remark]:
     """Whether TLS reports are asked for, and come to us."""
     found = sight.report.tlsrpt
     if not settings.reports or not found or found.failed or found.problem:
         return
     missing = [uri for uri in settings.reports if uri not in found.rua]
     if not found.rua:
-        yield warning(f"there is no TXT record {found.name}: senders send no TLS reports", "tlsrpt")
+        target = reports_name(state.domain, settings)
+        lead = f"; a CNAME record must lead to {target}" if target != found.name else ""
+        yield warning(f"there is no TXT record {found.name}: senders send no TLS reports{lead}", "tlsrpt")
     elif missing:
         yield warning(f"the TXT record {found.name} does not name {missing[0]}: no reports come to us", "tlsrpt")
 
