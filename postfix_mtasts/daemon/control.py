@@ -13,10 +13,10 @@ The daemon's user, root and the group `server.control_group` can connect to it. 
     list     for each policy, in any order: {"domain", "row"}, with the row as in the database (`cache.row`); and for
              each domain in memory whose policy could not be fetched, as for show
     brief    {"domains", "modes"}: how many domains `list` has, and how many of their policies are in each mode, or
-             `expired`. Then, as for list, those that could not be fetched or renewed, the most urgent first, and others
-             in their order: 100 of each at most
+             `expired`. Then, as for show, those to which mail is deferred, or whose policy could not be fetched or
+             renewed, the most urgent first, and as for list others in their order: 100 of each at most
     show     {"domain", "row" or null, "checked_at", "failed", "note" or null, "unread", "withheld", "dane",
-             "exception" or null}
+             "exception" or null, "deferred": why mail is deferred, as far as is known, or null}
     explain  what the daemon answers from, for postfix-mtasts-query (`daemon.explain`). Nothing is looked up or noted.
     forget   {"domain", "forgotten"}: whether there was anything to forget. The next query starts a new discovery.
     refresh  as for show, and {"fetched", "reason" or null}. The record is looked up and the policy is fetched now,
@@ -99,7 +99,7 @@ class Control:
         self._store = store
         self._memory = memory
         self._dane = dane
-        self._listing = Listing(memory, store, self._document)
+        self._listing = Listing(memory, store, dane, self._document)
         self._started_at = clock()
         self.connections = Connections(self._serve, MAX_REQUEST)
 
@@ -195,7 +195,7 @@ class Control:
 
     def _document(self, domain: PolicyDomain, entry: Entry) -> JSON:
         rules, exceptions = self._lookup.rules, self._lookup.exceptions
-        return print_known(domain, entry, self._dane.known(domain), exceptions.of(domain), rules)
+        return print_known(domain, entry, self._dane.known(domain), exceptions.of(domain), rules, self._clock())
 
     async def _status(self) -> JSON:
         store = await self._store.status()

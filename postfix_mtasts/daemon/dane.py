@@ -62,6 +62,14 @@ class Dane:
         """What is known of the next hops of a domain."""
         return [(hop, seen) for hop in self._hops.get(domain, ()) if (seen := self.at_hand(hop))]
 
+    def failing(self) -> set[PolicyDomain]:
+        """The domains that have a next hop of which it is unknown whether it has TLSA records."""
+        return {
+            hop.domain
+            for hop, seen in self._seen.items()
+            if isinstance(seen.observation, DaneFailed) and self._holds(seen)
+        }
+
     async def aclose(self) -> None:
         """Give up all lookups."""
         await self._work.aclose()

@@ -7,10 +7,12 @@ from postfix_mtasts.cache.row import print_failed, print_row
 from postfix_mtasts.daemon.dane import DaneEntry
 from postfix_mtasts.daemon.exceptions import Exceptions
 from postfix_mtasts.daemon.explain import print_exception, tlsa_document
-from postfix_mtasts.postfix.reply import ReplyRules
+from postfix_mtasts.postfix.reply import ReplyRules, beside_dane, reply_to
+from postfix_mtasts.postfix.socketmap import Status
 from postfix_mtasts.sts.domain import NextHop, PolicyDomain
-from postfix_mtasts.sts.entry import Apply, Entry, NoPolicy
+from postfix_mtasts.sts.entry import Answer, Apply, Entry, Exempt, NoPolicy, Unavailable
 from postfix_mtasts.sts.exception import PolicyException
+from postfix_mtasts.sts.observation import DaneObservation
 
 JSON = dict[str, Any]
 
@@ -23,9 +25,10 @@ def print_known(
     dane: Iterable[tuple[NextHop, DaneEntry]],
     exception: PolicyException | None,
     rules: ReplyRules,
+    now: float,
 ) -> JSON:
     """All that is known about a domain, as for `show`."""
-    note = entry.note
+    note, dane = entry.note, list(dane)
     return {
         "domain": domain.name,
         "row": print_row(entry) if entry.cached else None,
@@ -41,7 +44,30 @@ def print_known(
         "withheld": entry.cached is not None and rules.withholds(Apply(entry.cached.policy)),
         "dane": [{"next_hop": str(hop), "seen_at": seen.at} | tlsa_document(seen.observation) for hop, seen in dane],
         "exception": exception and print_exception(exception),
+        "deferred": deferral(domain, answer_of(entry, exception, now), [seen.observation for _, seen in dane], rules),
     }
+
+
+def answer_of(entry: Entry, exception: PolicyException | None, now: float) -> Answer | None:
+    """What is answered from what is known, without DANE; None if that is nothing."""
+    if exception:
+        return Exempt(exception)
+    if live := entry.live(now):
+        return Apply(live.policy)
+    if entry.note:
+        return entry.note.answer
+    return Unavailable(entry.failed[0].failure) if entry.failed else None
+
+
+def deferral(
+    domain: PolicyDomain, answer: Answer | None, dane: Iterable[DaneObservation], rules: ReplyRules
+) -> str | None:
+    """Why mail to a domain, or to one of its next hops, is deferred; None if it is not, as far as is known."""
+    if answer is None:
+        return None
+    answers = [beside_dane(answer, one) for one in dane] if rules.heeds_dane(answer) else []
+    replies = (reply_to(domain, one, rules) for one in answers or [answer])
+    return next((reply.text for reply in replies if reply.status is Status.TEMP), None)
 
 
 def print_exceptions(exceptions: Exceptions) -> Iterator[JSON]:

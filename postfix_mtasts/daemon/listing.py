@@ -3,13 +3,14 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from postfix_mtasts.cache.brief import Summary, brief
+from postfix_mtasts.cache.brief import Summary, Urgency, brief
 from postfix_mtasts.cache.memory import Memory
 from postfix_mtasts.cache.row import is_key, print_row
 from postfix_mtasts.cache.store import Store, StoreError
+from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.entry import Entry, Unavailable
 
@@ -23,16 +24,20 @@ JSON = dict[str, Any]
 class Listing:
     """Lists what memory and the store have. `document` says all that is known of a domain (`daemon.known`)."""
 
-    def __init__(self, memory: Memory, store: Store, document: Callable[[PolicyDomain, Entry], JSON]) -> None:
+    def __init__(
+        self, memory: Memory, store: Store, dane: Dane, document: Callable[[PolicyDomain, Entry], JSON]
+    ) -> None:
         self._memory = memory
         self._store = store
+        self._dane = dane
         self._document = document
 
     async def everything(self) -> AsyncIterator[JSON]:
         """Each domain, for `list`. Raises StoreError."""
         at_hand = dict(self._memory.policies())
         numbers = itertools.count(1)
-        for domain, entry in (*at_hand.items(), *self._unavailable()):
+        unavailable = ((domain, entry) for domain, entry in self._memory.notes() if _is_unavailable(entry))
+        for domain, entry in (*at_hand.items(), *unavailable):
             yield self._printed(domain, entry)
             if next(numbers) % _ROWS_AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -45,26 +50,26 @@ class Listing:
     async def in_brief(self) -> AsyncIterator[JSON]:
         """How many there are, and those that matter most, for `brief`. Raises StoreError."""
         now, summary = time.time(), Summary(MOST)
-        at_hand = {domain.name: (domain, entry) for domain, entry in (*self._memory.policies(), *self._unavailable())}
-        items = iter(at_hand.items())
+        failing, at_hand = self._dane.failing(), dict[str, tuple[PolicyDomain, Entry]]()
+        items = iter((*self._memory.policies(), *self._memory.notes()))
         while some := list(itertools.islice(items, _AT_ONCE)):
-            summary.add(brief(name, entry, now) for name, (_, entry) in some)
+            for domain, entry in some:
+                is_deferred = domain in failing and self._document(domain, entry)["deferred"] is not None
+                if entry.cached or _is_unavailable(entry) or is_deferred:
+                    at_hand[domain.name] = (domain, entry)
+                    one = brief(domain.name, entry, now)
+                    summary.add([one._replace(urgency=Urgency.UNKNOWN) if is_deferred else one])
             await asyncio.sleep(0)
         async for page in self._store.briefs(now):
             summary.add(one for one in page if one.domain not in at_hand)
         yield {"domains": summary.domains, "modes": dict(summary.modes)}
         for number, one in enumerate((*summary.troubled, *summary.others), 2):
-            domain, entry = at_hand.get(one.domain) or await self._stored(one.domain)
-            if entry:
-                yield self._printed(domain, entry)
+            domain, known = at_hand.get(one.domain) or await self._stored(one.domain)
+            if known:
+                is_well = one.urgency == Urgency.NONE
+                yield self._printed(domain, known) if is_well else self._document(domain, known)
             if number % _ROWS_AT_ONCE == 0:
                 await asyncio.sleep(0)
-
-    def _unavailable(self) -> Iterator[tuple[PolicyDomain, Entry]]:
-        """The domains whose policy could not be fetched, and none is cached."""
-        for domain, entry in self._memory.notes():
-            if entry.failed or (entry.note and isinstance(entry.note.answer, Unavailable)):
-                yield domain, entry
 
     def _printed(self, domain: PolicyDomain, entry: Entry) -> JSON:
         return {"domain": domain.name, "row": print_row(entry)} if entry.cached else self._document(domain, entry)
@@ -75,3 +80,8 @@ class Listing:
             return domain, await self._store.get(domain) if is_key(name) else None
         except StoreError:  # Its row cannot be understood, or it could be read a moment ago.
             return domain, None
+
+
+def _is_unavailable(entry: Entry) -> bool:
+    """Whether there may be a policy that could not be fetched."""
+    return bool(entry.failed) or (entry.note is not None and isinstance(entry.note.answer, Unavailable))

@@ -138,4 +138,7 @@ def _line(one: Known, now: float) -> Line:
     cached = one.entry.cached
     fetched = ago(cached.fetched_at, now) if cached else "never"
     fetched_at = cached.fetched_at if cached else 0.0
-    return Line(one.domain, one.status(now), summary(one, now), fetched, fetched_at, tuple(failures(one, now)))
+    troubles = tuple(failures(one, now))
+    if one.status(now) is Status.ERROR and not one.deferred:
+        troubles = ("mail is sent without a policy", *troubles)
+    return Line(one.domain, one.status(now), summary(one, now), fetched, fetched_at, troubles)

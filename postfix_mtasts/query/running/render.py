@@ -16,6 +16,7 @@ Unless it is an item of a list, it also has these:
     withheld    whether Postfix is not told of its enforced policy (reply.enforce = false)
     dane        [{"next_hop", "tlsa": "usable" | "absent" | "failed", "hosts": […], "reason", "seen_at"}, …]
     exception   {"domain", "until", "ends_at", "reason", "level", "dane", "added"}: the exception that holds, or null
+    deferred    why mail to it, or to one of its next hops, is deferred, as far as is known, or null
 """
 
 import datetime
@@ -48,9 +49,12 @@ class Known:
     dane: Sequence[JSON] = ()
     exception: PolicyException | None = None
     withheld: bool = False
+    deferred: str | None = None  # Why mail is deferred.
 
     def status(self, now: float) -> Status:
-        """What this means for mail. ERROR if there may be a policy that could not be fetched."""
+        """What this means for mail. ERROR if it is deferred, or if there may be a policy that could not be fetched."""
+        if self.deferred:
+            return Status.ERROR
         if self.entry.live(now):
             return Status.WARNING if renewal_fails(self.entry, no_record=bool(self.note)) else Status.OK
         is_unknown = self.entry.failed or self.unread or (self.note and not self.note["no_policy"])
@@ -82,6 +86,7 @@ def parse_known(document: JSON) -> Known:
         document.get("dane", ()),
         parse_exception(document["exception"]) if document.get("exception") else None,
         document.get("withheld", False),
+        document.get("deferred"),
     )
 
 
@@ -112,10 +117,12 @@ def _columns(one: Known, now: float) -> tuple[str, ...]:
 
 
 def failures(one: Known, now: float) -> Iterator[str]:
-    """Why a policy could not be fetched or renewed."""
+    """Why mail is deferred, and why a policy could not be fetched or renewed."""
+    if one.deferred:
+        yield f"mail is deferred: {one.deferred}"
     for failed in one.entry.failed[:1]:
         yield f"failed {times(failed.count)}, last {ago(failed.at, now)}: {failed.failure}"
-    if not one.entry.failed and one.note and not one.note["no_policy"]:
+    if not one.entry.failed and not one.deferred and one.note and not one.note["no_policy"]:
         yield f"policy unavailable: {one.note['reason']}"
 
 
@@ -146,6 +153,8 @@ def summary(one: Known, now: float) -> str:
 
 def _facts(one: Known, now: float) -> Iterator[tuple[str, str]]:
     entry, cached = one.entry, one.entry.cached
+    if one.deferred:
+        yield "deferred", one.deferred
     if one.is_withheld(now):
         yield "withheld", 'Postfix is told "not found": no policy is enforced (reply.enforce = false)'
     if cached:
@@ -214,6 +223,7 @@ def document(one: Known, now: float, *, alone: bool) -> JSON:
         "withheld": one.is_withheld(now),
         "dane": [{**dane, "seen_at": iso(dane["seen_at"])} for dane in one.dane],
         "exception": one.exception and exception_document(one.exception),
+        "deferred": one.deferred,
     }
 
 

@@ -52,6 +52,7 @@ NOTHING: dict[str, Any] = {
     "withheld": False,
     "dane": [],
     "exception": None,
+    "deferred": None,
 }
 NO_RECORD = "no _mta-sts TXT record"
 NOT_FOUND = "HTTP response: status 404"
@@ -145,6 +146,7 @@ def test_rows_come_as_they_are_stored(world: World, tmp_path: Path) -> None:
                 "withheld": False,
                 "dane": [],
                 "exception": None,
+                "deferred": None,
             }
         ]
 
@@ -194,7 +196,31 @@ def test_of_many_domains_those_that_matter_are_listed_in_brief(world: World, tmp
     names += [f"late{number:04}.test" for number in range(79)] + [f"well{number:04}.test" for number in range(99)]
     assert [one["domain"] for one in shown] == names
     listed = {one["domain"]: one for one in everything}
-    assert shown == [listed[one["domain"]] for one in shown]
+    assert [one["row"] for one in shown] == [listed[one["domain"]]["row"] for one in shown]
+
+
+def test_domains_to_which_mail_is_deferred_are_listed_first(world: World, tmp_path: Path) -> None:
+    """For want of the policy, or because it is unknown whether DANE decides."""
+    world.dns.authenticated = {"signed"}
+    for domain in ("well.signed", "dane.signed"):
+        world.publish(domain, policy(domain))
+        world.dns.add(domain, "MX", f"10 mx.{domain}.")
+        world.dns.add(f"mx.{domain}", "A", "192.0.2.1")
+    world.dns.set_behaviour("_25._tcp.mx.dane.signed", Behaviour(rcode="SERVFAIL"))
+    world.announce("lost.test")
+    serve(world, "lost.test", answer(status=404))
+    tables = {"reply": {"dane": "yield"}, "discovery": {"on_failure": "temp"}}
+    with Daemon(tmp_path, world.configuration(tmp_path, **tables)) as daemon:
+        asked = ("dane.signed", "lost.test", "well.signed", "nothing.test")
+        replies = [ask(endpoint(daemon), domain).partition(" ")[0] for domain in asked]
+        assert replies == ["TEMP", "TEMP", "OK", "NOTFOUND"]
+        counts, *shown = told(daemon, "brief")
+    assert counts == {"domains": 3, "modes": {"enforce": 2}}
+    assert [(one["domain"], one.get("deferred")) for one in shown] == [
+        ("dane.signed", "TLSA lookup: _25._tcp.mx.dane.signed: 127.0.0.1: SERVFAIL"),
+        ("lost.test", NOT_FOUND),
+        ("well.signed", None),
+    ]
 
 
 def test_what_is_known_of_a_domain_without_a_policy(world: World, daemon: Daemon) -> None:

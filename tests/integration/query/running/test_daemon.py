@@ -103,7 +103,7 @@ def test_what_is_cached(world: World, daemon: Daemon) -> None:
     assert (status, " ".join(block(output, "now"))) == (0, nothing)
     as_postfix(daemon, "cached.test")
     status, output, _ = query(daemon, "cached.test")
-    told = re.sub(r"\d+ seconds", "N seconds", " ".join(block(output, "now")))
+    told = re.sub(r"\d+ seconds?\b", "N seconds", " ".join(block(output, "now")))
     expected = (
         "the daemon answers at once cached policy: mode enforce, fetched N seconds ago for id 1, expires in 14 days "
         "record checked N seconds ago"

@@ -33,7 +33,8 @@ def health(config: Path, *words: str) -> tuple[int, str]:
     """Status and line, with all times alike."""
     status, output, errors = query("health", "--config", config, *words)
     assert errors == ""
-    return status, re.sub(r"time=\d+\.\d{3}s", "time=Ns", re.sub(r"\d+ (s|seconds|hours|minutes)\b", r"N \1", output))
+    output = re.sub(r"\d+ (second|minute|hour)s?\b", r"N \1s", re.sub(r"\d+ s\b", "N s", output))
+    return status, re.sub(r"time=\d+\.\d{3}s", "time=Ns", output)
 
 
 NUMBERS = (

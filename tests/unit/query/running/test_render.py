@@ -177,6 +177,7 @@ def test_document() -> None:
         "withheld": False,
         "dane": [dane | {"seen_at": "2023-11-14T22:13:20Z"}],
         "exception": None,
+        "deferred": None,
     }
 
 
@@ -193,6 +194,7 @@ def test_document_of_nothing() -> None:
         "withheld": False,
         "dane": [],
         "exception": None,
+        "deferred": None,
     }
 
 
