@@ -59,7 +59,7 @@ def sending(health: Health) -> Concern:
     if health.level is Level.CRITICAL and "time" not in health.numbers:  # A socket did not answer.
         reasons = ("the daemon does not answer: Postfix defers the mail that it asks about", *reasons)
     first, *rest = reasons
-    return Concern("Sending", "/sending", _LEVELS[health.level], _sentence(first), "; ".join(rest))
+    return Concern("Sending", "/sending", _LEVELS[health.level], _sentence(first), _sentence("; ".join(rest)))
 
 
 def domains(lines: Iterable[Line] | None) -> Concern:
@@ -136,4 +136,4 @@ def _sentence(text: str) -> str:
     """What begins with a path or a socket keeps its letters."""
     first = text.partition(" ")[0]
     begun = text if "/" in first else f"{text[:1].upper()}{text[1:]}"
-    return begun.rstrip(".") + "."
+    return begun.rstrip(".") + "." if text else ""

@@ -142,14 +142,14 @@ class WebPages(Pages):
     def question(self, button: Button, target: str, token: str, *, given: Mapping[str, str], wrong: str = "") -> str:
         """What will happen, and the form that does it."""
         return self._render(
-            "question.html", "", button=button, target=target, token=token, given=given, wrong=wrong,
+            "question.html", _tab(button), button=button, target=target, token=token, given=given, wrong=wrong,
             back=_back(button, target),
         )  # fmt: skip
 
     def done(self, button: Button, target: str, command: str, done: Done) -> str:
         """What a command printed."""
         return self._render(
-            "done.html", "", button=button, target=target, command=command, done=done, back=_back(button, target),
+            "done.html", _tab(button), button=button, target=target, command=command, done=done, back=_back(button, target),
             outcome=done.status if done.status in WORDS else Status.ERROR,
         )  # fmt: skip
 
@@ -164,6 +164,11 @@ class WebPages(Pages):
 def _days_left(end: float, made: datetime.datetime) -> int:
     """The whole days until a time; negative if it has passed."""
     return math.floor((end - made.timestamp()) / 86_400)
+
+
+def _tab(button: Button) -> str:
+    """The tab of the page that a button is on."""
+    return next(name for name, path in TABS[1:] if button.back.startswith(path))
 
 
 def _back(button: Button, target: str) -> str:

@@ -50,7 +50,7 @@ def secure(domain: str) -> str:
 
 def without_times(text: str) -> str:
     text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME", text)
-    return re.sub(r"\b\d+ (second|minute|day)s?\b", r"N \1s", text.replace(str(UNTIL), "DATE"))
+    return re.sub(r"\b[\d,]+ (second|minute|day)s?\b", r"N \1s", text.replace(str(UNTIL), "DATE"))
 
 
 class Relay:

@@ -51,13 +51,13 @@ def test_domains(lines: list[Line] | None, status: Status, sentence: str, more: 
 )  # fmt: skip
 def test_sending(level: Level, status: Status) -> None:
     found = sending(Health(level, ("answers Postfix", "12 policies"), {"time": "0.002s"}))
-    assert found == Concern("Sending", "/sending", status, "Answers Postfix.", "12 policies")
+    assert found == Concern("Sending", "/sending", status, "Answers Postfix.", "12 policies.")
 
 
 def test_a_daemon_that_does_not_answer_is_said_first() -> None:
     found = sending(Health(Level.CRITICAL, ("unix:/run/socket does not answer: connection refused", "no DNS"), {}))
     said = "The daemon does not answer: Postfix defers the mail that it asks about."
-    more = "unix:/run/socket does not answer: connection refused; no DNS"
+    more = "unix:/run/socket does not answer: connection refused; no DNS."
     assert found == Concern("Sending", "/sending", Status.ERROR, said, more)
 
 
