@@ -38,11 +38,11 @@ def brief(domain: str, entry: Entry, now: float) -> Brief:
 
 
 class Summary:
-    """Of many domains: how many there are, in each mode too, and the first `most` of those with trouble and others."""
+    """Of many domains: how many there are, in trouble and in each mode; and the first `most` in trouble, and others."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self.domains = 0
+        self.domains = self.in_trouble = 0
         self.modes: Counter[str] = Counter()
         self.troubled: list[Brief] = []
         self.others: list[Brief] = []
@@ -52,5 +52,7 @@ class Summary:
         some = list(some)
         self.domains += len(some)
         self.modes.update(one.mode for one in some if one.mode)
-        self.troubled = heapq.nsmallest(self._most, self.troubled + [one for one in some if one.urgency < Urgency.NONE])
+        troubled = [one for one in some if one.urgency < Urgency.NONE]
+        self.in_trouble += len(troubled)
+        self.troubled = heapq.nsmallest(self._most, self.troubled + troubled)
         self.others = heapq.nsmallest(self._most, self.others + [one for one in some if one.urgency == Urgency.NONE])

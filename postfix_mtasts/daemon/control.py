@@ -12,9 +12,9 @@ The daemon's user, root and the group `server.control_group` can connect to it. 
 
     list     for each policy, in any order: {"domain", "row"}, with the row as in the database (`cache.row`); and for
              each domain in memory whose policy could not be fetched, as for show
-    brief    {"domains", "modes"}: how many domains `list` has, and how many of their policies are in each mode, or
-             `expired`. Then, as for show, those to which mail is deferred, or whose policy could not be fetched or
-             renewed, the most urgent first, and as for list others in their order: 100 of each at most
+    brief    {"domains", "in_trouble", "modes"}: how many domains there are, in trouble too, and how many of their
+             policies are in each mode, or `expired`. Then 100 of each kind at most: as for show, domains to which mail
+             is deferred, or whose policy could not be fetched or renewed, the most urgent first; as for list, others
     show     {"domain", "row" or null, "checked_at", "failed", "note" or null, "unread", "withheld", "dane",
              "exception" or null, "deferred": why mail is deferred, as far as is known, or null}
     explain  what the daemon answers from, for postfix-mtasts-query (`daemon.explain`). Nothing is looked up or noted.

@@ -62,7 +62,7 @@ class Listing:
             await asyncio.sleep(0)
         async for page in self._store.briefs(now):
             summary.add(one for one in page if one.domain not in at_hand)
-        yield {"domains": summary.domains, "modes": dict(summary.modes)}
+        yield {"domains": summary.domains, "in_trouble": summary.in_trouble, "modes": dict(summary.modes)}
         for number, one in enumerate((*summary.troubled, *summary.others), 2):
             domain, known = at_hand.get(one.domain) or await self._stored(one.domain)
             if known:

@@ -59,12 +59,16 @@ class Shadowed:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the daemon has: how many policies of each mode live, or have expired; some domains, and how many `more`."""
+    """What the daemon has: how many policies of each mode live, or have expired; of its domains, the first.
+
+    `in_trouble` and `well` are how many there are.
+    """
 
     modes: tuple[tuple[str, int], ...]
     troubled: tuple[Line, ...]
     others: tuple[Line, ...]
-    more: int
+    in_trouble: int
+    well: int
     exceptions: tuple[Exempt, ...] = ()
     shadow: tuple[Shadowed, ...] | None = None  # None: policies are enforced.
 
@@ -124,7 +128,8 @@ def arranged(counts: JSON, domains: Iterable[JSON], now: float) -> Held:
         tuple((mode, counts["modes"][mode]) for mode in _MODES if mode in counts["modes"]),
         tuple(_line(one, now) for one in troubled),
         tuple(_line(one, now) for one in known if one.status(now) not in _TROUBLE),
-        max(0, counts["domains"] - len(known)),
+        counts["in_trouble"],
+        counts["domains"] - counts["in_trouble"],
     )
 
 

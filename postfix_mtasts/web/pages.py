@@ -149,8 +149,8 @@ class WebPages(Pages):
     def done(self, button: Button, target: str, command: str, done: Done) -> str:
         """What a command printed."""
         return self._render(
-            "done.html", _tab(button), button=button, target=target, command=command, done=done, back=_back(button, target),
-            outcome=done.status if done.status in WORDS else Status.ERROR,
+            "done.html", _tab(button), button=button, target=target, command=command, done=done,
+            back=_back(button, target), outcome=done.status if done.status in WORDS else Status.ERROR,
         )  # fmt: skip
 
     def trouble(self, title: str, text: str, hint: str = "") -> str:

@@ -191,7 +191,7 @@ def test_of_many_domains_those_that_matter_are_listed_in_brief(world: World, tmp
         assert ask(endpoint(daemon), "well0001.test") == secure("well0001.test")
         counts, *shown = told(daemon, "brief")
         everything = told(daemon, "list")
-    assert counts == {"domains": 1372, "modes": {"enforce": 1351, "expired": 20}}
+    assert counts == {"domains": 1372, "in_trouble": 171, "modes": {"enforce": 1351, "expired": 20}}
     names = [*(f"over{number:04}.test" for number in range(20)), "unknown.test"]
     names += [f"late{number:04}.test" for number in range(79)] + [f"well{number:04}.test" for number in range(99)]
     assert [one["domain"] for one in shown] == names
@@ -215,7 +215,7 @@ def test_domains_to_which_mail_is_deferred_are_listed_first(world: World, tmp_pa
         replies = [ask(endpoint(daemon), domain).partition(" ")[0] for domain in asked]
         assert replies == ["TEMP", "TEMP", "OK", "NOTFOUND"]
         counts, *shown = told(daemon, "brief")
-    assert counts == {"domains": 3, "modes": {"enforce": 2}}
+    assert counts == {"domains": 3, "in_trouble": 2, "modes": {"enforce": 2}}
     assert [(one["domain"], one.get("deferred")) for one in shown] == [
         ("dane.signed", "TLSA lookup: _25._tcp.mx.dane.signed: 127.0.0.1: SERVFAIL"),
         ("lost.test", NOT_FOUND),

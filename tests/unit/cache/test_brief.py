@@ -45,6 +45,10 @@ def test_all_count_and_the_first_are_kept() -> None:
     summary.add(Brief(Urgency.NONE, f"{name}.example", "enforce") for name in "dca")
     summary.add([Brief(Urgency.NOT_RENEWED, "f.example", "testing"), Brief(Urgency.NONE, "b.example", "expired")])
     summary.add([Brief(Urgency.UNKNOWN, "z.example", ""), Brief(Urgency.NOT_RENEWED, "e.example", "enforce")])
-    assert (summary.domains, dict(summary.modes)) == (7, {"enforce": 4, "testing": 1, "expired": 1})
+    assert (summary.domains, summary.in_trouble, dict(summary.modes)) == (
+        7,
+        3,
+        {"enforce": 4, "testing": 1, "expired": 1},
+    )
     assert [one.domain for one in summary.troubled] == ["z.example", "e.example"]
     assert [one.domain for one in summary.others] == ["a.example", "b.example"]
