@@ -53,12 +53,14 @@ class Listing:
         failing, at_hand = self._dane.failing(), dict[str, tuple[PolicyDomain, Entry]]()
         items = iter((*self._memory.policies(), *self._memory.notes()))
         while some := list(itertools.islice(items, _AT_ONCE)):
+            found = []
             for domain, entry in some:
                 is_deferred = domain in failing and self._document(domain, entry)["deferred"] is not None
                 if entry.cached or _is_unavailable(entry) or is_deferred:
                     at_hand[domain.name] = (domain, entry)
                     one = brief(domain.name, entry, now)
-                    summary.add([one._replace(urgency=Urgency.UNKNOWN) if is_deferred else one])
+                    found.append(one._replace(urgency=Urgency.UNKNOWN) if is_deferred else one)
+            summary.add(found)
             await asyncio.sleep(0)
         async for page in self._store.briefs(now):
             summary.add(one for one in page if one.domain not in at_hand)
