@@ -8,8 +8,7 @@ from typing import Any
 
 from postfix_mtasts import config_values as values
 
-_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
+_HOST = re.compile(rf"(?=.{{1,253}}$){values.LABEL}(?:\.{values.LABEL})*")
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
 
 

@@ -17,12 +17,12 @@ Day = datetime.date
 MAX_LINE = 200  # Characters of a text, so that a line of the log holds it beside the rest.
 MAX_SOCKET_PATH = 107  # Bytes (unix(7)).
 _INET = re.compile(r"(?:\[(?P<v6>[^]]*)\]|(?P<v4>[^:]*))(?::(?P<port>[0-9]{1,5}))?")
-_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 # A mail address without quotes. It cannot be taken for an option of a command.
 _ADDRESS = re.compile(r"(?!-)[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@(?P<domain>.*)")
 # RFC 3986, 2, without the characters that a TXT record for TLS reports wants encoded (RFC 8460, 3).
 _REPORT_URI = re.compile(r"(?:mailto|https):(?:[A-Za-z0-9._~:/?#\[\]@$&'()*+=-]|%[0-9A-Fa-f]{2})+")
-_DOMAIN = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})+")  # In A-labels.
+_DOMAIN = re.compile(rf"(?=.{{1,253}}$){LABEL}(?:\.{LABEL})+")  # In A-labels.
 _PROXY = re.compile(r"(?P<scheme>http|socks5)://(?:\[(?P<v6>[^]]*)\]|(?P<host>[^:/@]*)):(?P<port>[0-9]{1,5})/?")
 
 

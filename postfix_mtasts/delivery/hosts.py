@@ -24,11 +24,10 @@ from postfix_mtasts.delivery.mx import (
 )
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver, Tlsa
-from postfix_mtasts.dns.tlsa import is_usable, mail_hosts
+from postfix_mtasts.dns.tlsa import MAX_HOSTS, is_usable, mail_hosts
 from postfix_mtasts.remote.probe import Prober
 from postfix_mtasts.sts.domain import NextHop
 
-MAX_HOSTS = 20  # MX hosts whose addresses are looked up, the most preferred ones.
 MAX_ADDRESSES = 5  # To which an attempt connects. Postfix tries no more (smtp_mx_address_limit).
 
 

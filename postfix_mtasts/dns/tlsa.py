@@ -15,7 +15,9 @@ from postfix_mtasts.sts.domain import NextHop
 from postfix_mtasts.sts.observation import DaneAbsent, DaneFailed, DaneObservation, DaneUsable, Failure, Stage
 from postfix_mtasts.turns import Turns
 
-_MAX_HOSTS = 20  # The most preferred ones. By default Postfix tries only five addresses (smtp_mx_address_limit).
+# MX hosts of a domain whose addresses or TLSA records are looked up: the most preferred ones. By default Postfix tries
+# only five addresses (smtp_mx_address_limit).
+MAX_HOSTS = 20
 _NO_MAIL = "."  # RFC 7505, 3.
 _USAGES = (2, 3)  # DANE-TA and DANE-EE. The PKIX usages cannot be used with SMTP (RFC 7672, 3.1.3).
 _SELECTORS = (0, 1)
@@ -32,7 +34,7 @@ async def look_up(resolver: Resolver, hop: NextHop, turns: Turns) -> DaneObserva
     hosts = await mail_hosts(resolver, hop)
     if not hosts.secure:
         return DaneAbsent("the MX records are not signed with DNSSEC", hosts.ttl)
-    seen = await asyncio.gather(*(_host(resolver, host, hop.port, turns) for host in hosts.records[:_MAX_HOSTS]))
+    seen = await asyncio.gather(*(_host(resolver, host, hop.port, turns) for host in hosts.records[:MAX_HOSTS]))
     usable = [one for one in seen if isinstance(one, DaneUsable)]
     if usable:
         ttl = min([hosts.ttl, *(one.ttl for one in usable)])

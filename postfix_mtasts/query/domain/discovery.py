@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from postfix_mtasts.daemon.dane import Dane
-from postfix_mtasts.delivery.hosts import MAX_HOSTS, lack
+from postfix_mtasts.delivery.hosts import lack
 from postfix_mtasts.dns import tlsa
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver, RRset
@@ -188,7 +188,7 @@ class Discovery:
         hosts = await self._within("MX lookup", self._hosts(hop), no_answer)
         if isinstance(hosts, DnsError) or not (hosts.exists or not hop.mx):
             return hosts, {}
-        first = hosts.records[:MAX_HOSTS]
+        first = hosts.records[: tlsa.MAX_HOSTS]
         lacks = await asyncio.gather(*(self._within("", lack(self._sources.resolver, host), None) for host in first))
         return hosts, {host: lack for host, lack in zip(first, lacks, strict=True) if lack}
 

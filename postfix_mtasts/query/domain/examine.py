@@ -12,10 +12,11 @@ from postfix_mtasts.config import Config, ConfigError, Fetch, IpNetwork
 from postfix_mtasts.config_file import Proxy, read_proxy
 from postfix_mtasts.daemon.explain import Explanation
 from postfix_mtasts.delivery import certificate, mx
-from postfix_mtasts.delivery.hosts import MAX_HOSTS, probe_host
+from postfix_mtasts.delivery.hosts import probe_host
 from postfix_mtasts.delivery.mx import MxReport, ProbeReport, Rules, unprobed
 from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Pinned, Resolver
+from postfix_mtasts.dns.tlsa import MAX_HOSTS
 from postfix_mtasts.postfix.installation import Client
 from postfix_mtasts.query.domain import asked, describe, unpublished
 from postfix_mtasts.query.domain.asked import Outcome

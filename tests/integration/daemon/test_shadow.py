@@ -21,8 +21,9 @@ from postfix_mtasts.daemon.dane import Dane
 from postfix_mtasts.daemon.exceptions import Exceptions
 from postfix_mtasts.daemon.lookup import Lookup
 from postfix_mtasts.daemon.shadow import CONCURRENCY, Shadow
-from postfix_mtasts.delivery.hosts import MAX_ADDRESSES, MAX_HOSTS
+from postfix_mtasts.delivery.hosts import MAX_ADDRESSES
 from postfix_mtasts.dns.resolver import Resolver
+from postfix_mtasts.dns.tlsa import MAX_HOSTS
 from postfix_mtasts.postfix.installation import CLIENT_SETTINGS, Client, client_of, settings
 from postfix_mtasts.postfix.reply import ReplyRules, Style
 from postfix_mtasts.postfix.socketmap import Request
