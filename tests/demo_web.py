@@ -116,14 +116,16 @@ def _quarantine(daemon: Daemon, folder: Path) -> None:
 def main() -> None:
     """Show it until Ctrl-C: the world in a namespace, and a port outside that leads to its Unix socket."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    print("making domains, and ninety days of reports, within a minute …", flush=True)  # noqa: T201 - this is its output
     with tempfile.TemporaryDirectory() as temporary:
         command = ["tests/namespace", sys.executable, "-m", "tests.demo_web", temporary]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as world:
             assert world.stdout
             try:
-                if world.stdout.readline() == READY:
-                    with contextlib.suppress(KeyboardInterrupt):
-                        asyncio.run(_lead_to(Path(temporary, SOCKET)))
+                if world.stdout.readline() != READY:
+                    sys.exit("make demo-web: they could not be made; what is above says why")
+                with contextlib.suppress(KeyboardInterrupt):
+                    asyncio.run(_lead_to(Path(temporary, SOCKET)))
             finally:
                 world.terminate()
                 world.kill()  # unshare(1) ignores other signals, and what it has started ends with it.
