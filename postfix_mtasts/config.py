@@ -283,7 +283,7 @@ def parse(data: bytes, source: str) -> Config:
             continue
         if not isinstance(table, dict):
             raise ConfigError(f"{source}: {name} = {shown(table)}: must be a table, [{name}]")
-        parsed[name] = parse_table(type(known[name].default), name, table, source)
+        parsed[name] = parse_table(type(known[name].default), name, table, source, known)
     _refuse_twins(parsed.get("exception", ()), source)
     return Config(**parsed)
 

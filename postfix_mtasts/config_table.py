@@ -7,7 +7,7 @@ the key must be there as `required`. A field without metadata is a table in the 
 import dataclasses
 import difflib
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from postfix_mtasts import config_values as values
@@ -25,12 +25,21 @@ def key(default: Any, parse: Callable[[Any], Any], allowed: str, *, required: bo
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def parse_table(kind: Any, table_name: str, table: dict[str, Any], source: str) -> Any:
-    """Parse a table into the dataclass `kind`. `source` is the name of the file. Raises ConfigError."""
+def parse_table(kind: Any, table_name: str, table: dict[str, Any], source: str, tables: Collection[str] = ()) -> Any:
+    """Parse a table into the dataclass `kind`. `source` is the name of the file, which may have `tables`.
+
+    Raises ConfigError.
+    """
     fields = {field.name: field for field in dataclasses.fields(kind)}
     parsed = {}
     for key, value in table.items():
         if key not in fields:
+            if key in tables and isinstance(
+                value, dict
+            ):  # A line such as `reply.enforce = false` was added at the end.
+                raise ConfigError(
+                    f"{source}: a key of [{key}] is below the line [{table_name}]: write it below [{key}]"
+                )
             raise ConfigError(f"{source}: {unknown(key, 'key', fields, f'{table_name}.')}")
         if not fields[key].metadata:
             if not isinstance(value, dict):

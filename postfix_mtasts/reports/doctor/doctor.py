@@ -91,11 +91,12 @@ def _check_settings(settings: Config) -> Iterator[Finding]:
     if not settings.reports.domains:
         what = "reports.domains is empty: reports about every domain count"
         why = "anybody may send reports about domains that are not yours"
-        yield Finding("domains", Status.OK, what, why, DEFAULT_PATH, 'reports.domains = ["example.com"]')
+        yield Finding("domains", Status.OK, what, why, f"{DEFAULT_PATH}, [reports]", 'domains = ["example.com"]')
     if not settings.reports.alert_to:
         what = "reports.alert_to is empty: alerts and summaries go to the journal alone"
-        line = 'reports.alert_to = ["postmaster@example.com"]'
-        yield Finding("alert-to", Status.OK, what, "nobody is mailed when something breaks", DEFAULT_PATH, line)
+        line = 'alert_to = ["postmaster@example.com"]'
+        why = "nobody is mailed when something breaks"
+        yield Finding("alert-to", Status.OK, what, why, f"{DEFAULT_PATH}, [reports]", line)
 
 
 def _check_store(database: Path, time: datetime.datetime) -> tuple[Sequence[str], list[Finding]]:
