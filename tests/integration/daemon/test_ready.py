@@ -35,7 +35,7 @@ from tests.world.dns import Behaviour, DnsServer
 from tests.world.https import HttpsServer
 
 _T = TypeVar("_T")
-HAS, HAS_NOT = PolicyDomain("has.test"), PolicyDomain("has-not.test")
+HAS = PolicyDomain("has.test")
 START = 1_700_000_000.0
 SECURE = b"47:OK secure match=mx.has.test servername=hostname,"
 NOTFOUND = b"9:NOTFOUND ,"
