@@ -1,5 +1,6 @@
 """Why this process cannot read or make a file: a folder or a right is missing. As whom it goes on, and who connects."""
 
+import contextlib
 import os
 import pathlib
 import pwd
@@ -71,6 +72,21 @@ def give_to_owner(folder: pathlib.Path, made: pathlib.Path | int) -> None:
     file = os.fstat(made)
     if stat.S_ISREG(file.st_mode) and file.st_nlink == 1 and file.st_size == 0:
         os.chown(made, owner.st_uid, owner.st_gid)
+
+
+def make_for_group(path: pathlib.Path) -> None:
+    """Make an empty file that its group may read, whatever the umask, unless there is one. Raises OSError.
+
+    SQLite would make a database for everybody. A file that is there is not opened: to close it would give up the locks
+    of other connections of this process.
+    """
+    with contextlib.suppress(FileExistsError):
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(file, 0o640)
+            give_to_owner(path.parent, file)
+        finally:
+            os.close(file)
 
 
 def become_owner(folder: pathlib.Path) -> None:

@@ -17,7 +17,7 @@ from postfix_mtasts.publish.events import Change, Decision
 from postfix_mtasts.publish.row import RowError, parse_row, print_row
 from postfix_mtasts.publish.state import State
 from postfix_mtasts.remote.network import in_words
-from postfix_mtasts.rights import in_the_way
+from postfix_mtasts.rights import in_the_way, make_for_group
 from postfix_mtasts.sqlite_reader import Reader, WrittenToError, reason
 from postfix_mtasts.sts.domain import PolicyDomain
 
@@ -78,7 +78,7 @@ class Store:
                 self._reader = Reader(pathlib.Path(path), WAIT)
                 self._connection = self._reader.connection
             else:
-                self._make()
+                make_for_group(pathlib.Path(self._path))
                 # Each statement is a transaction, unless one is begun.
                 self._connection = sqlite3.connect(path, timeout=WAIT, isolation_level=None)
                 self._connection.execute("PRAGMA journal_mode = WAL")
@@ -152,18 +152,6 @@ class Store:
             return parse_row(PolicyDomain(name), text)
         except RowError as error:
             raise StoreError(f"{self._path}: the row of {name} cannot be read: {error}") from error
-
-    def _make(self) -> None:
-        """Make the file before SQLite makes it for everybody: it has the names of customers.
-
-        A file that is there is not opened: to close it would give up the locks of other connections of this process.
-        """
-        with contextlib.suppress(FileExistsError):
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                os.fchmod(file, 0o640)  # Whatever the umask: its group may look.
-            finally:
-                os.close(file)
 
     def _create(self) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from postfix_mtasts.reports import schema
-from postfix_mtasts.rights import give_to_owner
+from postfix_mtasts.rights import make_for_group
 from postfix_mtasts.sqlite_reader import Reader, WrittenToError, reason
 
 _BUSY_TIMEOUT = 10.0  # Seconds to wait for other processes. Postfix allows pipe(8) a thousand.
@@ -55,7 +55,7 @@ class Store:
     def open(self) -> None:
         """Open the file, or make it, for its owner and group alone."""
         with self._errors():
-            self._make()
+            make_for_group(self._path)
             connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT, isolation_level=None)
             self._connection = connection
             self._check(connection)
@@ -138,18 +138,6 @@ class Store:
         if not self._connection:
             raise StoreError("not open")
         return self._connection
-
-    def _make(self) -> None:
-        """Make the file before SQLite does, which would let everybody read it."""
-        try:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return
-        try:
-            os.fchmod(file, 0o640)  # Whatever the umask: that of Postfix would keep the group out.
-            give_to_owner(self._path.parent, file)
-        finally:
-            os.close(file)
 
     def _check(self, connection: sqlite3.Connection) -> bool:
         """Refuse what is not ours. Return whether there are tables: a process may have ended before it made them."""
