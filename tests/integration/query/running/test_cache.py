@@ -41,7 +41,7 @@ def endpoint(daemon: Daemon) -> str:
 def normal(text: str) -> str:
     """With all times alike, but for their units."""
     text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME", text)
-    return re.sub(r"\b\d+ (seconds?|minutes)\b", "N seconds", text)
+    return re.sub(r"\b\d+ (second|minute)s?\b", "N seconds", text)
 
 
 def row_by_row(table: str) -> str:
