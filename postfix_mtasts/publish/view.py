@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from postfix_mtasts.config import Config
 from postfix_mtasts.publish.arguments import domain_of
 from postfix_mtasts.publish.change import Publisher
-from postfix_mtasts.publish.events import RefusedError
+from postfix_mtasts.publish.events import Decision, RefusedError
 from postfix_mtasts.publish.files import FileError
 from postfix_mtasts.publish.follows import follows
 from postfix_mtasts.publish.look import Looker
@@ -20,7 +20,7 @@ from postfix_mtasts.publish.state import Stage
 from postfix_mtasts.publish.store import StoreError
 from postfix_mtasts.publish.told import told
 from postfix_mtasts.publish.weigh import Scale
-from postfix_mtasts.query.domain.remark import error
+from postfix_mtasts.query.domain.remark import Remark, error
 from postfix_mtasts.query.output import Output, QueryError, Status, worst
 from postfix_mtasts.sts.domain import PolicyDomain
 
@@ -154,17 +154,26 @@ def _published(publisher: Publisher) -> Iterator[PolicyDomain]:
     return map(PolicyDomain, names)
 
 
+async def _look(
+    domain: PolicyDomain, publisher: Publisher, looker: Looker, ours: OurZone
+) -> tuple[Decision, tuple[Remark, ...]]:
+    """Look at a domain, and let our zone have its records. Raises RefusedError, StoreError and FileError."""
+    before = publisher.publish(domain)
+    sent = await ours.publish(before)  # Senders need them to see anything.
+    if before.stage is Stage.CLEARED and any(one.status is Status.ERROR for one in sent):
+        return follows(before), sent  # No check takes the records of a domain that is removed out of the zone.
+    look = await looker.look(before)
+    decision = publisher.happened(domain, look.event)
+    if (decision.state.record, decision.state.stage) != (before.record, before.stage):
+        sent = await ours.publish(decision.state)
+    return decision, (*look.remarks, *sent)
+
+
 async def _check(
     domain: PolicyDomain, publisher: Publisher, looker: Looker, ours: OurZone, scale: Scale, output: Output
 ) -> Status:
     try:
-        before = publisher.publish(domain)
-        sent = await ours.publish(before)  # Senders need them to see anything.
-        look = await looker.look(before)
-        decision = publisher.happened(domain, look.event)
-        if (decision.state.record, decision.state.stage) != (before.record, before.stage):
-            sent = await ours.publish(decision.state)
-        remarks = (*look.remarks, *sent)
+        decision, remarks = await _look(domain, publisher, looker, ours)
         decision, weighed = await scale.weigh(decision, remarks)
     except (RefusedError, StoreError, FileError) as failure:
         # The others are looked at all the same.

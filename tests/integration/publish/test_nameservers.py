@@ -18,8 +18,10 @@ import pytest
 from postfix_mtasts.config import ConfigError
 from postfix_mtasts.config_file import read_config
 from postfix_mtasts.publish import nameservers
+from postfix_mtasts.publish.follows import follows
 from postfix_mtasts.publish.nameservers import OurZone
 from postfix_mtasts.publish.state import Clock, Stage, State
+from postfix_mtasts.publish.store import Store
 from postfix_mtasts.query.output import Status
 from postfix_mtasts.sts.domain import PolicyDomain
 from postfix_mtasts.sts.policy import Mode, MxPattern, Policy
@@ -306,6 +308,18 @@ def test_the_first_check_of_an_own_domain_announces_its_policy(place: Place, pri
     while (done := place.run("check", ZONE)).returncode:  # The secondary has the record a moment later.
         assert time.monotonic() < deadline, done.stdout
     assert done.stdout == f"{ZONE}: mode testing\n"
+
+
+def test_a_domain_is_removed_when_its_records_are(place: Place, primary: str) -> None:
+    place.zone = ""
+    store = Store(str(place.folder / "publish.sqlite"))
+    store.save(follows(published(None, Stage.CLEARED, OWN)), "the test", 0.0)
+    store.close()
+    put_by_hand((f"mta-sts.{ZONE}", "A", "127.0.2.1"))
+    for server, stage, left in ((NOBODY, "cleared", ["127.0.2.1"]), (PRIMARY, "removed", [])):
+        configure(place, server=server, zone="")
+        assert place.json("check", ZONE)["stage"] == stage
+        assert texts(PRIMARY, f"mta-sts.{ZONE}", "A") == left
 
 
 async def test_names_outside_the_zone_are_not_sent(place: Place, primary: str) -> None:
