@@ -13,7 +13,8 @@
                  owner of the domain can help
     UNKNOWN   3  the configuration is wrong
 
-The running daemon says which sockets it serves. If it cannot be asked, they are those of `server.listen`. With
+The running daemon says which sockets it serves. One that is for Postfix's user and not for ours, such as that of
+postfix-mtasts-chroot.socket, is left out then. If it cannot be asked, they are those of `server.listen`. With
 `server.control = ""`, the command checks only these and the nameservers.
 """
 
@@ -51,6 +52,15 @@ class Level(enum.IntEnum):
     WARNING = 1
     CRITICAL = 2
     UNKNOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Why a socket did not answer a query like Postfix's, or nothing; `closed` if this user may not use it."""
+
+    endpoint: Endpoint
+    reason: str = ""
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +102,24 @@ def run(arguments: argparse.Namespace, output: Output) -> Status:
 def look(settings: Config) -> tuple[Health, JSON | str | None]:
     """The health of the running daemon, and its status document, or why it is missing, or None."""
     status, sockets = _status(settings)
-    unanswered, no_dns, seconds = asyncio.run(_check(settings, sockets))
-    return judge(unanswered, no_dns, seconds, status, time.time()), status
+    seen, no_dns, seconds = asyncio.run(_check(settings, sockets))
+    return judge(seen, no_dns, seconds, status, time.time()), status
 
 
-def judge(unanswered: Sequence[str], no_dns: str, seconds: float, status: JSON | str | None, now: float) -> Health:
+def judge(seen: Sequence[Seen], no_dns: str, seconds: float, status: JSON | str | None, now: float) -> Health:
     """The health that follows from what was observed at the time `now`.
 
-    `unanswered` has a reason for each socket that did not answer; the others answered within `seconds`. `no_dns` is the
-    reason why no nameserver answered, or empty. `status` is the daemon's status document (`daemon.control`), the reason
-    why it is missing, or None without a control socket.
+    `seen` has what was seen of each socket; those that answered did so within `seconds`. `no_dns` is the reason why no
+    nameserver answered, or empty. `status` is the daemon's status document (`daemon.control`), the reason why it is
+    missing, or None without a control socket.
     """
+    # A daemon that says that it serves a socket is not dead because the socket is for others.
+    closed = [one.endpoint for one in seen if one.closed] if isinstance(status, dict) else []
+    unanswered = [one.reason for one in seen if one.reason and one.endpoint not in closed]
     numbers = {} if unanswered else {"time": f"{seconds:.3f}s"}
     critical, warning = [*unanswered, *([no_dns] if no_dns else [])], list[str]()
-    fine = [] if unanswered else ["answers Postfix"]
+    fine = [] if unanswered else ["answers Postfix" if len(closed) < len(seen) else "runs"]
+    fine += [f"not asked on {endpoint}, which this user may not use" for endpoint in closed]
     match status:
         case str(reason):
             warning.append(reason)
@@ -191,14 +205,14 @@ def _numbers(status: JSON) -> dict[str, str]:
     return {name: str(number) for name, number in numbers.items() if number is not None}
 
 
-async def _check(settings: Config, sockets: Sequence[Endpoint]) -> tuple[list[str], str, float]:
-    """A reason for each socket that does not answer, one for DNS or none, and the seconds that the answers took."""
+async def _check(settings: Config, sockets: Sequence[Endpoint]) -> tuple[list[Seen], str, float]:
+    """What is seen of each socket, why DNS does not answer, and the seconds that the answers took."""
     resolver = Resolver(settings.dns.nameservers, timeout=min(settings.dns.timeout, _ANSWER_WITHIN))
     nameservers = asyncio.create_task(_why_no_dns(resolver, settings.discovery.on_failure))
     begin = time.monotonic()
-    reasons = await asyncio.gather(*map(_why_unanswered, sockets))
+    seen = await asyncio.gather(*map(_look, sockets))
     seconds = time.monotonic() - begin
-    return [reason for reason in reasons if reason], await nameservers, seconds
+    return seen, await nameservers, seconds
 
 
 async def _why_no_dns(resolver: Resolver, on_failure: OnFailure) -> str:
@@ -212,12 +226,12 @@ async def _why_no_dns(resolver: Resolver, on_failure: OnFailure) -> str:
     return ""
 
 
-async def _why_unanswered(endpoint: Endpoint) -> str | None:
+async def _look(endpoint: Endpoint) -> Seen:
     try:
         reply = (await ask_as_postfix(endpoint, _KEY, _ANSWER_WITHIN)).reply
     except QueryError as error:
-        return str(error)
-    return None if reply == _NOT_FOUND else f"{endpoint} answers {reply[:60]!a} instead of NOTFOUND"
+        return Seen(endpoint, str(error), closed=isinstance(error.__cause__, PermissionError))
+    return Seen(endpoint, "" if reply == _NOT_FOUND else f"{endpoint} answers {reply[:60]!a} instead of NOTFOUND")
 
 
 def _status(settings: Config) -> tuple[JSON | str | None, Sequence[Endpoint]]:

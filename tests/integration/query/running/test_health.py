@@ -1,7 +1,10 @@
 """`postfix-mtasts-query health`, as a monitoring system runs it."""
 
 import json
+import os
+import pwd
 import re
+import shutil
 import socket
 import sqlite3
 import threading
@@ -163,6 +166,21 @@ def test_a_daemon_without_control_is_judged_by_its_answers(world: World, tmp_pat
     server: dict[str, object] = {"listen": [f"unix:{tmp_path / 'socket'}", "inet:127.0.0.1:8461"], "control": ""}
     with Daemon(tmp_path, world.configuration(tmp_path, server=server)) as daemon:
         assert health(daemon.config) == (0, "MTA-STS OK - answers Postfix|time=Ns\n")
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+def test_a_socket_for_postfix_alone_is_not_taken_for_a_daemon_that_is_dead(world: World, tmp_path: Path) -> None:
+    """As that of postfix-mtasts-chroot.socket, for the dashboard, or a monitoring system in `server.control_group`."""
+    path = tmp_path / "socket"
+    server: dict[str, object] = {"listen": [f"unix:{path}", "inet:127.0.0.1:8461"]}
+    nobody = pwd.getpwnam("nobody")
+    with Daemon(tmp_path, world.configuration(tmp_path, server=server)) as daemon:
+        path.chmod(0o660)
+        os.chown(path, nobody.pw_uid, nobody.pw_gid)
+        prefix = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+        status, output, errors = query("health", "--config", daemon.config, prefix=prefix)
+    line = f"MTA-STS OK - answers Postfix; not asked on unix:{path}, which this user may not use; 0 policies"
+    assert (status, output.partition("|")[0], errors) == (0, line, "")
 
 
 def test_a_control_socket_that_has_gone(daemon: Daemon) -> None:

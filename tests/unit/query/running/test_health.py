@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from postfix_mtasts.query.running.health import Health, Level, judge
+from postfix_mtasts.config import UnixEndpoint
+from postfix_mtasts.query.running.health import Health, Level, Seen, judge
 
 NOW = 1_700_000_000.0
 STATUS: dict[str, Any] = {
@@ -26,6 +27,18 @@ MORE = " discoveries=9 failed_discoveries=4 exceptions=0"
 FIRST = {"domain": "partner.example", "until": "2023-11-21", "ends_at": NOW + 7 * 86400, "reason": "ticket | 4711"}
 LATER = FIRST | {"domain": "*.example", "ends_at": NOW + 7 * 86400 + 1}
 SILENT = ["inet:127.0.0.1:8461 does not answer: connection refused", "unix:/run/sts does not speak socketmap"]
+
+
+CLOSED = "unix:/var/spool/postfix/mtasts/socket"
+
+
+def seen(*reasons: str) -> list[Seen]:
+    """Sockets that did not answer, or one that did."""
+    return [Seen(UnixEndpoint(f"/{number}"), reason) for number, reason in enumerate(reasons or [""])]
+
+
+def closed() -> Seen:
+    return Seen(UnixEndpoint(CLOSED.removeprefix("unix:")), f"{CLOSED} does not answer: permission denied", closed=True)
 
 
 def status(table: str, **changes: object) -> dict[str, Any]:
@@ -137,9 +150,28 @@ def status(table: str, **changes: object) -> dict[str, Any]:
     ],
 )
 def test_line(silent: list[str], told: Any, line: str) -> None:
-    health = judge(silent, "", 0.0021, told, NOW)
+    health = judge(seen(*silent), "", 0.0021, told, NOW)
     assert str(health) == line
     assert line.startswith(f"MTA-STS {health.level.name} ")
+
+
+@pytest.mark.parametrize(
+    ("others", "told", "line"),
+    [
+        (seen(), STATUS, f"OK - answers Postfix; not asked on {CLOSED}, which this user may not use; 12 policies"),
+        ([], STATUS, f"OK - runs; not asked on {CLOSED}, which this user may not use; 12 policies"),
+        (
+            seen(SILENT[0]),
+            STATUS,
+            f"CRITICAL - {SILENT[0]}; not asked on {CLOSED}, which this user may not use; 12 policies",
+        ),
+        (seen(), "no control", f"CRITICAL - {CLOSED} does not answer: permission denied; no control"),
+    ],
+    ids=["beside another", "the only one", "beside a silent one", "nobody says that the daemon runs"],
+)
+def test_a_socket_that_is_for_others(others: list[Seen], told: Any, line: str) -> None:
+    health = judge([*others, closed()], "", 0.0021, told, NOW)
+    assert str(health).partition("|")[0] == f"MTA-STS {line}"
 
 
 def test_unknown() -> None:
@@ -152,7 +184,7 @@ def test_unknown() -> None:
 )
 def test_the_share_of_discoveries_that_failed(ended: int, failed: int, level: str) -> None:
     told = status("discoveries", ended=ended, failed=failed)
-    health = judge([], "", 0.0021, told, NOW)
+    health = judge(seen(), "", 0.0021, told, NOW)
     share = (
         f"{failed} of {ended} discoveries in the last 10 minutes failed, the last with TXT lookup: 192.0.2.1: SERVFAIL"
     )
@@ -161,5 +193,5 @@ def test_the_share_of_discoveries_that_failed(ended: int, failed: int, level: st
 
 
 def test_no_dns() -> None:
-    health = judge([], "DNS does not answer", 0.0021, None, NOW)
+    health = judge(seen(), "DNS does not answer", 0.0021, None, NOW)
     assert str(health) == "MTA-STS CRITICAL - DNS does not answer; answers Postfix|time=0.002s"
