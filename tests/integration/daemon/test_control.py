@@ -209,7 +209,7 @@ def test_domains_to_which_mail_is_deferred_are_listed_first(world: World, tmp_pa
     world.dns.set_behaviour("_25._tcp.mx.dane.signed", Behaviour(rcode="SERVFAIL"))
     world.announce("lost.test")
     serve(world, "lost.test", answer(status=404))
-    tables = {"reply": {"dane": "yield"}, "discovery": {"on_failure": "temp"}}
+    tables: dict[str, dict[str, object]] = {"reply": {"dane": "yield"}, "discovery": {"on_failure": "temp"}}
     with Daemon(tmp_path, world.configuration(tmp_path, **tables)) as daemon:
         asked = ("dane.signed", "lost.test", "well.signed", "nothing.test")
         replies = [ask(endpoint(daemon), domain).partition(" ")[0] for domain in asked]
