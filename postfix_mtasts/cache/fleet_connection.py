@@ -127,9 +127,12 @@ def _credentials(place: FleetPlace) -> dict[str, Any]:
 
 
 def _options(timeout: float) -> dict[str, Any]:
-    """Of every connection. Debian 12's redis-py has neither a newer protocol, nor does it tell the server its name."""
+    """Of every connection. Debian 12's redis-py has no newer protocol, and tells the server neither name nor version.
+
+    Others must be kept from telling that: a relay's user may not, and the server would note it in its ACL log.
+    """
     known = inspect.signature(getattr(redis.connection, "AbstractConnection", redis.Connection).__init__).parameters
-    told = "driver_info" if "driver_info" in known else "lib_name"
-    newer = {name: value for name, value in {"protocol": 2, told: None}.items() if name in known}
+    told = ("driver_info",) if "driver_info" in known else ("lib_name", "lib_version")
+    newer = {name: value for name, value in {"protocol": 2, **dict.fromkeys(told)}.items() if name in known}
     ours = {"socket_timeout": timeout, "parser_class": fleet_bounds.PARSER, "retry": Retry(NoBackoff(), 0)}
     return ours | newer  # Without a retry of ours, it would try three times.
