@@ -7,8 +7,9 @@
 
 The command asks the running daemon over its control socket. Without a daemon, `list` and `show` read the database.
 
-Exit status: 0 if there is an unexpired policy, 1 if that policy could not be renewed, 2 if there may be a policy that
-could not be fetched, 3 if nothing is cached or there is no policy. Of several domains the worst counts. `list` has 0.
+Exit status: 0 if there is an unexpired policy, 1 if that policy could not be renewed, 2 if mail is deferred, or
+there may be a policy that could not be fetched, 3 if nothing is cached or there is no policy. Of several domains the
+worst counts. `list` has 0.
 """
 
 import argparse
