@@ -35,7 +35,7 @@ def test_a_daemon_of_another_version_breaks_one_page(tmp_path: Path) -> None:
         assert shown.headers["x-frame-options"] == "DENY"
         with dashboard.client() as another:
             assert another.get("/domains").status_code == 200
-    assert "KeyError: 'row'" in dashboard.log()
+    assert "KeyError: 'modes'" in dashboard.log()
 
 
 def test_it_ends_though_a_helper_does_not(tmp_path: Path) -> None:
