@@ -779,8 +779,8 @@ _OWN = [
     (r"came only after \d+ s", "came only after N s"),
     (r"TLSv1\.\d [A-Z0-9_]+", "TLS"),
     (r"(?<!id=)\b20\d\d-\d\d-\d\d(T\d\d:\d\d:\d\dZ)?", "DATE"),
-    (r"(ends\s+in\s+)\d+(\s+days)", r"\1N\2"),
-    (r"(expires\s+in\s+)\d+(\s+days)", r"\1N\2"),
+    (r"(ends\s+in\s+)[\d,]+(\s+days)", r"\1N\2"),
+    (r"(expires\s+in\s+)[\d,]+(\s+days)", r"\1N\2"),
 ]
 
 
