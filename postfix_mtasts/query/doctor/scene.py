@@ -16,14 +16,13 @@ from postfix_mtasts.query.doctor.entries import entries_of
 from postfix_mtasts.query.doctor.installed import Client, Installed, UnreadableError
 from postfix_mtasts.query.doctor.routes import Routes
 from postfix_mtasts.query.output import QueryError
-from postfix_mtasts.query.running.client import Running, ask_as_postfix
+from postfix_mtasts.query.running.client import NO_DOMAIN, Running, ask_as_postfix
 
 PARAMETER = "smtp_tls_policy_maps"
 ALL_DEFERRED = "Postfix gets no answer and defers all mail"
 _NONE_ASKS = "Postfix does not ask there yet; if it did, it would defer all mail"
 _MAX_REPLY = 100  # Characters.
 _WITHIN = 5.0  # Seconds.
-_KEY = ".doctor"  # A key that begins with a dot has no policy, so the daemon answers without a lookup.
 _NOBODY = "doctor.invalid"  # No table should have an entry for this name (RFC 6761, 6.4).
 # Names that nobody is likely to have. A table that has one of them has all of its top-level domain.
 _TOP_LEVELS = (
@@ -204,7 +203,7 @@ async def _failure(endpoint: Endpoint, map_name: str, silence: str) -> tuple[str
     None if it does.
     """
     try:
-        answer = await ask_as_postfix(endpoint, _KEY, _WITHIN, map_name)
+        answer = await ask_as_postfix(endpoint, NO_DOMAIN, _WITHIN, map_name)
     except QueryError as error:
         return str(error), silence
     if answer.reply == "NOTFOUND ":

@@ -6,7 +6,7 @@ import datetime
 import ipaddress
 from dataclasses import replace
 
-from postfix_mtasts.config import Config
+from postfix_mtasts.config import Config, Endpoint
 from postfix_mtasts.config_file import read_config
 from postfix_mtasts.daemon.explain import Explanation, ExplanationError, parse_explanation
 from postfix_mtasts.daemon.reload import choose_reply_rules
@@ -16,7 +16,7 @@ from postfix_mtasts.query.domain.at_hand import AtHand, at_hand
 from postfix_mtasts.query.domain.examine import Examined, Examiner, Options, RunningDaemon
 from postfix_mtasts.query.domain.text import Text
 from postfix_mtasts.query.output import Output, QueryError, Status, to_json, worst
-from postfix_mtasts.query.running.client import NoDaemon, ask, sockets
+from postfix_mtasts.query.running.client import NO_DOMAIN, NoDaemon, ask, ask_as_postfix, sockets
 from postfix_mtasts.sts.domain import NextHop
 from postfix_mtasts.sts.entry import Entry
 
@@ -121,7 +121,17 @@ async def running_daemon(
     asks = found.asks(served)
     if asks:  # The name of the map may choose the style.
         known = replace(known, rules=known.rules.of_map(asks[1].encode("ascii", "replace")))
-    return RunningDaemon(known, why, await found.exempt(str(hop), served))
+    exempt = await found.exempt(str(hop), served)
+    return RunningDaemon(known, why, exempt, await _silent(*asks) if asks else None)
+
+
+async def _silent(endpoint: Endpoint, map_name: str) -> str | None:
+    """Why the daemon does not answer there. None if it does, or if this user may not ask."""
+    try:
+        await ask_as_postfix(endpoint, NO_DOMAIN, _PATIENCE, map_name)
+    except QueryError as error:
+        return None if isinstance(error.__cause__, PermissionError) else str(error)
+    return None
 
 
 def _explanation(settings: Config, hop: NextHop) -> tuple[Explanation | None, str | None]:

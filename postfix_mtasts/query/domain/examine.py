@@ -63,11 +63,15 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class RunningDaemon:
-    """What the running daemon answers from; `why` none could be asked; the exception that Postfix finds before it."""
+    """What the running daemon answers from; `why` none could be asked; the exception that Postfix finds before it.
+
+    `silent` is why it does not answer where Postfix asks it.
+    """
 
     known: Explanation
     why: str | None
     exempt: ExceptionReport | None = None
+    silent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,7 @@ class Examiner:
         finally:
             showing.cancel()
         running = running_report(known, daemon.why, hop, outcome, now, daemon.exempt, without)
+        running = replace(running, silent=daemon.silent)
         answer = describe.answer_report(known, hop, seen.fresh, now)
         report = _report(hop, running, seen, host, hosts, answer)
         judged = [(one.host, mx.judge(one, rules)) for one in hosts]

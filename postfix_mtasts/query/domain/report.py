@@ -157,7 +157,7 @@ class RunningReport:
     `daemon` is false if it was not asked; then it is judged as one with nothing cached, and `why` says why. If
     `waits`, it has nothing valid cached, and Postfix waits for a discovery. `next` is the reply to the query after
     that, if it is another one. `policy` is the mode in force, which expires in `expires_in` seconds; `because`
-    explains.
+    explains. `silent` is why it does not answer where Postfix asks it, so that Postfix defers all mail.
     """
 
     daemon: bool
@@ -172,6 +172,7 @@ class RunningReport:
     because: tuple[str, ...]
     exception: ExceptionReport | None = None
     exempt: ExemptReport | None = None  # If it changes the reply.
+    silent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

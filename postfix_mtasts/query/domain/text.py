@@ -99,7 +99,11 @@ class Text:
         running = report.running
         if running.exception:
             self._print(f"  {'now':{_MARGIN - 2}}", f"{running.exception.value} ({running.exception.table})")
-        self._print(f"  {'daemon' if running.exception else 'now':{_MARGIN - 2}}", running.reply)
+        label = "daemon" if running.exception else "now"
+        if running.silent:
+            self._print(f"  {label:{_MARGIN - 2}}", "no answer")
+            label = "then"
+        self._print(f"  {label:{_MARGIN - 2}}", running.reply)
         if running.exempt:
             self._print(f"  {'without':{_MARGIN - 2}}", running.exempt.without)
         if running.next:
@@ -114,6 +118,11 @@ class Text:
     def _running(self, running: RunningReport) -> Iterator[_Line]:
         if running.exception:
             yield f"an exception comes first: {running.exception.table} has {running.exception.value!a}", Status.WARNING
+        if running.silent:
+            yield (
+                f"{running.silent}: Postfix defers all mail for which it asks there, until the daemon runs",
+                Status.ERROR,
+            )
         if not running.daemon:
             unknown = "its cache is unknown; what follows holds if nothing is cached"
             yield f"the daemon was not asked ({running.why}): {unknown}", None

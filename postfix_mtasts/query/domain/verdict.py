@@ -20,7 +20,7 @@ def verdict(report: Report, outcome: Outcome, judged: Judged, remarks: Sequence[
     `outcome` is the one without the daemon's own exception, and with the policy if that is withheld.
     """
     found = _verdict(report, outcome, judged)
-    if report.running.exempt and not report.running.exception:
+    if report.running.exempt and not report.running.exception and not report.running.silent:
         return _exempt(report.running.exempt, report.running.reply, report.next_hop, found)
     if report.running.withheld:  # Whatever is wrong with the domain stops no mail.
         return found
@@ -45,6 +45,9 @@ def _verdict(report: Report, outcome: Outcome, judged: Judged) -> Remark:
         return error(f"{mail} is deferred: its MX records cannot be looked up: {report.mx_problem}")
     if report.running.exception:
         return _exception(report.running.exception, str(report.next_hop))
+    if report.running.silent:
+        what = "`postfix-mtasts-query doctor` says what to do"
+        return error(f"all mail is deferred: {report.running.silent}, and Postfix asks the daemon there; {what}")
     exempt = report.running.exempt
     reply = exempt.without if exempt else report.running.reply
     if reply.startswith("TEMP"):

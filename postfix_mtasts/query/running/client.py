@@ -16,6 +16,7 @@ from postfix_mtasts.remote.network import in_words
 from postfix_mtasts.rights import this_user
 
 POSTFIX_WAITS = 100.0  # Seconds (dict_sockmap(3)).
+NO_DOMAIN = ".test"  # A key that begins with a dot has no policy, so the daemon answers without a lookup.
 _CONTROL_WITHIN = 3.0  # Seconds for an answer from memory.
 _HINT = "is postfix-mtasts-daemon running with this configuration?"
 

@@ -33,7 +33,7 @@ from postfix_mtasts.dns.nameservers import DnsError
 from postfix_mtasts.dns.resolver import Resolver
 from postfix_mtasts.log.events import span
 from postfix_mtasts.query.output import JSON, Output, QueryError, Status
-from postfix_mtasts.query.running.client import NoDaemon, ask_as_postfix, running
+from postfix_mtasts.query.running.client import NO_DOMAIN, NoDaemon, ask_as_postfix, running
 from postfix_mtasts.query.running.render import iso
 
 # With the three seconds for the control socket less than ten, after which monitoring systems stop a plugin.
@@ -41,7 +41,6 @@ _ANSWER_WITHIN = 5.0  # Seconds.
 _FEW = 5  # Discoveries that fail; fewer may be the fault of their domains.
 _SOME, _MOST = 0.25, 0.75  # The share of discoveries that fail.
 _DAY = 86400.0  # Seconds for which a new database is told of.
-_KEY = ".health"  # A key that begins with a dot has no policy, so the daemon answers without a lookup.
 _NOT_FOUND = "NOTFOUND "
 
 
@@ -228,7 +227,7 @@ async def _why_no_dns(resolver: Resolver, on_failure: OnFailure) -> str:
 
 async def _look(endpoint: Endpoint) -> Seen:
     try:
-        reply = (await ask_as_postfix(endpoint, _KEY, _ANSWER_WITHIN)).reply
+        reply = (await ask_as_postfix(endpoint, NO_DOMAIN, _ANSWER_WITHIN)).reply
     except QueryError as error:
         return Seen(endpoint, str(error), closed=isinstance(error.__cause__, PermissionError))
     return Seen(endpoint, "" if reply == _NOT_FOUND else f"{endpoint} answers {reply[:60]!a} instead of NOTFOUND")

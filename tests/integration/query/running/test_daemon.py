@@ -244,6 +244,38 @@ def test_what_main_cf_says_counts(world: World, tmp_path: Path) -> None:
     assert json.loads(document)["running"]["exception"] == {"table": table, "value": "may"}
 
 
+@pytest.mark.skipif(not Path("/usr/sbin/postconf").exists(), reason="needs Postfix")
+def test_a_daemon_that_is_down_where_postfix_asks_it(world: World, tmp_path: Path) -> None:
+    """No policy of the domain matters then, but an exception that Postfix finds first does."""
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    (etc / "exceptions").write_text("free.test may\n")
+    maps = "texthash:/etc/postfix/exceptions, socketmap:inet:127.0.0.1:8462:postfix"
+    (etc / "main.cf").write_text(f"compatibility_level = 3.6\nsmtp_tls_policy_maps = {maps}\n")
+    (etc / "master.cf").write_text("smtp unix - - n - - smtp\n")
+    for domain in ("kept.test", "free.test"):
+        world.publish(domain, policy(domain))
+        receive(world, domain)
+    server = {"control": str(tmp_path / "control"), "listen": ["inet:127.0.0.1:8462"]}
+    with mounted("--bind", etc, Path("/etc/postfix")):
+        with Daemon(tmp_path, {**world.configuration(tmp_path), "server": server}) as daemon:
+            up, *_ = query(daemon, "kept.test")
+        down, text, _ = query(daemon, "kept.test")
+        free, exempt, _ = query(daemon, "free.test")
+        _, document, _ = query(daemon, "--json", "kept.test")
+    refused = "inet:127.0.0.1:8462 does not answer: connection refused"
+    assert (up, down, free) == (0, 2, 1)
+    said, _, gets = " ".join(text.split()).partition(" Postfix gets ")
+    assert said.startswith(
+        f"all mail is deferred: {refused}, and Postfix asks the daemon there; `postfix-mtasts-query doctor` says what "
+        f"to do kept.test now {refused}: Postfix defers all mail for which it asks there, until the daemon runs the "
+        "daemon was not asked (server.control = "
+    )
+    assert gets.startswith("now no answer then OK secure match=mx.kept.test servername=hostname")
+    assert exempt.startswith("an exception of this machine decides: ")
+    assert json.loads(document)["running"]["silent"] == refused
+
+
 def test_warm_needs_a_file(daemon: Daemon, tmp_path: Path) -> None:
     expected = f"postfix-mtasts-query: error: {tmp_path / 'none'}: no such file or directory\n"
     assert query(daemon, "warm", str(tmp_path / "none")) == (64, "", expected)
