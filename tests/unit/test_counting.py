@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import postfix_mtasts
 from postfix_mtasts.counting import counted, noun, times
 
-PACKAGE = Path(__file__).parents[2] / "postfix_mtasts"
+PACKAGE = Path(postfix_mtasts.__file__).parent
 # A noun in the plural behind a value.
 PLURAL = re.compile(
     r" (?:[a-zA-Z]+ )?(?:(characters|days|discoveries|domains|exceptions|files|hosts|hours|lines|mails|messages"
