@@ -147,7 +147,7 @@ class Way:
     def certificate(self, host: str, kind: Kind) -> None:
         """An MX host shows another certificate."""
         shutil.copy(self.ca.issue(host, kind=kind).file, self.folder / f"{host}.pem")
-        self.receiver.run("postfix", "reload")
+        self.receiver.reload()
 
     def said(self, day: int, *failures: dict[str, Any], sessions: int = 6) -> None:
         """Two senders report on so many days before yesterday, and their mails are imported."""

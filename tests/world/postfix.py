@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -184,6 +184,23 @@ class Postfix:
         """Let the whole queue be tried again."""
         self.wait_until_idle()
         self.run("postqueue", "-f")
+
+    def reload(self) -> None:
+        """Have it read its configuration and certificates again, and see those that answer with the old ones end."""
+        old = self._smtpd()
+        self.run("postfix", "reload")
+        self._soon(lambda: not old & self._smtpd(), "end of the old smtpd(8)")
+
+    def _smtpd(self) -> set[str]:
+        """The processes that answer on port 25."""
+        master = (self.queue / "pid/master.pid").read_text().strip()
+        found = set()
+        for file in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # Another process has ended.
+                number, name, _, parent, *_ = file.read_text().split()
+                if (name, parent) == ("(smtpd)", master):
+                    found.add(number)
+        return found
 
     def forget_all(self) -> None:
         """Delete what is in the queue."""
