@@ -34,12 +34,10 @@ def parse_table(kind: Any, table_name: str, table: dict[str, Any], source: str, 
     parsed = {}
     for key, value in table.items():
         if key not in fields:
-            if key in tables and isinstance(
-                value, dict
-            ):  # A line such as `reply.enforce = false` was added at the end.
-                raise ConfigError(
-                    f"{source}: a key of [{key}] is below the line [{table_name}]: write it below [{key}]"
-                )
+            # Somebody has added a line such as `reply.enforce = false` at the end.
+            if key in tables and isinstance(value, dict):
+                where = f"below the line [{table_name}]: write it below [{key}]"
+                raise ConfigError(f"{source}: a key of [{key}] is {where}")
             raise ConfigError(f"{source}: {unknown(key, 'key', fields, f'{table_name}.')}")
         if not fields[key].metadata:
             if not isinstance(value, dict):

@@ -16,7 +16,7 @@ from postfix_mtasts.sts.entry import Entry, Unavailable
 
 MOST = 100  # Domains with trouble, and others, that are listed in brief.
 _ROWS_AT_ONCE = 10  # Rows that are sent before other tasks may run. The largest take two milliseconds each.
-_AT_ONCE = 1000  # Entries that are looked at in brief before other tasks may run: a millisecond.
+_AT_ONCE = 1000  # Entries that are looked at in brief before other tasks may run: some milliseconds.
 
 JSON = dict[str, Any]
 

@@ -210,16 +210,20 @@ def test_warm_asks_where_the_daemon_listens(world: World, tmp_path: Path) -> Non
     assert (status, output.partition("|")[0]) == (0, "MTA-STS OK - answers Postfix; 1 policy")
 
 
+def main_cf(folder: Path, ours: str) -> tuple[Path, str]:
+    """The folder of a Postfix that asks a table with an exception for free.test before ours, and that table."""
+    etc, table = folder / "etc", "texthash:/etc/postfix/exceptions"
+    etc.mkdir()
+    (etc / "exceptions").write_text("free.test may\n")
+    (etc / "main.cf").write_text(f"compatibility_level = 3.6\nsmtp_tls_policy_maps = {table}, {ours}\n")
+    (etc / "master.cf").write_text("smtp unix - - n - - smtp\n")
+    return etc, table
+
+
 @pytest.mark.skipif(not Path("/usr/sbin/postconf").exists(), reason="needs Postfix")
 def test_what_main_cf_says_counts(world: World, tmp_path: Path) -> None:
     """The socket unit has another address, the name of the map chooses the style, and a table comes first."""
-    etc = tmp_path / "etc"
-    etc.mkdir()
-    (etc / "exceptions").write_text("free.test may\n")
-    table = "texthash:/etc/postfix/exceptions"
-    maps = f"{table}, socketmap:inet:localhost:8462:tlsrpt"
-    (etc / "main.cf").write_text(f"compatibility_level = 3.6\nsmtp_tls_policy_maps = {maps}\n")
-    (etc / "master.cf").write_text("smtp unix - - n - - smtp\n")
+    etc, table = main_cf(tmp_path, "socketmap:inet:localhost:8462:tlsrpt")
     for domain in ("kept.test", "free.test"):
         world.publish(domain, policy(domain))
         receive(world, domain)
@@ -247,12 +251,7 @@ def test_what_main_cf_says_counts(world: World, tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/usr/sbin/postconf").exists(), reason="needs Postfix")
 def test_a_daemon_that_is_down_where_postfix_asks_it(world: World, tmp_path: Path) -> None:
     """No policy of the domain matters then, but an exception that Postfix finds first does."""
-    etc = tmp_path / "etc"
-    etc.mkdir()
-    (etc / "exceptions").write_text("free.test may\n")
-    maps = "texthash:/etc/postfix/exceptions, socketmap:inet:127.0.0.1:8462:postfix"
-    (etc / "main.cf").write_text(f"compatibility_level = 3.6\nsmtp_tls_policy_maps = {maps}\n")
-    (etc / "master.cf").write_text("smtp unix - - n - - smtp\n")
+    etc, _ = main_cf(tmp_path, "socketmap:inet:127.0.0.1:8462:postfix")
     for domain in ("kept.test", "free.test"):
         world.publish(domain, policy(domain))
         receive(world, domain)
